@@ -1,0 +1,2 @@
+//! First steps.
+fn main() {}
