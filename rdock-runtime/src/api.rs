@@ -3,6 +3,7 @@
 
 use crate::image::{Image, ImageSource, ImageStore, Progress, Reference};
 use crate::spec::*;
+use crate::volume::Volumes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -177,16 +178,3 @@ pub struct LogLine { pub time: String, pub stream: LogStream, /// With its newli
     pub bytes: Vec<u8> }
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogStream { Stdout, Stderr }
-
-/// volume.rs
-pub struct Volumes { root: PathBuf }
-impl Volumes {
-    pub fn list(&self) -> Result<Vec<VolumeInfo>> { todo!() }
-    pub fn get(&self, name: &str) -> Result<VolumeInfo> { todo!() }
-    /// A random name when `None`.
-    pub fn create(&self, name: Option<&str>, labels: BTreeMap<String, String>) -> Result<VolumeInfo> { todo!() }
-    pub fn remove(&self, name: &str, force: bool) -> Result<()> { todo!() }
-    pub fn prune(&self, all: bool) -> Result<Vec<String>> { todo!() }
-}
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct VolumeInfo { pub name: String, pub mountpoint: PathBuf, pub created: String, pub labels: BTreeMap<String, String>, pub anonymous: bool }

@@ -1,0 +1,284 @@
+//! Which containers have a volume, and who fills a new one.
+
+use super::{VolumeError, VolumeInfo, Volumes, open_for_lock, remove_tree};
+use crate::identity::is_id;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long a launch waits for another one that fills the same volume.
+const COPY_PATIENCE: Duration = Duration::from_secs(120);
+
+/// A volume that this launch fills. Dropping it lets the next one look at what became of it.
+#[derive(Debug)]
+pub(crate) struct CopyGuard {
+    volume: PathBuf,
+    _lock: File,
+}
+
+impl Drop for CopyGuard {
+    fn drop(&mut self) {
+        // Nothing was copied: the next launch begins anew, without a suspicion about what it finds.
+        if !self.volume.join("copied").exists() && is_empty(&self.volume.join("_data")).unwrap_or(false) {
+            let _ = fs::remove_file(self.volume.join("copying"));
+        }
+    }
+}
+
+fn is_empty(dir: &Path) -> io::Result<bool> {
+    Ok(fs::read_dir(dir)?.next().is_none())
+}
+
+/// Contents of `users/<id>`: the process that began to make the container, recognisable after its pid was
+/// used again. Until the container has its directory, this process alone says that it is not abandoned.
+#[derive(Debug, Serialize, Deserialize)]
+struct User {
+    pid: u32,
+    start: u64,
+    boot: String,
+}
+
+impl User {
+    fn current() -> io::Result<Self> {
+        let pid = std::process::id();
+        Ok(Self {
+            pid,
+            start: start_time(pid)?,
+            boot: boot_id()?,
+        })
+    }
+
+    fn is_alive(&self) -> bool {
+        boot_id().is_ok_and(|boot| boot == self.boot)
+            && start_time(self.pid).is_ok_and(|start| start == self.start)
+    }
+}
+
+fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?
+        .trim()
+        .to_owned())
+}
+
+/// Field 22 of `/proc/PID/stat`, counted from the end of the command's name, which may hold anything.
+fn start_time(pid: u32) -> io::Result<u64> {
+    let stat = fs::read(format!("/proc/{pid}/stat"))?;
+    let malformed = || io::Error::from(io::ErrorKind::InvalidData);
+    let end = stat
+        .iter()
+        .rposition(|&byte| byte == b')')
+        .ok_or_else(malformed)?;
+    let text = String::from_utf8_lossy(&stat[end + 1..]);
+    text.split_ascii_whitespace()
+        .nth(19)
+        .and_then(|field| field.parse().ok())
+        .ok_or_else(malformed)
+}
+
+impl Volumes {
+    /// Notes that container `id` uses the volume, which is made when missing (anonymous without a name).
+    /// As long as the note stands nobody removes it.
+    pub(crate) fn reserve(&self, name: Option<&str>, id: &str) -> Result<VolumeInfo, VolumeError> {
+        let _lock = self.lock()?;
+        let info = match name {
+            Some(name) => self.make(name, BTreeMap::new(), false)?,
+            None => self.make(&self.random_name()?, BTreeMap::new(), true)?,
+        };
+        let path = self.users_dir(&info.name).join(id);
+        let write = || fs::write(&path, serde_json::to_vec(&User::current()?)?);
+        write().map_err(VolumeError::io("write", &path))?;
+        Ok(info)
+    }
+
+    /// Forgets that container `id` uses any volume. A note that cannot be removed does no harm once the
+    /// container is gone.
+    pub(crate) fn release(&self, id: &str) {
+        for name in self.names().unwrap_or_default() {
+            let _ = fs::remove_file(self.users_dir(&name).join(id));
+        }
+    }
+
+    /// Removes a volume that was made for container `id`, unless another container has it too by now.
+    pub(crate) fn remove_anonymous(&self, name: &str, id: &str) -> Result<(), VolumeError> {
+        let trash = {
+            let _lock = self.lock()?;
+            match self.get(name) {
+                Err(VolumeError::NoSuchVolume { .. }) => return Ok(()),
+                Ok(info) if !info.anonymous => return Ok(()),
+                other => other?,
+            };
+            // A note that is not there is as good as removed; one that stays counts as a user below.
+            let _ = fs::remove_file(self.users_dir(name).join(id));
+            if !self.users(name)?.is_empty() {
+                return Ok(());
+            }
+            self.take_away(name)?
+        };
+        remove_tree(&trash)
+    }
+
+    /// Whether this launch fills the volume with what the image has at the target: only an empty volume
+    /// that no container ever used, and only one launch. Waits for another launch that does.
+    pub(crate) fn begin_copy(&self, name: &str) -> Result<Option<CopyGuard>, VolumeError> {
+        let volume = self.dir.join(name);
+        let (copied, marker, data) = (
+            volume.join("copied"),
+            volume.join("copying"),
+            volume.join("_data"),
+        );
+        let deadline = Instant::now() + COPY_PATIENCE;
+        loop {
+            if copied.exists() {
+                return Ok(None);
+            }
+            let began = marker.exists();
+            let lock = open_for_lock(&marker)?;
+            match lock.try_lock() {
+                Ok(()) if !is_current(&lock, &marker) => continue,
+                Ok(()) if copied.exists() => return Ok(None),
+                Ok(()) => {
+                    if !is_empty(&data).map_err(VolumeError::io("list", &data))? {
+                        if !began {
+                            // Somebody filled it by hand: it keeps what it has, for good.
+                            self.mark_used(name)?;
+                            return Ok(None);
+                        }
+                        // A launch died while it filled the volume, and no container has used it since.
+                        self.set_aside(&volume)?;
+                    }
+                    return Ok(Some(CopyGuard { volume, _lock: lock }));
+                }
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    // flock(2) has no time limit, and the other launch may hang.
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(VolumeError::Busy {
+                        name: name.to_owned(),
+                    });
+                }
+                Err(TryLockError::Error(error)) => return Err(VolumeError::io("lock", &marker)(error)),
+            }
+        }
+    }
+
+    /// Notes that the volume is used without being filled: from now on nothing is ever copied into it.
+    pub(crate) fn mark_used(&self, name: &str) -> Result<(), VolumeError> {
+        let copied = self.dir.join(name).join("copied");
+        match OpenOptions::new().write(true).create_new(true).open(&copied) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(VolumeError::io("write", &copied)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives the volume an empty directory; what was in it is kept until the volume is removed, since
+    /// somebody may have put it there from the host.
+    fn set_aside(&self, volume: &Path) -> Result<(), VolumeError> {
+        let (data, aside) = (volume.join("_data"), volume.join("interrupted"));
+        remove_tree(&aside)?;
+        fs::rename(&data, &aside).map_err(VolumeError::io("rename", &data))?;
+        super::make_data(&data)
+    }
+
+    /// The containers that have the volume: names where they have one, else ids.
+    pub(super) fn users(&self, name: &str) -> Result<Vec<String>, VolumeError> {
+        let mut users = Vec::new();
+        for (id, user) in self.notes(name)? {
+            let container = self.containers.join(&id);
+            if container.exists() {
+                users.push(container_name(&container).unwrap_or(id));
+            } else if user.is_some_and(|user| user.is_alive()) {
+                users.push(id);
+            }
+        }
+        users.sort();
+        Ok(users)
+    }
+
+    /// Notes of containers in a volume; `None` for one that cannot be read.
+    fn notes(&self, name: &str) -> Result<Vec<(String, Option<User>)>, VolumeError> {
+        let dir = self.users_dir(name);
+        let mut notes = Vec::new();
+        let entries = match fs::read_dir(&dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(notes),
+            other => other.map_err(VolumeError::io("list", &dir))?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(VolumeError::io("list", &dir))?;
+            let Some(id) = entry
+                .file_name()
+                .to_str()
+                .filter(|id| is_id(id))
+                .map(str::to_owned)
+            else {
+                continue;
+            };
+            let user = fs::read(entry.path())
+                .ok()
+                .and_then(|bytes| serde_json::from_slice(&bytes).ok());
+            notes.push((id, user));
+        }
+        Ok(notes)
+    }
+
+    fn users_dir(&self, name: &str) -> PathBuf {
+        self.dir.join(name).join("users")
+    }
+
+    /// Removes half-made and half-removed volumes, and anonymous ones whose container was never finished:
+    /// a removal that keeps them forgets their note first.
+    pub(super) fn sweep(&self) -> Result<(), VolumeError> {
+        let lock = self.lock()?;
+        let mut trash = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(VolumeError::io("list", &self.dir))? {
+            let entry = entry.map_err(VolumeError::io("list", &self.dir))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            // New ones are made under the lock, so whoever made this one has died.
+            if name.starts_with(".new-") || name.starts_with(".gone-") {
+                trash.push(entry.path());
+            }
+        }
+        for name in self.names()? {
+            // One that cannot be read says so when it is used; the others are not held up by it.
+            let abandoned = || -> Result<bool, VolumeError> {
+                Ok(self.get(&name)?.anonymous
+                    && !self.notes(&name)?.is_empty()
+                    && self.users(&name)?.is_empty())
+            };
+            if abandoned().unwrap_or(false) {
+                trash.push(self.take_away(&name)?);
+            }
+        }
+        drop(lock);
+        for path in trash {
+            // Another process may be removing it too; what is left is tried again at the next open.
+            let _ = remove_tree(&path);
+        }
+        Ok(())
+    }
+}
+
+/// Whether the path still names the open file: its holder may have removed it before we got the lock.
+fn is_current(file: &File, path: &Path) -> bool {
+    let identity = |meta: io::Result<fs::Metadata>| meta.map(|meta| (meta.dev(), meta.ino())).ok();
+    let open = identity(file.metadata());
+    open.is_some() && open == identity(fs::metadata(path))
+}
+
+/// The `name` in a container's record.
+fn container_name(container: &Path) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Named {
+        name: String,
+    }
+    let bytes = fs::read(container.join("record.json")).ok()?;
+    serde_json::from_slice::<Named>(&bytes)
+        .ok()
+        .map(|record| record.name)
+}
