@@ -5,6 +5,8 @@ mod api;
 mod identity;
 mod launch;
 #[allow(dead_code, unused_imports)]
+mod net;
+#[allow(dead_code, unused_imports)]
 mod plan;
 mod reactor;
 #[allow(dead_code)]
@@ -13,10 +15,13 @@ mod spec;
 mod step;
 #[allow(dead_code)]
 mod volume;
+mod warning;
 
-pub use rdock_image as image;
 pub use api::*;
+pub use net::{NetError, NetworkInfo};
 pub use plan::{Finding, PlanError};
+pub use rdock_image as image;
 pub use spec::*;
 pub use step::Step;
 pub use volume::{VolumeError, VolumeInfo, Volumes};
+pub use warning::{NoEgress, Warning};

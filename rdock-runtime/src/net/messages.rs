@@ -1,0 +1,420 @@
+//! The rtnetlink messages that make a network and join a container to it.
+//!
+//! All of them are composed here and executed elsewhere: most by the helper, inside the namespaces.
+//! Interfaces have index numbers of our choice, so that a message can name one that does not exist yet.
+
+use super::netlink::{HEADER, Netlink};
+use super::subnet::Subnet;
+use crate::launch::AttachMessage;
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+
+/// `lo` is always the first.
+const LOOPBACK: u32 = 1;
+/// The bridge, in the network's namespace. Far above what the kernel gives to tunnel devices that it may put into
+/// a new namespace (`net.core.fb_tunnels_only_for_init_net`).
+const BRIDGE: u32 = 64;
+/// The network's end of the uplink.
+const UPLINK: u32 = 65;
+/// A container's interface, in its own namespace.
+const CONTAINER: u32 = 64;
+
+/// Names as they appear inside.
+const BRIDGE_NAME: &str = "bridge";
+pub(super) const UPLINK_NAME: &str = "uplink";
+pub(super) const CONTAINER_NAME: &str = "eth0";
+
+/// Stands for a descriptor until the real one is known; see [`position_of`].
+const PLACEHOLDER: i32 = 0x6b6f_6472;
+
+/// A hardware address of the locally administered kind, made from the IPv4 address: unique where that is.
+pub(super) fn hardware_address(ip: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = ip.octets();
+    [0x02, 0x42, a, b, c, d]
+}
+
+/// In a network's namespace just made: `lo`, the bridge, the gateway's address.
+pub(super) fn setup(subnet: Subnet, gateway: Ipv4Addr, mtu: u32) -> Vec<Vec<u8>> {
+    let mut bridge = link(BRIDGE);
+    up(&mut bridge);
+    bridge.attributes = vec![
+        LinkAttribute::IfName(BRIDGE_NAME.into()),
+        LinkAttribute::Address(hardware_address(gateway).to_vec()),
+        LinkAttribute::Mtu(mtu),
+        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]),
+    ];
+    vec![
+        link_up(LOOPBACK),
+        encode(RouteNetlinkMessage::NewLink(bridge), NEW),
+        address(BRIDGE, gateway, subnet.prefix),
+    ]
+}
+
+/// In the network's namespace: a veth pair, one end a port of the bridge, the other the container's `eth0`.
+///
+/// `number` makes the port's name and index unique; the kernel may still be taking an ended container's port away.
+pub(super) fn attach(number: u32, container: Ipv4Addr, mtu: u32) -> AttachMessage {
+    // The index of the other end is only honoured when this one is given too.
+    let mut port = link(0x4000_0000 | (number & 0x3fff_ffff));
+    up(&mut port);
+    let mut peer = link(CONTAINER);
+    peer.attributes = vec![
+        LinkAttribute::IfName(CONTAINER_NAME.into()),
+        LinkAttribute::Address(hardware_address(container).to_vec()),
+        LinkAttribute::Mtu(mtu),
+        LinkAttribute::NetNsFd(PLACEHOLDER),
+    ];
+    port.attributes = vec![
+        LinkAttribute::IfName(format!("veth{number:08x}")),
+        LinkAttribute::Mtu(mtu),
+        LinkAttribute::Controller(BRIDGE),
+        LinkAttribute::LinkInfo(veth(peer)),
+    ];
+    let bytes = encode(RouteNetlinkMessage::NewLink(port), NEW);
+    AttachMessage {
+        payload_namespace_at: position_of(&bytes, PLACEHOLDER),
+        bytes,
+    }
+}
+
+/// In the container's namespace: `lo` and `eth0` up, the address, the default route.
+pub(super) fn configure(container: Ipv4Addr, subnet: Subnet, gateway: Ipv4Addr) -> Vec<Vec<u8>> {
+    vec![
+        link_up(LOOPBACK),
+        link_up(CONTAINER),
+        address(CONTAINER, container, subnet.prefix),
+        default_route(gateway, CONTAINER),
+    ]
+}
+
+/// On the host: the uplink, whose other end goes into the network's namespace.
+pub(super) fn uplink(name: &str, index: u32, mtu: u32, namespace: i32) -> Vec<u8> {
+    let mut host = link(index);
+    up(&mut host);
+    let mut peer = link(UPLINK);
+    peer.attributes = vec![
+        LinkAttribute::IfName(UPLINK_NAME.into()),
+        LinkAttribute::Mtu(mtu),
+        LinkAttribute::NetNsFd(namespace),
+    ];
+    host.attributes = vec![
+        LinkAttribute::IfName(name.into()),
+        LinkAttribute::Mtu(mtu),
+        LinkAttribute::LinkInfo(veth(peer)),
+    ];
+    encode(RouteNetlinkMessage::NewLink(host), NEW)
+}
+
+/// On the host: its address on the uplink.
+pub(super) fn uplink_address(index: u32, host: Ipv4Addr, prefix: u8) -> Vec<u8> {
+    address(index, host, prefix)
+}
+
+/// In the network's namespace: its side of the uplink, and the way out.
+pub(super) fn uplink_inside(inside: Ipv4Addr, host: Ipv4Addr, prefix: u8) -> Vec<Vec<u8>> {
+    vec![
+        link_up(UPLINK),
+        address(UPLINK, inside, prefix),
+        default_route(host, UPLINK),
+    ]
+}
+
+/// One route or interface of the host, as far as the choice of a subnet needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Route {
+    /// `None` for the default route.
+    pub(super) destination: Option<Subnet>,
+    pub(super) interface: Option<u32>,
+    pub(super) metric: u32,
+    main: bool,
+}
+
+/// What the host's routing looks like.
+#[derive(Debug, Default)]
+pub(super) struct HostRoutes {
+    pub(super) routes: Vec<Route>,
+    /// Every IPv4 address of an interface, with its prefix.
+    pub(super) addresses: Vec<Subnet>,
+    /// Index, name and MTU.
+    pub(super) interfaces: Vec<(u32, String, u32)>,
+}
+
+impl HostRoutes {
+    /// Asks the kernel.
+    pub(super) fn read(socket: &mut Netlink) -> io::Result<Self> {
+        let mut found = Self::default();
+        let mut route = RouteMessage::default();
+        route.header.address_family = AddressFamily::Inet;
+        let mut of = AddressMessage::default();
+        of.header.family = AddressFamily::Inet;
+        for message in [
+            RouteNetlinkMessage::GetRoute(route),
+            RouteNetlinkMessage::GetAddress(of),
+            RouteNetlinkMessage::GetLink(LinkMessage::default()),
+        ] {
+            for received in socket.dump(&encode(message, 0))? {
+                found.take(received.kind, &received.payload);
+            }
+        }
+        Ok(found)
+    }
+
+    fn take(&mut self, kind: u16, payload: &[u8]) {
+        use netlink_packet_core::NetlinkDeserializable;
+        let mut header = NetlinkHeader::default();
+        header.message_type = kind;
+        // A message that this version of the parser does not know is no reason to stop.
+        match RouteNetlinkMessage::deserialize(&header, payload) {
+            Ok(RouteNetlinkMessage::NewRoute(route)) => self.routes.extend(Route::from_message(&route)),
+            Ok(RouteNetlinkMessage::NewAddress(message)) => {
+                let ip = message.attributes.iter().find_map(|attribute| match attribute {
+                    AddressAttribute::Address(IpAddr::V4(ip)) => Some(*ip),
+                    _ => None,
+                });
+                self.addresses
+                    .extend(ip.map(|ip| Subnet::around(ip, message.header.prefix_len)));
+            }
+            Ok(RouteNetlinkMessage::NewLink(link)) => {
+                let (mut name, mut mtu) = (String::new(), 1500);
+                for attribute in &link.attributes {
+                    match attribute {
+                        LinkAttribute::IfName(is) => name = is.clone(),
+                        LinkAttribute::Mtu(is) => mtu = *is,
+                        _ => {}
+                    }
+                }
+                self.interfaces.push((link.header.index, name, mtu));
+            }
+            _ => {}
+        }
+    }
+
+    /// Name and MTU of the interface that the preferred default route leaves by.
+    pub(super) fn way_out(&self) -> Option<(&str, u32)> {
+        let best = self
+            .routes
+            .iter()
+            .filter(|route| route.destination.is_none() && route.main)
+            .min_by_key(|route| route.metric)?;
+        let (_, name, mtu) = self
+            .interfaces
+            .iter()
+            .find(|(index, ..)| Some(*index) == best.interface)?;
+        Some((name, *mtu))
+    }
+
+    pub(super) fn has_interface(&self, name: &str) -> bool {
+        self.interfaces.iter().any(|(_, is, _)| is == name)
+    }
+
+    /// Whether no route and no address of the host overlaps `subnet`. Routes shorter than /8 (a VPN's 0.0.0.0/1)
+    /// cover everything and say nothing.
+    pub(super) fn is_free(&self, subnet: Subnet) -> bool {
+        let routed = self
+            .routes
+            .iter()
+            .filter_map(|route| route.destination)
+            .filter(|to| to.prefix >= 8);
+        !routed
+            .chain(self.addresses.iter().copied())
+            .any(|taken| taken.overlaps(subnet))
+    }
+}
+
+impl Route {
+    fn from_message(message: &RouteMessage) -> Option<Self> {
+        let (mut to, mut interface, mut metric) = (None, None, 0);
+        let mut table = u32::from(message.header.table);
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Destination(RouteAddress::Inet(ip)) => to = Some(*ip),
+                RouteAttribute::Oif(index) => interface = Some(*index),
+                RouteAttribute::MultiPath(hops) => interface = hops.first().map(|hop| hop.interface_index),
+                RouteAttribute::Priority(is) => metric = *is,
+                RouteAttribute::Table(is) => table = *is,
+                _ => {}
+            }
+        }
+        if message.header.address_family != AddressFamily::Inet {
+            return None;
+        }
+        let prefix = message.header.destination_prefix_length;
+        let destination = (prefix > 0).then(|| Subnet::around(to.unwrap_or(Ipv4Addr::UNSPECIFIED), prefix));
+        Some(Self {
+            destination,
+            interface,
+            metric,
+            main: table == u32::from(RouteHeader::RT_TABLE_MAIN),
+        })
+    }
+}
+
+const NEW: u16 = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+
+fn encode(message: RouteNetlinkMessage, flags: u16) -> Vec<u8> {
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | flags;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    bytes
+}
+
+fn link(index: u32) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message
+}
+
+fn up(message: &mut LinkMessage) {
+    message.header.flags |= LinkFlags::Up;
+    message.header.change_mask |= LinkFlags::Up;
+}
+
+fn link_up(index: u32) -> Vec<u8> {
+    let mut message = link(index);
+    up(&mut message);
+    encode(RouteNetlinkMessage::SetLink(message), NLM_F_ACK)
+}
+
+fn veth(peer: LinkMessage) -> Vec<LinkInfo> {
+    vec![
+        LinkInfo::Kind(InfoKind::Veth),
+        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+    ]
+}
+
+fn address(index: u32, ip: Ipv4Addr, prefix: u8) -> Vec<u8> {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.prefix_len = prefix;
+    message.header.index = index;
+    message.attributes = vec![
+        AddressAttribute::Local(IpAddr::V4(ip)),
+        AddressAttribute::Address(IpAddr::V4(ip)),
+    ];
+    if prefix < 31 {
+        message
+            .attributes
+            .push(AddressAttribute::Broadcast(Subnet::around(ip, prefix).last()));
+    }
+    encode(RouteNetlinkMessage::NewAddress(message), NEW)
+}
+
+fn default_route(gateway: Ipv4Addr, interface: u32) -> Vec<u8> {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet;
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Boot;
+    message.header.scope = RouteScope::Universe;
+    message.header.kind = RouteType::Unicast;
+    message.attributes = vec![
+        RouteAttribute::Gateway(RouteAddress::Inet(gateway)),
+        RouteAttribute::Oif(interface),
+    ];
+    encode(RouteNetlinkMessage::NewRoute(message), NEW)
+}
+
+/// Where the value of the IFLA_NET_NS_FD attribute with `value` is.
+fn position_of(bytes: &[u8], value: i32) -> Option<usize> {
+    const IFLA_NET_NS_FD: u16 = 28;
+    let mut wanted = Vec::from(8u16.to_ne_bytes());
+    wanted.extend(IFLA_NET_NS_FD.to_ne_bytes());
+    wanted.extend(value.to_ne_bytes());
+    (HEADER..bytes.len())
+        .step_by(4)
+        .find(|at| bytes[*at..].starts_with(&wanted))
+        .map(|at| at + 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use netlink_packet_core::NetlinkDeserializable;
+
+    fn decode(bytes: &[u8]) -> RouteNetlinkMessage {
+        let mut header = NetlinkHeader::default();
+        header.message_type = u16::from_ne_bytes([bytes[4], bytes[5]]);
+        assert_eq!(
+            u32::from_ne_bytes(bytes[..4].try_into().unwrap()) as usize,
+            bytes.len()
+        );
+        RouteNetlinkMessage::deserialize(&header, &bytes[HEADER..]).expect("a message of our own")
+    }
+
+    #[test]
+    fn the_namespace_of_the_payload_is_patched_in_the_peer() {
+        let mut message = attach(0xabcd, Ipv4Addr::new(10, 1, 0, 2), 1400);
+        let at = message.payload_namespace_at.expect("a position");
+        assert_eq!(&message.bytes[at..at + 4], PLACEHOLDER.to_ne_bytes());
+        message.bytes[at..at + 4].copy_from_slice(&7i32.to_ne_bytes());
+        let RouteNetlinkMessage::NewLink(link) = decode(&message.bytes) else {
+            panic!("not a link")
+        };
+        assert!(link.attributes.contains(&LinkAttribute::Controller(BRIDGE)));
+        let peer = link.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::LinkInfo(info) => info.iter().find_map(|info| match info {
+                LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))) => Some(peer),
+                _ => None,
+            }),
+            _ => None,
+        });
+        let peer = peer.expect("a peer");
+        assert_eq!(peer.header.index, CONTAINER);
+        assert!(peer.attributes.contains(&LinkAttribute::NetNsFd(7)));
+        assert!(
+            peer.attributes
+                .contains(&LinkAttribute::Address(vec![2, 0x42, 10, 1, 0, 2]))
+        );
+        assert!(peer.attributes.contains(&LinkAttribute::Mtu(1400)));
+    }
+
+    #[test]
+    fn a_container_gets_address_and_default_route() {
+        let subnet = Subnet::around(Ipv4Addr::new(172, 30, 0, 0), 16);
+        let messages = configure(Ipv4Addr::new(172, 30, 0, 2), subnet, Ipv4Addr::new(172, 30, 0, 1));
+        let RouteNetlinkMessage::NewAddress(address) = decode(&messages[2]) else {
+            panic!("not an address")
+        };
+        assert_eq!(address.header.prefix_len, 16);
+        assert!(
+            address
+                .attributes
+                .contains(&AddressAttribute::Broadcast(Ipv4Addr::new(172, 30, 255, 255)))
+        );
+        let RouteNetlinkMessage::NewRoute(route) = decode(&messages[3]) else {
+            panic!("not a route")
+        };
+        assert_eq!(Route::from_message(&route).expect("a route").destination, None);
+    }
+
+    #[test]
+    fn a_wide_vpn_route_does_not_take_every_subnet() {
+        let route = |ip: [u8; 4], prefix| Route {
+            destination: Some(Subnet::around(ip.into(), prefix)),
+            interface: None,
+            metric: 0,
+            main: true,
+        };
+        let host = HostRoutes {
+            routes: vec![route([0, 0, 0, 0], 1), route([172, 16, 0, 0], 12)],
+            addresses: vec![Subnet::around([10, 3, 4, 5].into(), 24)],
+            interfaces: Vec::new(),
+        };
+        assert!(host.is_free(Subnet::around([10, 2, 0, 0].into(), 16)));
+        assert!(!host.is_free(Subnet::around([10, 3, 0, 0].into(), 16)));
+        assert!(!host.is_free(Subnet::around([172, 30, 0, 0].into(), 16)));
+    }
+}

@@ -1,0 +1,466 @@
+//! nftables messages: the few tables, chains, rules and expressions that a network needs.
+//!
+//! Numbers and layouts are those of the kernel's `nfnetlink.h` and `nf_tables.h`: attributes are
+//! big-endian numbers, zero-ended strings or nested lists.
+
+use super::netlink::{HEADER, Netlink, attribute, text};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
+use std::io;
+use std::net::Ipv4Addr;
+
+const SUBSYSTEM: u16 = 10 << 8;
+const BATCH_BEGIN: u16 = 16;
+const BATCH_END: u16 = 17;
+const NEW_TABLE: u16 = SUBSYSTEM;
+const GET_TABLE: u16 = SUBSYSTEM | 1;
+const DEL_TABLE: u16 = SUBSYSTEM | 2;
+const NEW_CHAIN: u16 = SUBSYSTEM | 3;
+const GET_CHAIN: u16 = SUBSYSTEM | 4;
+const NEW_RULE: u16 = SUBSYSTEM | 6;
+const GET_RULE: u16 = SUBSYSTEM | 7;
+const DEL_RULE: u16 = SUBSYSTEM | 8;
+const NESTED: u16 = 0x8000;
+
+/// The protocol family of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Family {
+    Any = 0,
+    Inet = 1,
+    Ipv4 = 2,
+}
+
+/// Hooks of the IP families.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hook {
+    Input = 1,
+    Forward = 2,
+    Postrouting = 4,
+}
+
+/// Accept or drop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Drop = 0,
+    Accept = 1,
+}
+
+/// The interface a packet came in by or leaves by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Interface {
+    In = 6,
+    Out = 7,
+}
+
+/// The table goes when the socket that made it closes (Linux 5.12).
+pub(super) const TABLE_OWNER: u32 = 2;
+
+/// A batch of changes, applied together or not at all.
+#[derive(Debug)]
+pub(super) struct Batch {
+    bytes: Vec<u8>,
+    last: usize,
+}
+
+impl Batch {
+    pub(super) fn new() -> Self {
+        let mut batch = Self {
+            bytes: Vec::new(),
+            last: 0,
+        };
+        batch.message(BATCH_BEGIN, NLM_F_REQUEST, 0, SUBSYSTEM >> 8, &[]);
+        batch
+    }
+
+    pub(super) fn table(&mut self, family: Family, name: &str, flags: u32) {
+        let mut body = string(1, name);
+        if flags != 0 {
+            body.extend(number(2, flags));
+        }
+        self.change(NEW_TABLE, NLM_F_CREATE | NLM_F_EXCL, family, &body);
+    }
+
+    pub(super) fn delete_table(&mut self, family: Family, name: &str) {
+        self.change(DEL_TABLE, 0, family, &string(1, name));
+    }
+
+    /// A base chain of type `filter` or `nat`.
+    pub(super) fn chain(
+        &mut self,
+        family: Family,
+        table: &str,
+        name: &str,
+        kind: &str,
+        hook: (Hook, i32),
+        policy: Verdict,
+    ) {
+        let at = [number(1, hook.0 as u32), number(2, hook.1 as u32)].concat();
+        let body = [
+            string(1, table),
+            string(3, name),
+            nested(4, &at),
+            number(5, policy as u32),
+            string(7, kind),
+        ]
+        .concat();
+        self.change(NEW_CHAIN, NLM_F_CREATE | NLM_F_EXCL, family, &body);
+    }
+
+    /// A rule at the end of a chain.
+    pub(super) fn append(&mut self, family: Family, table: &str, chain: &str, rule: &Rule) {
+        self.change(
+            NEW_RULE,
+            NLM_F_CREATE | NLM_F_APPEND,
+            family,
+            &rule.body(table, chain),
+        );
+    }
+
+    /// A rule before all others of a chain.
+    pub(super) fn insert(&mut self, family: Family, table: &str, chain: &str, rule: &Rule) {
+        self.change(NEW_RULE, NLM_F_CREATE, family, &rule.body(table, chain));
+    }
+
+    pub(super) fn delete_rule(&mut self, family: Family, table: &str, chain: &str, handle: u64) {
+        let body = [string(1, table), string(2, chain), raw(3, &handle.to_be_bytes())].concat();
+        self.change(DEL_RULE, 0, family, &body);
+    }
+
+    /// The bytes to send. The last change asks for the one acknowledgement, which comes after the commit.
+    pub(super) fn finish(mut self) -> Vec<u8> {
+        let at = self.last + 6;
+        if let Some(flags) = self.bytes.get_mut(at..at + 2) {
+            let with = u16::from_ne_bytes([flags[0], flags[1]]) | NLM_F_ACK;
+            flags.copy_from_slice(&with.to_ne_bytes());
+        }
+        self.message(BATCH_END, NLM_F_REQUEST, 0, SUBSYSTEM >> 8, &[]);
+        self.bytes
+    }
+
+    fn change(&mut self, kind: u16, flags: u16, family: Family, body: &[u8]) {
+        self.last = self.bytes.len();
+        self.message(kind, NLM_F_REQUEST | flags, family as u8, 0, body);
+    }
+
+    fn message(&mut self, kind: u16, flags: u16, family: u8, resource: u16, body: &[u8]) {
+        self.bytes.extend(message(kind, flags, family, resource, body));
+    }
+}
+
+/// What a rule looks for and does, in order.
+#[derive(Debug, Default)]
+pub(super) struct Rule {
+    expressions: Vec<u8>,
+    comment: Option<String>,
+}
+
+impl Rule {
+    /// Matches when the packet's interface is (`equal`) or is not the named one.
+    pub(super) fn interface(mut self, which: Interface, equal: bool, name: &str) -> Self {
+        let mut padded = [0u8; 16];
+        for (to, from) in padded.iter_mut().zip(name.bytes().take(15)) {
+            *to = from;
+        }
+        self.expression("meta", &[number(1, 1), number(2, which as u32)].concat());
+        self.compare(equal, &padded);
+        self
+    }
+
+    /// Matches the packet's source address.
+    pub(super) fn source(mut self, ip: Ipv4Addr) -> Self {
+        // Base 1: the network header; the source is 4 bytes at 12.
+        let body = [number(1, 1), number(2, 1), number(3, 12), number(4, 4)].concat();
+        self.expression("payload", &body);
+        self.compare(true, &ip.octets());
+        self
+    }
+
+    /// Matches packets of connections that are established, or related to one.
+    pub(super) fn known_connection(mut self) -> Self {
+        // Key 0 is the state: bit 1 established, bit 2 related.
+        let (states, none) = (6u32.to_ne_bytes(), 0u32.to_ne_bytes());
+        self.expression("ct", &[number(1, 1), number(2, 0)].concat());
+        let body = [
+            number(1, 1),
+            number(2, 1),
+            number(3, 4),
+            nested(4, &raw(1, &states)),
+            nested(5, &raw(1, &none)),
+        ]
+        .concat();
+        self.expression("bitwise", &body);
+        self.compare(false, &none);
+        self
+    }
+
+    pub(super) fn counter(mut self) -> Self {
+        self.expression("counter", &[raw(1, &[0; 8]), raw(2, &[0; 8])].concat());
+        self
+    }
+
+    pub(super) fn masquerade(mut self) -> Self {
+        self.expression("masq", &[]);
+        self
+    }
+
+    pub(super) fn verdict(mut self, verdict: Verdict) -> Self {
+        let code = nested(2, &number(1, verdict as u32));
+        self.expression("immediate", &[number(1, 0), nested(2, &code)].concat());
+        self
+    }
+
+    /// What `nft list` shows as `comment "..."`.
+    pub(super) fn comment(mut self, comment: String) -> Self {
+        self.comment = Some(comment);
+        self
+    }
+
+    fn compare(&mut self, equal: bool, with: &[u8]) {
+        let body = [
+            number(1, 1),
+            number(2, u32::from(!equal)),
+            nested(3, &raw(1, with)),
+        ]
+        .concat();
+        self.expression("cmp", &body);
+    }
+
+    fn expression(&mut self, name: &str, data: &[u8]) {
+        let body = [string(1, name), nested(2, data)].concat();
+        self.expressions.extend(nested(1, &body));
+    }
+
+    fn body(&self, table: &str, chain: &str) -> Vec<u8> {
+        let mut body = [string(1, table), string(2, chain), nested(4, &self.expressions)].concat();
+        if let Some(comment) = &self.comment {
+            body.extend(raw(7, &comment_data(comment)));
+        }
+        body
+    }
+}
+
+/// User data as nft(8) writes a comment: type 0, length, zero-ended text.
+fn comment_data(comment: &str) -> Vec<u8> {
+    let text = &comment.as_bytes()[..comment.len().min(200)];
+    let mut data = vec![0, text.len() as u8 + 1];
+    data.extend(text);
+    data.push(0);
+    data
+}
+
+/// A base chain as the kernel lists it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Chain {
+    pub(super) family: u8,
+    pub(super) table: String,
+    pub(super) name: String,
+    /// Hook number and policy of a base chain.
+    pub(super) base: Option<(u32, u32)>,
+}
+
+/// Every chain of every family.
+pub(super) fn chains(socket: &mut Netlink) -> io::Result<Vec<Chain>> {
+    let all = socket.dump(&message(GET_CHAIN, NLM_F_REQUEST, Family::Any as u8, 0, &[]))?;
+    Ok(all
+        .iter()
+        .filter_map(|received| parse_chain(&received.payload))
+        .collect())
+}
+
+fn parse_chain(payload: &[u8]) -> Option<Chain> {
+    let (family, body) = (*payload.first()?, payload.get(4..)?);
+    let base = attribute(body, 4)
+        .and_then(|hook| attribute(hook, 1))
+        .and_then(be32)
+        .map(|hook| (hook, attribute(body, 5).and_then(be32).unwrap_or(1)));
+    Some(Chain {
+        family,
+        table: text(attribute(body, 1)?),
+        name: text(attribute(body, 3)?),
+        base,
+    })
+}
+
+impl Chain {
+    /// Whether a packet that no rule of this chain decides on is not forwarded.
+    pub(super) fn drops_forwarded(&self) -> bool {
+        let ip = self.family == Family::Inet as u8 || self.family == Family::Ipv4 as u8;
+        ip && self.base == Some((Hook::Forward as u32, Verdict::Drop as u32))
+    }
+}
+
+/// Names and flags of the IPv4 tables.
+pub(super) fn tables(socket: &mut Netlink) -> io::Result<Vec<(String, u32)>> {
+    let all = socket.dump(&message(GET_TABLE, NLM_F_REQUEST, Family::Ipv4 as u8, 0, &[]))?;
+    let parse = |payload: &[u8]| {
+        let body = payload.get(4..)?;
+        Some((
+            text(attribute(body, 1)?),
+            attribute(body, 2).and_then(be32).unwrap_or(0),
+        ))
+    };
+    Ok(all
+        .iter()
+        .filter_map(|received| parse(&received.payload))
+        .collect())
+}
+
+/// Handles and comments of the rules of one IPv4 chain.
+pub(super) fn comments(socket: &mut Netlink, table: &str, chain: &str) -> io::Result<Vec<(u64, String)>> {
+    let body = [string(1, table), string(2, chain)].concat();
+    let all = socket.dump(&message(GET_RULE, NLM_F_REQUEST, Family::Ipv4 as u8, 0, &body))?;
+    let parse = |payload: &[u8]| {
+        let body = payload.get(4..)?;
+        // Older kernels ignore the filter of the request.
+        let here = text(attribute(body, 1)?) == table && text(attribute(body, 2)?) == chain;
+        let handle = u64::from_be_bytes(attribute(body, 3)?.try_into().ok()?);
+        let comment = parse_comment(attribute(body, 7)?)?;
+        here.then_some((handle, comment))
+    };
+    Ok(all
+        .iter()
+        .filter_map(|received| parse(&received.payload))
+        .collect())
+}
+
+fn parse_comment(mut data: &[u8]) -> Option<String> {
+    while let [kind, length, rest @ ..] = data {
+        let value = rest.get(..usize::from(*length))?;
+        if *kind == 0 {
+            return Some(text(value));
+        }
+        data = &rest[usize::from(*length)..];
+    }
+    None
+}
+
+fn be32(value: &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(value.get(..4)?.try_into().ok()?))
+}
+
+fn message(kind: u16, flags: u16, family: u8, resource: u16, body: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEADER + 4 + body.len());
+    bytes.extend(((HEADER + 4 + body.len()) as u32).to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(flags.to_ne_bytes());
+    bytes.extend([0; 8]);
+    bytes.extend([family, 0]);
+    bytes.extend(resource.to_be_bytes());
+    bytes.extend(body);
+    bytes
+}
+
+fn raw(kind: u16, value: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(4 + value.len().next_multiple_of(4));
+    bytes.extend(((4 + value.len()) as u16).to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(value);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+fn nested(kind: u16, value: &[u8]) -> Vec<u8> {
+    raw(kind | NESTED, value)
+}
+
+fn number(kind: u16, value: u32) -> Vec<u8> {
+    raw(kind, &value.to_be_bytes())
+}
+
+fn string(kind: u16, value: &str) -> Vec<u8> {
+    let mut bytes = value.as_bytes().to_vec();
+    bytes.push(0);
+    raw(kind, &bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::netlink::attributes;
+
+    /// The kind and body of each expression of a rule's message.
+    fn expressions(rule: &[u8]) -> Vec<(String, Vec<u8>)> {
+        let body = &rule[HEADER + 4..];
+        attributes(attribute(body, 4).unwrap())
+            .map(|(_, one)| {
+                (
+                    text(attribute(one, 1).unwrap()),
+                    attribute(one, 2).unwrap().to_vec(),
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn only_the_last_change_asks_for_an_acknowledgement() {
+        let mut batch = Batch::new();
+        batch.table(Family::Ipv4, "t", TABLE_OWNER);
+        batch.chain(
+            Family::Ipv4,
+            "t",
+            "c",
+            "nat",
+            (Hook::Postrouting, 100),
+            Verdict::Accept,
+        );
+        batch.append(Family::Ipv4, "t", "c", &Rule::default().masquerade());
+        let bytes = batch.finish();
+        let mut rest = &bytes[..];
+        let mut seen = Vec::new();
+        while !rest.is_empty() {
+            let length = u32::from_ne_bytes(rest[..4].try_into().unwrap()) as usize;
+            let kind = u16::from_ne_bytes([rest[4], rest[5]]);
+            seen.push((kind, u16::from_ne_bytes([rest[6], rest[7]]) & NLM_F_ACK != 0));
+            rest = &rest[length..];
+        }
+        let expected = [
+            (BATCH_BEGIN, false),
+            (NEW_TABLE, false),
+            (NEW_CHAIN, false),
+            (NEW_RULE, true),
+            (BATCH_END, false),
+        ];
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn a_rule_is_a_list_of_expressions() {
+        let rule = Rule::default()
+            .interface(Interface::In, true, "uplink")
+            .known_connection()
+            .verdict(Verdict::Accept)
+            .comment("rdock x".into());
+        let mut batch = Batch::new();
+        let at = batch.bytes.len();
+        batch.append(Family::Inet, "t", "c", &rule);
+        let found = expressions(&batch.bytes[at..]);
+        let names: Vec<_> = found.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["meta", "cmp", "ct", "bitwise", "cmp", "immediate"]);
+        let data = attribute(&found[1].1, 3)
+            .and_then(|data| attribute(data, 1))
+            .unwrap();
+        assert_eq!(data, b"uplink\0\0\0\0\0\0\0\0\0\0");
+        let body = &batch.bytes[at + HEADER + 4..];
+        assert_eq!(
+            parse_comment(attribute(body, 7).unwrap()).as_deref(),
+            Some("rdock x")
+        );
+    }
+
+    #[test]
+    fn a_forward_policy_of_drop_is_seen() {
+        let at = [number(1, 2), number(2, 0)].concat();
+        let chain = |policy| {
+            let body = [
+                string(1, "filter"),
+                string(3, "FORWARD"),
+                nested(4, &at),
+                number(5, policy),
+            ]
+            .concat();
+            parse_chain(&[&[2, 0, 0, 0][..], &body].concat()).unwrap()
+        };
+        assert!(chain(0).drops_forwarded());
+        assert!(!chain(1).drops_forwarded());
+        assert!(parse_chain(&[2, 0, 0]).is_none());
+    }
+}

@@ -1,0 +1,452 @@
+//! What is kept on disk of a network, and who is alive in it.
+//!
+//! ```text
+//! <root>/networks/
+//!   format                    version of this layout
+//!   <name>/
+//!     lock                    flock; holds the address given last
+//!     network.json            subnet, gateway, uplink: chosen when the network is made
+//!     holders/<address>_<id>  one file per container that has an address
+//! ```
+//!
+//! A network exists as long as a process lives in its namespace. The files only say where to look: a holder counts
+//! when its process has the recorded start time in the same boot and the namespace the recorded inode.
+
+use super::error::NetError;
+use super::subnet::Subnet;
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io::{self, Read, Seek, Write};
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The layout that this version writes.
+const FORMAT: u32 = 1;
+/// How long a newcomer waits for one that is just making the network.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The directory of one network.
+#[derive(Debug, Clone)]
+pub(super) struct NetworkDir {
+    pub(super) name: String,
+    path: PathBuf,
+}
+
+/// `network.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct NetworkRecord {
+    pub(super) version: u32,
+    pub(super) subnet: String,
+    pub(super) gateway: Ipv4Addr,
+    pub(super) mtu: u32,
+    /// Missing where the network has no way out.
+    #[serde(default)]
+    pub(super) uplink: Option<UplinkRecord>,
+}
+
+/// The veth pair between the host and the network.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(super) struct UplinkRecord {
+    /// Name of the host's end.
+    pub(super) interface: String,
+    pub(super) host: Ipv4Addr,
+    pub(super) inside: Ipv4Addr,
+    pub(super) prefix: u8,
+}
+
+/// A process, told from a later one with the same number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ProcessRecord {
+    pid: i32,
+    /// Field 22 of `/proc/PID/stat`: clock ticks since boot.
+    start: u64,
+    boot: String,
+    /// Inode of the pid namespace that `pid` is a number of.
+    pids: u64,
+}
+
+/// One file of `holders`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct HolderRecord {
+    pub(super) version: u32,
+    pub(super) container: String,
+    pub(super) address: Ipv4Addr,
+    /// Who prepares the container.
+    pub(super) owner: ProcessRecord,
+    /// Who lives in the network's namespace, once it does.
+    #[serde(default)]
+    pub(super) helper: Option<ProcessRecord>,
+    /// Device and inode of the network's namespace.
+    #[serde(default)]
+    pub(super) namespace: Option<(u64, u64)>,
+}
+
+/// The network's lock, held.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Lock {
+    file: fs::File,
+}
+
+impl NetworkDir {
+    /// Makes the directories that are missing and checks the format.
+    pub(super) fn open(root: &Path, name: &str) -> Result<Self, NetError> {
+        let networks = root.join("networks");
+        let dir = Self {
+            name: name.into(),
+            path: networks.join(name),
+        };
+        let holders = dir.path.join("holders");
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&holders)
+            .map_err(|source| dir.error("make", holders, source))?;
+        let format = networks.join("format");
+        match fs::read_to_string(&format) {
+            Ok(found) if found.trim().parse::<u32>().is_ok_and(|found| found <= FORMAT) => Ok(dir),
+            Ok(found) => Err(NetError::Format {
+                path: format,
+                found: found.trim().chars().take(40).collect(),
+                known: FORMAT,
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                replace(&format, format!("{FORMAT}\n").as_bytes())
+                    .map_err(|source| dir.error("write", format, source))?;
+                Ok(dir)
+            }
+            Err(source) => Err(dir.error("read", format, source)),
+        }
+    }
+
+    pub(super) fn lock(&self) -> Result<Lock, NetError> {
+        lock(&self.path.join("lock"), &self.name).map(|file| Lock { file })
+    }
+
+    /// `None` when somebody has it, or there is none.
+    pub(super) fn try_lock(&self) -> Option<Lock> {
+        try_lock(&self.path.join("lock")).map(|file| Lock { file })
+    }
+
+    /// `None` when the network was never made. One that cannot be read counts as never made: it only says what was
+    /// chosen last.
+    pub(super) fn read(&self) -> Result<Option<NetworkRecord>, NetError> {
+        let path = self.path.join("network.json");
+        match fs::read(&path) {
+            Ok(bytes) => {
+                let Ok(record) = serde_json::from_slice::<NetworkRecord>(&bytes) else {
+                    return Ok(None);
+                };
+                if record.version > FORMAT {
+                    return Err(NetError::Format {
+                        path,
+                        found: record.version.to_string(),
+                        known: FORMAT,
+                    });
+                }
+                Ok(record.subnet().is_some().then_some(record))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(self.error("read", path, source)),
+        }
+    }
+
+    pub(super) fn write(&self, record: &NetworkRecord) -> Result<(), NetError> {
+        let path = self.path.join("network.json");
+        let bytes = serde_json::to_vec_pretty(record)
+            .map_err(|source| self.error("write", path.clone(), source.into()))?;
+        replace(&path, &bytes).map_err(|source| self.error("write", path, source))
+    }
+
+    /// Address and path of every holder file, by its name alone.
+    pub(super) fn holders(&self) -> Result<Vec<(Ipv4Addr, PathBuf)>, NetError> {
+        let path = self.path.join("holders");
+        let entries = fs::read_dir(&path).map_err(|source| self.error("list", path.clone(), source))?;
+        let mut holders = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|source| self.error("list", path.clone(), source))?;
+            let name = entry.file_name();
+            let address = name
+                .to_str()
+                .and_then(|name| name.split_once('_'))
+                .and_then(|(ip, _)| ip.parse().ok());
+            holders.extend(address.map(|address| (address, entry.path())));
+        }
+        Ok(holders)
+    }
+
+    pub(super) fn holder_path(&self, address: Ipv4Addr, container: &str) -> PathBuf {
+        let id: String = container
+            .chars()
+            .filter(char::is_ascii_alphanumeric)
+            .take(64)
+            .collect();
+        self.path.join("holders").join(format!("{address}_{id}"))
+    }
+
+    pub(super) fn write_holder(&self, path: &Path, record: &HolderRecord) -> Result<(), NetError> {
+        let bytes =
+            serde_json::to_vec(record).map_err(|source| self.error("write", path.into(), source.into()))?;
+        replace(path, &bytes).map_err(|source| self.error("write", path.into(), source))
+    }
+
+    pub(super) fn error(&self, doing: &'static str, path: PathBuf, source: io::Error) -> NetError {
+        NetError::State {
+            network: self.name.clone(),
+            doing,
+            path,
+            source,
+        }
+    }
+}
+
+impl NetworkRecord {
+    pub(super) fn new(subnet: Subnet, gateway: Ipv4Addr, mtu: u32, uplink: Option<UplinkRecord>) -> Self {
+        Self {
+            version: FORMAT,
+            subnet: subnet.to_string(),
+            gateway,
+            mtu,
+            uplink,
+        }
+    }
+
+    /// `None` when the file was tampered with.
+    pub(super) fn subnet(&self) -> Option<Subnet> {
+        self.subnet.parse().ok()
+    }
+}
+
+impl Lock {
+    /// The address given last.
+    pub(super) fn cursor(&mut self) -> Option<Ipv4Addr> {
+        let mut text = String::new();
+        self.file.rewind().ok()?;
+        (&mut self.file).take(64).read_to_string(&mut text).ok()?;
+        text.trim().parse().ok()
+    }
+
+    pub(super) fn set_cursor(&mut self, ip: Ipv4Addr) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.rewind()?;
+        self.file.write_all(ip.to_string().as_bytes())
+    }
+}
+
+impl HolderRecord {
+    pub(super) fn new(container: &str, address: Ipv4Addr, owner: ProcessRecord) -> Self {
+        Self {
+            version: FORMAT,
+            container: container.into(),
+            address,
+            owner,
+            helper: None,
+            namespace: None,
+        }
+    }
+
+    /// `None` when the file is gone or makes no sense.
+    pub(super) fn read(path: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(path).ok()?).ok()
+    }
+
+    pub(super) fn is_alive(&self) -> bool {
+        self.helper.as_ref().unwrap_or(&self.owner).is_alive()
+    }
+
+    /// The network's namespace, taken from this holder.
+    pub(super) fn namespace(&self) -> Option<OwnedFd> {
+        let (helper, expected) = (self.helper.as_ref()?, self.namespace?);
+        if !helper.is_alive() || helper.pids != pid_namespace()? {
+            return None;
+        }
+        let path = format!("/proc/{}/ns/net", helper.pid);
+        let namespace = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        (identity(&namespace)? == expected).then_some(namespace)
+    }
+}
+
+impl ProcessRecord {
+    /// The process with this number now.
+    pub(super) fn of(pid: i32) -> io::Result<Self> {
+        Ok(Self {
+            pid,
+            start: start_time(pid)?,
+            boot: boot_id()?,
+            pids: pid_namespace().ok_or(Errno::NOENT)?,
+        })
+    }
+
+    /// A process of another pid namespace cannot be looked up from here; it counts as alive.
+    fn is_alive(&self) -> bool {
+        let Ok(boot) = boot_id() else { return true };
+        if boot != self.boot {
+            return false;
+        }
+        if pid_namespace() != Some(self.pids) {
+            return true;
+        }
+        match start_time(self.pid) {
+            Ok(start) => start == self.start,
+            Err(error) => {
+                error.kind() != io::ErrorKind::NotFound && error.raw_os_error() != Some(libc::ESRCH)
+            }
+        }
+    }
+}
+
+/// Device and inode of an open namespace.
+pub(super) fn identity(namespace: impl std::os::fd::AsFd) -> Option<(u64, u64)> {
+    let stat = rustix::fs::fstat(namespace).ok()?;
+    Some((stat.st_dev, stat.st_ino))
+}
+
+fn pid_namespace() -> Option<u64> {
+    Some(rustix::fs::stat("/proc/self/ns/pid").ok()?.st_ino)
+}
+
+fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?
+        .trim()
+        .into())
+}
+
+/// proc_pid_stat(5): the 20th field after the name, which may itself hold spaces and brackets.
+fn start_time(pid: i32) -> io::Result<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let dead = fields.trim_start().starts_with(['Z', 'X']);
+    let start = fields
+        .split_whitespace()
+        .nth(19)
+        .and_then(|field| field.parse().ok());
+    match start {
+        Some(start) if !dead => Ok(start),
+        _ => Err(Errno::SRCH.into()),
+    }
+}
+
+/// Opens and locks `path`, waiting a bounded time: flock(2) has no time limit of its own.
+pub(super) fn lock(path: &Path, network: &str) -> Result<fs::File, NetError> {
+    let error = |doing, source| NetError::State {
+        network: network.into(),
+        doing,
+        path: path.into(),
+        source,
+    };
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(|source| error("open", source))?;
+    let deadline = Instant::now() + PATIENCE;
+    let mut pause = Duration::from_micros(200);
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(Errno::WOULDBLOCK) if Instant::now() >= deadline => {
+                return Err(NetError::Locked {
+                    network: network.into(),
+                    path: path.into(),
+                });
+            }
+            Err(Errno::WOULDBLOCK) => {
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_millis(10));
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(error("lock", errno.into())),
+        }
+    }
+}
+
+/// The lock when nobody has it; `None` too when it cannot be opened.
+pub(super) fn try_lock(path: &Path) -> Option<fs::File> {
+    let file = fs::OpenOptions::new().read(true).write(true).open(path).ok()?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
+    Some(file)
+}
+
+/// Writes a file that is there completely or not at all. Nothing here has to survive a power cut.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    // The dot keeps it out of the listing of holders.
+    let new = path.with_file_name(format!(".{}-{name}", std::process::id()));
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)
+        .and_then(|mut file| file.write_all(bytes))
+        .and_then(|()| fs::rename(&new, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&new);
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_told_from_a_later_one_with_its_number() {
+        let own = ProcessRecord::of(std::process::id() as i32).unwrap();
+        assert!(own.is_alive());
+        assert!(
+            !ProcessRecord {
+                start: own.start + 1,
+                ..own.clone()
+            }
+            .is_alive()
+        );
+        assert!(
+            !ProcessRecord {
+                boot: "another".into(),
+                ..own.clone()
+            }
+            .is_alive()
+        );
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id() as i32;
+        let record = ProcessRecord::of(pid);
+        child.wait().unwrap();
+        assert!(!record.is_ok_and(|record| record.is_alive()));
+    }
+
+    #[test]
+    fn a_newer_format_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        NetworkDir::open(root.path(), "default").unwrap();
+        NetworkDir::open(root.path(), "default").unwrap();
+        fs::write(root.path().join("networks/format"), "2\n").unwrap();
+        let error = NetworkDir::open(root.path(), "default").unwrap_err();
+        assert!(matches!(error, NetError::Format { known: 1, .. }), "{error:?}");
+    }
+
+    #[test]
+    fn holders_are_found_by_address() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = NetworkDir::open(root.path(), "default").unwrap();
+        let ip = Ipv4Addr::new(10, 0, 0, 2);
+        let path = dir.holder_path(ip, "../../abc");
+        let own = ProcessRecord::of(std::process::id() as i32).unwrap();
+        dir.write_holder(&path, &HolderRecord::new("abc", ip, own))
+            .unwrap();
+        assert_eq!(dir.holders().unwrap(), [(ip, path.clone())]);
+        assert!(HolderRecord::read(&path).unwrap().is_alive());
+        let mut lock = dir.lock().unwrap();
+        assert_eq!(lock.cursor(), None);
+        lock.set_cursor(ip).unwrap();
+        assert_eq!(lock.cursor(), Some(ip));
+    }
+}

@@ -1,0 +1,81 @@
+//! What a container has to do without on this machine.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Something that was asked for and is missing; the container runs without it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Warning {
+    /// Containers of the network cannot reach the outside. Published ports work.
+    NoEgress {
+        /// The network's name.
+        network: String,
+        /// What is in the way.
+        reason: NoEgress,
+    },
+    /// The host's resolvers cannot be reached from a container; public ones are used.
+    PublicResolvers {
+        /// What `/etc/resolv.conf` names now.
+        servers: Vec<String>,
+    },
+}
+
+/// Why there is no way out of a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NoEgress {
+    /// A plain user cannot make an interface on the host.
+    Rootless,
+    /// A chain of the host's firewall drops what it does not know.
+    Firewall {
+        /// `family table chain`.
+        chain: String,
+    },
+    /// The host does not forward, and its setting cannot be changed.
+    Forwarding {
+        /// The setting.
+        path: PathBuf,
+        /// What the kernel said.
+        reason: String,
+    },
+    /// The kernel lacks a part of nftables.
+    Kernel {
+        /// What the kernel said.
+        reason: String,
+    },
+    /// Every candidate address of the host's end overlaps a route.
+    NoFreeAddress,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoEgress { network, reason } => {
+                write!(
+                    f,
+                    "containers of network {network} cannot reach the outside: {reason}"
+                )
+            }
+            Self::PublicResolvers { servers } => write!(
+                f,
+                "the host's name servers are on its loopback interface only: using {} instead",
+                servers.join(", ")
+            ),
+        }
+    }
+}
+
+impl fmt::Display for NoEgress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rootless => write!(f, "this program does not run as root"),
+            Self::Firewall { chain } => {
+                write!(f, "chain {chain} of the host's firewall has the policy drop")
+            }
+            Self::Forwarding { path, reason } => write!(f, "cannot write {}: {reason}", path.display()),
+            Self::Kernel { reason } => write!(f, "the kernel refuses address translation: {reason}"),
+            Self::NoFreeAddress => write!(f, "every private address overlaps a route of the host"),
+        }
+    }
+}
