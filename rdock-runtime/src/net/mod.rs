@@ -188,22 +188,21 @@ pub(crate) fn list(root: &Path) -> Result<Vec<NetworkInfo>, NetError> {
 /// Removes what dead owners left: records of holders, rules on the host. What cannot be removed now stays for
 /// the next time.
 pub(crate) fn janitor(root: &Path) {
-    if root.join("networks").join(DEFAULT).exists() {
-        if let Ok(dir) = NetworkDir::open(root, DEFAULT) {
-            // A network that is just being made is not held up.
-            if let (Some(_lock), Ok(holders)) = (dir.try_lock(), dir.holders()) {
-                for (_, path) in holders {
-                    if !HolderRecord::read(&path).is_some_and(|holder| holder.is_alive()) {
-                        let _ = fs::remove_file(path);
-                    }
-                }
+    if root.join("networks").join(DEFAULT).exists()
+        && let Ok(dir) = NetworkDir::open(root, DEFAULT)
+        // A network that is just being made is not held up.
+        && let (Some(_lock), Ok(holders)) = (dir.try_lock(), dir.holders())
+    {
+        for (_, path) in holders {
+            if !HolderRecord::read(&path).is_some_and(|holder| holder.is_alive()) {
+                let _ = fs::remove_file(path);
             }
         }
     }
-    if rustix::process::geteuid().is_root() {
-        if let Some(_lock) = state::try_lock(&host_lock_path()) {
-            let _ = host::sweep();
-        }
+    if rustix::process::geteuid().is_root()
+        && let Some(_lock) = state::try_lock(&host_lock_path())
+    {
+        let _ = host::sweep();
     }
 }
 
