@@ -21,10 +21,10 @@ pub(super) fn check(subject: Subject<'_>, spec: &ContainerSpec, findings: &mut F
     if !is_id(subject.id) {
         findings.add("id", format!("{:?} is not 64 hexadecimal digits", subject.id));
     }
-    if let Some(name) = &spec.name {
-        if !is_name(name) {
-            findings.add("name", format!("{name:?} is not a name: {NAME_GRAMMAR}"));
-        }
+    if let Some(name) = &spec.name
+        && !is_name(name)
+    {
+        findings.add("name", format!("{name:?} is not a name: {NAME_GRAMMAR}"));
     }
     if spec.image.is_empty() {
         findings.add("image", "no image is named");

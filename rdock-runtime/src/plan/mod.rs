@@ -210,7 +210,10 @@ fn all(
         hostname: names.hostname,
         domainname: names.domainname,
         root_read_only: spec.read_only,
-        snapshot: snapshot_options(!subject.detached, user_namespace.is_some()),
+        snapshot: SnapshotOptions {
+            volatile: !subject.detached,
+            user_namespace: user_namespace.is_some(),
+        },
         mounts: mounts::mounts(
             spec,
             image,
@@ -230,13 +233,6 @@ fn all(
         user_namespace,
         warnings,
     }
-}
-
-fn snapshot_options(volatile: bool, user_namespace: bool) -> SnapshotOptions {
-    let mut options = SnapshotOptions::default();
-    options.volatile = volatile;
-    options.user_namespace = user_namespace;
-    options
 }
 
 impl IdMappings {

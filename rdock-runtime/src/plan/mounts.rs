@@ -303,16 +303,16 @@ fn of_spec(field: &str, mount: &Mount, host: &HostFacts, findings: &mut Findings
             no_copy,
             subpath,
         } => {
-            if let Some(name) = name {
-                if !crate::identity::is_name(name) {
-                    findings.add(
-                        format!("{field}.source"),
-                        format!(
-                            "{name:?} is not a volume's name: {}",
-                            crate::identity::NAME_GRAMMAR
-                        ),
-                    );
-                }
+            if let Some(name) = name
+                && !crate::identity::is_name(name)
+            {
+                findings.add(
+                    format!("{field}.source"),
+                    format!(
+                        "{name:?} is not a volume's name: {}",
+                        crate::identity::NAME_GRAMMAR
+                    ),
+                );
             }
             if let Some(path) = subpath {
                 let inside = path
@@ -357,7 +357,8 @@ fn check_target(field: &str, mount: &Mount, findings: &mut Findings) -> String {
         findings.add(field, "cannot be the root of the container");
     } else if is_below(&target, "/proc") {
         let of_host = matches!(&mount.source, MountSource::Bind { path, .. } if clean(&path.to_string_lossy()) == "/proc");
-        if !PROC_FILES.contains(&target.as_str()) && !(target == "/proc" && of_host) {
+        let allowed = PROC_FILES.contains(&target.as_str()) || (target == "/proc" && of_host);
+        if !allowed {
             findings.add(
                 field,
                 format!("{target} is in /proc, where nothing can be mounted"),

@@ -159,9 +159,10 @@ fn working_dir(spec: &ContainerSpec, image: &ImageConfig, findings: &mut Finding
         Some(own) => ("working_dir", own.as_str()),
         None => ("image.working_dir", image.config.working_dir.as_str()),
     };
+    let unset = spec.working_dir.is_none() && dir.is_empty();
     if dir.contains('\0') {
         findings.add(field, "a NUL byte");
-    } else if !dir.starts_with('/') && !(dir.is_empty() && spec.working_dir.is_none()) {
+    } else if !dir.starts_with('/') && !unset {
         findings.add(field, format!("{dir:?} is not an absolute path"));
     }
     PathBuf::from(super::mounts::clean(dir))

@@ -91,10 +91,10 @@ fn resources(spec: &ContainerSpec, host: &HostFacts, findings: &mut Findings) {
             findings.add(format!("resources.{field}"), "at least 6 MiB");
         }
     }
-    if let (Some(memory), Some(reservation)) = (resources.memory, resources.memory_reservation) {
-        if reservation > memory {
-            findings.add("resources.memory_reservation", "more than the memory limit");
-        }
+    if let (Some(memory), Some(reservation)) = (resources.memory, resources.memory_reservation)
+        && reservation > memory
+    {
+        findings.add("resources.memory_reservation", "more than the memory limit");
     }
     match (resources.memory, resources.memory_swap) {
         (None, Some(_)) => findings.add("resources.memory_swap", "needs a memory limit too"),

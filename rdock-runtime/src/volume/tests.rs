@@ -263,7 +263,7 @@ fn directories_that_nobody_may_enter_are_removed() {
     let closed = volume.mountpoint.join("a/b");
     fs::create_dir_all(&closed).expect("mkdir");
     fs::write(closed.join("file"), "x").expect("write");
-    fs::set_permissions(volume.mountpoint.join("a"), fs::Permissions::from_mode(0)).expect("chmod");
+    fs::set_permissions(volume.mountpoint.join("a"), fs::Permissions::from_mode(0o000)).expect("chmod");
     volumes.remove("data", false).expect("remove");
     assert!(!volumes.dir.join("data").exists());
 }

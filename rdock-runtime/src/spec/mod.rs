@@ -3,10 +3,22 @@
 //! [`ContainerSpec`] is to [`crate::Container`] what `std::process::Command` is to `Child`: one type,
 //! setters in any order that cannot fail, everything validated once when it is planned.
 
+mod env;
+mod isolation;
+mod mounts;
+mod parse;
+mod ports;
+mod ready;
+
+pub use env::{parse_env_file, parse_env_flag};
+pub use isolation::{NamespaceMode, NetworkMode, Resources, Seccomp, UserNamespace};
+pub use mounts::{Mount, MountSource};
+pub use parse::{ParseError, parse_size};
+pub use ports::{PortMapping, Protocol};
+pub use ready::Ready;
+
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::net::IpAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// A container to be started.
@@ -149,7 +161,10 @@ impl Default for ContainerSpec {
 impl ContainerSpec {
     /// A container of `image` (a reference or an image id) with docker's defaults.
     pub fn new(image: impl Into<String>) -> Self {
-        Self { image: image.into(), ..Self::default() }
+        Self {
+            image: image.into(),
+            ..Self::default()
+        }
     }
     /// Names the container.
     pub fn name(mut self, name: impl Into<String>) -> Self {
@@ -260,261 +275,5 @@ impl ContainerSpec {
     pub fn auto_remove(mut self, auto_remove: bool) -> Self {
         self.auto_remove = auto_remove;
         self
-    }
-}
-
-/// One port of the container and where it appears on the host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct PortMapping {
-    /// The container's port.
-    pub container: u16,
-    /// TCP or UDP.
-    pub protocol: Protocol,
-    /// The host's port; a free one when `None`.
-    pub host: Option<u16>,
-    /// The host's address; all of IPv4 and IPv6 when `None`.
-    pub host_ip: Option<IpAddr>,
-}
-
-/// A transport protocol.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs)]
-pub enum Protocol {
-    #[default]
-    Tcp,
-    Udp,
-}
-
-impl PortMapping {
-    /// A TCP port, on a free port of 127.0.0.1: what a test wants. See [`Self::on_host`].
-    pub fn tcp(container: u16) -> Self {
-        Self { container, protocol: Protocol::Tcp, host: None, host_ip: Some(IpAddr::from([127, 0, 0, 1])) }
-    }
-    /// A UDP port, on a free port of 127.0.0.1.
-    pub fn udp(container: u16) -> Self {
-        Self { protocol: Protocol::Udp, ..Self::tcp(container) }
-    }
-    /// Chooses the host's port.
-    pub fn on_host(mut self, port: u16) -> Self {
-        self.host = Some(port);
-        self
-    }
-    /// Chooses the host's address; `0.0.0.0` for every IPv4 one.
-    pub fn on_address(mut self, address: impl Into<IpAddr>) -> Self {
-        self.host_ip = Some(address.into());
-        self
-    }
-    /// Listens on every address of the host, IPv4 and IPv6, as `docker run -p` does.
-    pub fn on_every_address(mut self) -> Self {
-        self.host_ip = None;
-        self
-    }
-}
-
-/// Something mounted into the container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Mount {
-    /// Absolute path inside the container.
-    pub target: String,
-    /// Where it comes from.
-    pub source: MountSource,
-    /// Cannot be written.
-    pub read_only: bool,
-}
-
-/// Where a mount comes from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum MountSource {
-    /// A file or directory of the host.
-    Bind {
-        /// Absolute, or relative to the working directory of the caller at `start`.
-        path: PathBuf,
-        /// Makes a missing directory (docker's `-v`); otherwise a missing source is an error (`--mount`).
-        create: bool,
-        /// `private`, `rprivate`, `slave`, `rslave`, `shared`, `rshared`.
-        propagation: Option<String>,
-    },
-    /// A named volume, made when missing; anonymous (removed with the container) when `None`.
-    Volume {
-        /// `[a-zA-Z0-9][a-zA-Z0-9_.-]*`
-        name: Option<String>,
-        /// Do not fill an empty volume with what the image has at the target.
-        no_copy: bool,
-        /// A directory inside the volume.
-        subpath: Option<PathBuf>,
-    },
-    /// Memory.
-    Tmpfs {
-        /// Bytes; half of the memory when `None`.
-        size: Option<u64>,
-        /// Mode of its root directory; 1777 when `None`.
-        mode: Option<u32>,
-        /// More mount options, each as mount(8) writes them (`noexec`, `uid=1000`).
-        options: Vec<String>,
-    },
-}
-
-impl Mount {
-    /// A bind of `source` (must exist) at `target`.
-    pub fn bind(source: impl Into<PathBuf>, target: impl Into<String>) -> Self {
-        Self {
-            target: target.into(),
-            source: MountSource::Bind { path: source.into(), create: false, propagation: None },
-            read_only: false,
-        }
-    }
-    /// The named volume at `target`.
-    pub fn volume(name: impl Into<String>, target: impl Into<String>) -> Self {
-        Self {
-            target: target.into(),
-            source: MountSource::Volume { name: Some(name.into()), no_copy: false, subpath: None },
-            read_only: false,
-        }
-    }
-    /// An empty tmpfs at `target`.
-    pub fn tmpfs(target: impl Into<String>) -> Self {
-        Self {
-            target: target.into(),
-            source: MountSource::Tmpfs { size: None, mode: None, options: Vec::new() },
-            read_only: false,
-        }
-    }
-    /// Cannot be written.
-    pub fn read_only(mut self) -> Self {
-        self.read_only = true;
-        self
-    }
-}
-
-/// The network a container joins.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum NetworkMode {
-    /// The default network: an address of its own, egress, published ports.
-    #[default]
-    Default,
-    /// The host's; ports are not published.
-    Host,
-    /// `lo` alone.
-    None,
-    /// That of another container, by name or id.
-    Container(String),
-}
-
-/// Where a namespace comes from.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum NamespaceMode {
-    /// A new one.
-    #[default]
-    Private,
-    /// The host's.
-    Host,
-    /// That of another container, by name or id.
-    Container(String),
-}
-
-/// Ids of the container as ids of the host.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum UserNamespace {
-    /// None as root; the caller's own id as 0 otherwise.
-    #[default]
-    Default,
-    /// `(inside, outside, count)`.
-    Mapped {
-        /// User ids.
-        uids: Vec<(u32, u32, u32)>,
-        /// Group ids.
-        gids: Vec<(u32, u32, u32)>,
-    },
-}
-
-/// Limits of a container; `None` is no limit.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-#[non_exhaustive]
-pub struct Resources {
-    /// Bytes.
-    pub memory: Option<u64>,
-    /// Bytes of memory and swap together.
-    pub memory_swap: Option<u64>,
-    /// Bytes below which memory is not reclaimed first.
-    pub memory_reservation: Option<u64>,
-    /// Processors.
-    pub cpus: Option<f64>,
-    /// Relative weight, 2 to 262144; 1024 is usual.
-    pub cpu_shares: Option<u64>,
-    /// Processors that may be used, as `0-2,4`.
-    pub cpuset_cpus: Option<String>,
-    /// Processes and threads.
-    pub pids: Option<u64>,
-}
-
-/// The system call filter.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Seccomp {
-    /// Docker's default profile, for the container's capabilities.
-    #[default]
-    Default,
-    /// No filter.
-    Unconfined,
-    /// A profile in Docker's JSON format.
-    Profile(String),
-}
-
-/// When a container counts as ready.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Ready {
-    /// A line of stdout or stderr contains `text`, `times` times.
-    Log {
-        /// Looked for in each line.
-        text: String,
-        /// How many lines must have it.
-        times: u32,
-    },
-    /// Something listens on this TCP port and a connection stays open.
-    Port(u16),
-    /// The command exits with 0 inside.
-    Exec(Vec<String>),
-    /// `GET path` on this port answers with the status.
-    Http {
-        /// The container's port.
-        port: u16,
-        /// Begins with `/`.
-        path: String,
-        /// Expected status; any of 200 to 399 when `None`.
-        status: Option<u16>,
-    },
-}
-
-impl Ready {
-    /// A log line contains `text`.
-    pub fn log(text: impl Into<String>) -> Self {
-        Self::Log { text: text.into(), times: 1 }
-    }
-    /// A server listens on the TCP port.
-    pub fn port(port: u16) -> Self {
-        Self::Port(port)
-    }
-    /// A command exits with 0.
-    pub fn exec<I: IntoIterator<Item: Into<String>>>(args: I) -> Self {
-        Self::Exec(args.into_iter().map(Into::into).collect())
-    }
-    /// An HTTP path answers with a success or a redirect.
-    pub fn http(port: u16, path: impl Into<String>) -> Self {
-        Self::Http { port, path: path.into(), status: None }
     }
 }
