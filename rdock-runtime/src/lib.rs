@@ -10,6 +10,8 @@ mod net;
 mod plan;
 mod reactor;
 #[allow(dead_code)]
+mod ready;
+#[allow(dead_code)]
 mod signal;
 mod spec;
 mod step;

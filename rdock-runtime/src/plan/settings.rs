@@ -3,7 +3,7 @@
 use super::{Findings, HostFacts, identity, single_id};
 use crate::launch::IdMappings;
 use crate::signal;
-use crate::spec::{ContainerSpec, NamespaceMode, NetworkMode, PortMapping, Ready, UserNamespace};
+use crate::spec::{ContainerSpec, NamespaceMode, NetworkMode, PortMapping, Protocol, Ready, UserNamespace};
 use rdock_image::ImageConfig;
 
 /// Docker's smallest memory limit.
@@ -37,8 +37,24 @@ pub(super) fn check(spec: &ContainerSpec, host: &HostFacts, findings: &mut Findi
             } if !(100..=599).contains(status) => {
                 findings.add(field, format!("{status} is not an HTTP status"));
             }
+            Ready::Http { port, .. } if !is_reachable(spec, *port) => {
+                findings.add(
+                    field,
+                    format!("port {port}/tcp must be published: the request comes from the host"),
+                );
+            }
             _ => {}
         }
+    }
+}
+
+/// Whether the host can connect to the TCP port.
+fn is_reachable(spec: &ContainerSpec, port: u16) -> bool {
+    let published = |mapping: &PortMapping| mapping.container == port && mapping.protocol == Protocol::Tcp;
+    match spec.network {
+        NetworkMode::Host => true,
+        NetworkMode::Default => spec.ports.iter().any(published),
+        NetworkMode::None | NetworkMode::Container(_) => false,
     }
 }
 
