@@ -2,6 +2,8 @@
 
 mod api;
 #[allow(dead_code)]
+mod capabilities;
+#[allow(dead_code)]
 mod identity;
 mod launch;
 #[allow(dead_code, unused_imports)]

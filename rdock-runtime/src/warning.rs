@@ -19,6 +19,23 @@ pub enum Warning {
         /// What `/etc/resolv.conf` names now.
         servers: Vec<String>,
     },
+    /// A capability that was added by name cannot be given.
+    MissingCapability {
+        /// With its prefix, `CAP_SYS_RESOURCE`.
+        name: String,
+    },
+    /// Supplementary groups of the spec need root or subordinate ids.
+    NoSupplementaryGroups,
+    /// Ports are published on the default network only.
+    PortsNotPublished {
+        /// The network the container has instead.
+        network: String,
+    },
+    /// A volume of the image would replace a file system of the kernel.
+    ImageVolume {
+        /// Where the image wants it.
+        path: String,
+    },
 }
 
 /// Why there is no way out of a network.
@@ -62,6 +79,18 @@ impl fmt::Display for Warning {
                 "the host's name servers are on its loopback interface only: using {} instead",
                 servers.join(", ")
             ),
+            Self::MissingCapability { name } => {
+                write!(f, "{name} cannot be given: this program does not have it")
+            }
+            Self::NoSupplementaryGroups => {
+                write!(f, "supplementary groups cannot be set without root and subordinate ids")
+            }
+            Self::PortsNotPublished { network } => {
+                write!(f, "published ports are discarded: the container has the network {network}")
+            }
+            Self::ImageVolume { path } => {
+                write!(f, "the image's volume {path} is not made: the kernel's file system stays there")
+            }
         }
     }
 }

@@ -8,10 +8,10 @@ use crate::launch::{DevicePlan, TerminalSize};
 pub(crate) struct HostFacts {
     pub(crate) euid: u32,
     pub(crate) egid: u32,
-    /// Capabilities that the caller can hand on, as a bit mask.
-    pub(crate) bounding: u64,
-    /// Every capability that the kernel knows, as a bit mask.
-    pub(crate) known_capabilities: u64,
+    /// Capabilities that can be given without a user namespace of the container's own, as a bit mask.
+    pub(crate) capabilities: u64,
+    /// And with one.
+    pub(crate) capabilities_inside: u64,
     /// `(major, minor)`.
     pub(crate) kernel: (u32, u32),
     pub(crate) hostname: String,
@@ -44,8 +44,8 @@ impl HostFacts {
         Self {
             euid: rustix::process::geteuid().as_raw(),
             egid: rustix::process::getegid().as_raw(),
-            bounding: bounding(),
-            known_capabilities: known_capabilities(),
+            capabilities: crate::capabilities::available(false),
+            capabilities_inside: crate::capabilities::available(true),
             kernel: kernel_version(&uname.release().to_string_lossy()),
             hostname: uname.nodename().to_string_lossy().into_owned(),
             processors: std::thread::available_parallelism()
@@ -68,25 +68,6 @@ impl HostFacts {
     pub(crate) fn is_rootless(&self) -> bool {
         self.euid != 0
     }
-}
-
-/// The permitted set within the bounding set: what a payload of root can be given.
-fn bounding() -> u64 {
-    let read = |set| caps::read(None, set).unwrap_or_default();
-    let permitted = read(caps::CapSet::Permitted);
-    read(caps::CapSet::Bounding)
-        .intersection(&permitted)
-        .fold(0, |mask, capability| mask | capability.bitmask())
-}
-
-/// By /proc/sys/kernel/cap_last_cap, else those since Linux 5.9, which every supported kernel has.
-fn known_capabilities() -> u64 {
-    let last = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").ok();
-    let last = last
-        .and_then(|text| text.trim().parse::<u32>().ok())
-        .filter(|last| *last < 63)
-        .unwrap_or(40);
-    (1 << (last + 1)) - 1
 }
 
 /// `6.18.1-generic` is `(6, 18)`.

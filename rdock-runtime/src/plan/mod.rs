@@ -4,7 +4,6 @@
 //! printed. It reports all findings at once. What needs the host's file system (sources of binds, volumes)
 //! happens in [`Planned::prepare_mounts`], what needs descriptors in [`Planned::into_launch`].
 
-mod capabilities;
 mod devices;
 mod host;
 mod identity;
@@ -24,6 +23,7 @@ pub(crate) use prepare::{PreparedMount, PreparedMounts};
 
 use crate::launch::{DevicePlan, IdMappings, ProcessPlan};
 use crate::spec::{ContainerSpec, NamespaceMode, NetworkMode, PortMapping, Seccomp};
+use crate::warning::Warning;
 use rdock_image::{ImageConfig, SnapshotOptions};
 use std::fmt;
 
@@ -121,7 +121,7 @@ pub(crate) struct Planned {
     pub(crate) stop_signal: i32,
     pub(crate) init: bool,
     /// What will not be as asked, although the container runs.
-    pub(crate) warnings: Vec<String>,
+    pub(crate) warnings: Vec<Warning>,
 }
 
 /// Plans a container.
@@ -182,16 +182,28 @@ fn all(
     let single_id = user_namespace.as_ref().is_some_and(IdMappings::is_single_id);
     let names = identity::names(subject, spec, host, findings);
     let command = process::command(spec, image, findings);
-    let process = process::process(
+    let available = if user_namespace.is_some() {
+        host.capabilities_inside
+    } else {
+        host.capabilities
+    };
+    let capabilities = crate::capabilities::resolve(spec, available);
+    for (field, name) in capabilities.unknown {
+        findings.add(field, format!("{name:?} is not a capability"));
+    }
+    warnings.extend(capabilities.warnings);
+    let hostname = &names.environment_hostname;
+    let mut process = process::process(
         spec,
         image,
-        host,
         &command,
-        &names.environment_hostname,
+        hostname,
         single_id,
         findings,
         &mut warnings,
     );
+    process.capabilities = capabilities.sets;
+    process.terminal = spec.terminal.then_some(host.terminal);
     let seccomp = if spec.privileged {
         Seccomp::Unconfined
     } else {

@@ -3,6 +3,7 @@
 use super::{CgroupView, Findings, HostFacts};
 use crate::launch::{IdMappings, MountFlags};
 use crate::spec::{ContainerSpec, Mount, MountSource, NamespaceMode};
+use crate::warning::Warning;
 use rdock_image::ImageConfig;
 use std::path::PathBuf;
 
@@ -134,7 +135,7 @@ pub(super) fn mounts(
     host: &HostFacts,
     user_namespace: Option<&IdMappings>,
     findings: &mut Findings,
-    warnings: &mut Vec<String>,
+    warnings: &mut Vec<Warning>,
 ) -> Vec<PlannedMount> {
     let mut own: Vec<PlannedMount> = Vec::new();
     for (index, mount) in spec.mounts.iter().enumerate() {
@@ -157,9 +158,7 @@ pub(super) fn mounts(
             );
         } else if ["/proc", "/sys"].iter().any(|system| is_below(&target, system)) {
             // rt-fake-procfs: an image never replaces the kernel's own views.
-            warnings.push(format!(
-                "the image's volume {target} is not made: the kernel's file system stays there"
-            ));
+            warnings.push(Warning::ImageVolume { path: target });
         } else if !own.iter().any(|other| other.target == target) {
             let source = PlannedSource::Volume {
                 name: None,

@@ -1,8 +1,9 @@
 //! The payload's process: command, environment, user, directory, limits.
 
-use super::{Findings, HostFacts, capabilities};
+use super::Findings;
 use crate::launch::ProcessPlan;
-use crate::spec::{ContainerSpec, Seccomp};
+use crate::spec::ContainerSpec;
+use crate::warning::Warning;
 use rdock_image::ImageConfig;
 use std::path::PathBuf;
 
@@ -59,18 +60,16 @@ pub(super) fn command(spec: &ContainerSpec, image: &ImageConfig, findings: &mut 
     command
 }
 
-#[allow(clippy::too_many_arguments)]
+/// Everything but capabilities, filter and terminal.
 pub(super) fn process(
     spec: &ContainerSpec,
     image: &ImageConfig,
-    host: &HostFacts,
     command: &[String],
     hostname: &str,
     single_id: bool,
     findings: &mut Findings,
-    warnings: &mut Vec<String>,
+    warnings: &mut Vec<Warning>,
 ) -> ProcessPlan {
-    let own_user_namespace = host.is_rootless() || spec.user_namespace != crate::spec::UserNamespace::Default;
     if !matches!(spec.oom_score_adj, None | Some(-1000..=1000)) {
         findings.add("oom_score_adj", "must be from -1000 to 1000");
     }
@@ -88,13 +87,10 @@ pub(super) fn process(
         user: user(spec, image, single_id, findings),
         additional_groups: groups(spec, single_id, findings, warnings),
         umask: spec.umask,
-        capabilities: capabilities::resolve(spec, host, own_user_namespace, findings, warnings),
-        // Without privilege the kernel takes a filter only together with this.
         no_new_privileges: spec.no_new_privileges,
-        seccomp: std::sync::Arc::from([]),
         rlimits: limits(spec, findings),
         oom_score_adj: spec.oom_score_adj,
-        terminal: spec.terminal.then_some(host.terminal),
+        ..ProcessPlan::default()
     }
 }
 
@@ -237,7 +233,7 @@ fn groups(
     spec: &ContainerSpec,
     single_id: bool,
     findings: &mut Findings,
-    warnings: &mut Vec<String>,
+    warnings: &mut Vec<Warning>,
 ) -> Vec<String> {
     for (index, group) in spec.groups.iter().enumerate() {
         if group.is_empty() {
@@ -247,7 +243,7 @@ fn groups(
         }
     }
     if single_id && !spec.groups.is_empty() {
-        warnings.push("supplementary groups cannot be set without root and subordinate ids".into());
+        warnings.push(Warning::NoSupplementaryGroups);
         return Vec::new();
     }
     spec.groups.clone()
@@ -273,9 +269,4 @@ fn limits(spec: &ContainerSpec, findings: &mut Findings) -> Vec<(u32, u64, u64)>
         limits.push((*number, *soft, *hard));
     }
     limits
-}
-
-/// Whether the payload needs a system call filter to be made.
-pub(super) fn wants_filter(seccomp: &Seccomp) -> bool {
-    *seccomp != Seccomp::Unconfined
 }

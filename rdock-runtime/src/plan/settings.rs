@@ -4,6 +4,7 @@ use super::{Findings, HostFacts, identity, single_id};
 use crate::launch::IdMappings;
 use crate::signal;
 use crate::spec::{ContainerSpec, NamespaceMode, NetworkMode, PortMapping, Protocol, Ready, UserNamespace};
+use crate::warning::Warning;
 use rdock_image::ImageConfig;
 
 /// Docker's smallest memory limit.
@@ -302,7 +303,7 @@ fn check_sysctl(spec: &ContainerSpec, name: &str, value: &str) -> Result<(), Str
 pub(super) fn ports(
     spec: &ContainerSpec,
     findings: &mut Findings,
-    warnings: &mut Vec<String>,
+    warnings: &mut Vec<Warning>,
 ) -> Vec<PortMapping> {
     for (index, port) in spec.ports.iter().enumerate() {
         let field = format!("ports[{index}]");
@@ -324,11 +325,15 @@ pub(super) fn ports(
     }
     match spec.network {
         NetworkMode::Host if !spec.ports.is_empty() => {
-            warnings.push("published ports are discarded: the container has the host's network".into());
+            warnings.push(Warning::PortsNotPublished {
+                network: "host".into(),
+            });
             Vec::new()
         }
         NetworkMode::None if !spec.ports.is_empty() => {
-            warnings.push("published ports are discarded: the container has no network".into());
+            warnings.push(Warning::PortsNotPublished {
+                network: "none".into(),
+            });
             Vec::new()
         }
         _ => spec.ports.clone(),

@@ -8,8 +8,8 @@ pub(super) fn host() -> HostFacts {
     HostFacts {
         euid: 0,
         egid: 0,
-        bounding: (1 << 41) - 1,
-        known_capabilities: (1 << 41) - 1,
+        capabilities: (1 << 41) - 1,
+        capabilities_inside: (1 << 41) - 1,
         kernel: (6, 12),
         hostname: "the-host".into(),
         processors: 4,
