@@ -37,3 +37,79 @@ pub enum Step {
     Exec = 29,
     JoinNamespaces = 30,
 }
+
+impl Step {
+    /// The step of a number on the wire.
+    pub(crate) fn from_wire(number: u16) -> Option<Self> {
+        ALL.iter().copied().find(|step| *step as u16 == number)
+    }
+
+    /// What was being done, to follow "failed while".
+    pub fn doing(self) -> &'static str {
+        match self {
+            Self::Spawn => "starting the helper",
+            Self::ReceivePlan => "reading the plan",
+            Self::LockState => "locking the state directory",
+            Self::UserNamespace => "setting up the user namespace",
+            Self::NetworkNamespace => "entering the network",
+            Self::NetworkSetup => "setting up the network",
+            Self::Clone => "creating the container's namespaces",
+            Self::JoinCgroup => "joining the control group",
+            Self::NetworkAttach => "connecting to the network",
+            Self::NetworkConfigure => "configuring the network interface",
+            Self::Hostname => "setting the host name",
+            Self::MountPrivate => "making the mounts private",
+            Self::MountRoot => "mounting the root file system",
+            Self::Mount => "mounting",
+            Self::CopyUp => "filling a volume from the image",
+            Self::Device => "making a device node",
+            Self::MaskPath => "masking a path",
+            Self::ReadonlyPath => "making a path read-only",
+            Self::PivotRoot => "changing the root",
+            Self::Sysctl => "setting a kernel parameter",
+            Self::Rlimit => "setting a resource limit",
+            Self::OomScore => "setting the OOM score",
+            Self::Terminal => "making the terminal",
+            Self::User => "looking up the user",
+            Self::WorkingDirectory => "entering the working directory",
+            Self::Capabilities => "setting capabilities",
+            Self::NoNewPrivileges => "setting no_new_privs",
+            Self::Seccomp => "loading the system call filter",
+            Self::Exec => "executing the program",
+            Self::JoinNamespaces => "joining the container",
+        }
+    }
+}
+
+const ALL: [Step; 30] = [
+    Step::Spawn,
+    Step::ReceivePlan,
+    Step::LockState,
+    Step::UserNamespace,
+    Step::NetworkNamespace,
+    Step::NetworkSetup,
+    Step::Clone,
+    Step::JoinCgroup,
+    Step::NetworkAttach,
+    Step::NetworkConfigure,
+    Step::Hostname,
+    Step::MountPrivate,
+    Step::MountRoot,
+    Step::Mount,
+    Step::CopyUp,
+    Step::Device,
+    Step::MaskPath,
+    Step::ReadonlyPath,
+    Step::PivotRoot,
+    Step::Sysctl,
+    Step::Rlimit,
+    Step::OomScore,
+    Step::Terminal,
+    Step::User,
+    Step::WorkingDirectory,
+    Step::Capabilities,
+    Step::NoNewPrivileges,
+    Step::Seccomp,
+    Step::Exec,
+    Step::JoinNamespaces,
+];

@@ -1,0 +1,576 @@
+//! The container's file system: everything by descriptor, every target resolved inside the new root.
+
+use crate::copy;
+use crate::kernel::*;
+use crate::plan::{At, Failure, Plan};
+use crate::step::Step;
+use crate::supervise::report;
+use crate::wire::{bind, file_system, op, overlay, tell};
+
+type Done<T = ()> = core::result::Result<T, Failure>;
+
+const MS_REC: u64 = 0x4000;
+const MS_PRIVATE: u64 = 1 << 18;
+const MS_SLAVE: u64 = 1 << 19;
+const MS_SHARED: u64 = 1 << 20;
+const MNT_DETACH: u32 = 2;
+const ATTR_RDONLY: u64 = 1;
+const PROC_MAGIC: u64 = 0x9fa0;
+const IN_ROOT: u64 = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
+
+/// The new root, by descriptor until it is the process's own.
+pub struct Root {
+    fd: i32,
+    /// One empty read-only tmpfs for every masked directory.
+    empty: i32,
+}
+
+impl Root {
+    pub fn none() -> Self {
+        Self { fd: -1, empty: -1 }
+    }
+
+    /// One operation on the file system.
+    pub fn step(&mut self, tag: u32, plan: &mut Plan<'static>, status: i32) -> Done {
+        let bad = Step::ReceivePlan;
+        match tag {
+            op::PRIVATE => {
+                let slave = plan.u32().at(bad, b"")? != 0;
+                let how = MS_REC | if slave { MS_SLAVE } else { MS_PRIVATE };
+                mount(text!("none"), text!("/"), text!("none"), how, None).at(Step::MountPrivate, b"/")
+            }
+            op::OVERLAY => self.overlay(plan),
+            op::FILE_SYSTEM => self.file_system(plan, status),
+            op::BIND => self.bind(plan),
+            op::DIRECTORY => {
+                let (path, mode) = (plan.text().at(bad, b"")?, plan.u32().at(bad, b"")?);
+                let fd = self.target(path, Want::Directory(mode), IN_ROOT).at(Step::Device, path.bytes())?;
+                close(fd);
+                Ok(())
+            }
+            op::SYMLINK => {
+                let (path, target) = (plan.text().at(bad, b"")?, plan.text().at(bad, b"")?);
+                let (parent, name) = self.parent(path).at(Step::Device, path.bytes())?;
+                let made = symlinkat(target, parent, Text::new(&name));
+                close(parent);
+                made.at(Step::Device, path.bytes())
+            }
+            op::DEVICE => self.device(plan),
+            op::MASK => {
+                let path = plan.text().at(bad, b"")?;
+                self.mask(path).at(Step::MaskPath, path.bytes())
+            }
+            op::READONLY => {
+                let path = plan.text().at(bad, b"")?;
+                self.make_read_only(path).at(Step::ReadonlyPath, path.bytes())
+            }
+            op::SYSCTL => {
+                let (path, value) = (plan.text().at(bad, b"")?, plan.bytes().at(bad, b"")?);
+                self.sysctl(path, value).at(Step::Sysctl, path.bytes())
+            }
+            op::PIVOT => self.pivot().at(Step::PivotRoot, b""),
+            op::READONLY_ROOT => {
+                let root = openat(AT_FDCWD, text!("/"), O_PATH | O_DIRECTORY, 0).at(Step::PivotRoot, b"/")?;
+                let done = mount_setattr(root, false, ATTR_RDONLY, 0);
+                close(root);
+                done.at(Step::ReadonlyPath, b"/")
+            }
+            _ => Err(EPROTO).at(bad, b""),
+        }
+    }
+
+    /// Mounts the layers and attaches them at the mount point.
+    fn overlay(&mut self, plan: &mut Plan<'static>) -> Done {
+        let step = Step::MountRoot;
+        let point = plan.text().at(step, b"")?;
+        let (upper, work) = (plan.text().at(step, b"")?, plan.text().at(step, b"")?);
+        let flags = plan.u32().at(step, b"")?;
+        let count = plan.u32().at(step, b"")? as usize;
+        // Layers are opened in this mount namespace and named by descriptor: overlayfs takes only mounts of
+        // the caller's namespace, and paths of any length fit.
+        let first = 1000;
+        let lowers = *plan;
+        for at in 0..count {
+            let path = plan.text().at(step, b"")?;
+            self.open_layer(path, first + 2 + at as i32).at(step, path.bytes())?;
+        }
+        self.open_layer(upper, first).at(step, upper.bytes())?;
+        self.open_layer(work, first + 1).at(step, work.bytes())?;
+        let mounted = match self.overlay_by_fsopen(first, count, flags) {
+            // Before 6.5 there is no `lowerdir+`; a filter around this program may refuse the new calls.
+            Err(EINVAL | ENOSYS | EPERM) => self.overlay_by_mount(point, first, count, flags),
+            other => other.and_then(|fd| {
+                let at = openat(AT_FDCWD, point, O_PATH | O_DIRECTORY, 0)?;
+                let moved = move_mount(fd, at);
+                close(at);
+                moved.map(|()| fd)
+            }),
+        };
+        for at in 0..count + 2 {
+            close(first + at as i32);
+        }
+        let _ = lowers;
+        self.fd = mounted.at(step, upper.bytes())?;
+        Ok(())
+    }
+
+    fn open_layer(&self, path: Text<'_>, number: i32) -> Result<()> {
+        let fd = openat(AT_FDCWD, path, O_PATH | O_DIRECTORY | O_NOFOLLOW, 0)?;
+        let moved = dup3(fd, number, O_CLOEXEC);
+        if fd != number {
+            close(fd);
+        }
+        moved
+    }
+
+    fn overlay_by_fsopen(&self, first: i32, count: usize, flags: u32) -> Result<i32> {
+        let context = fsopen(text!("overlay"))?;
+        let configure = || {
+            let mut name = [0u8; 32];
+            for at in 0..count {
+                fsconfig(context, text!("lowerdir+"), descriptor_path(first + 2 + at as i32, &mut name))?;
+            }
+            fsconfig(context, text!("upperdir"), descriptor_path(first, &mut name))?;
+            fsconfig(context, text!("workdir"), descriptor_path(first + 1, &mut name))?;
+            fsconfig(context, text!("redirect_dir"), text!("off"))?;
+            fsconfig(context, text!("metacopy"), text!("off"))?;
+            fsconfig(context, text!("index"), text!("off"))?;
+            if flags & overlay::VOLATILE != 0 {
+                fsconfig_flag(context, text!("volatile"))?;
+            }
+            if flags & overlay::USERXATTR != 0 {
+                fsconfig_flag(context, text!("userxattr"))?;
+            }
+            fsconfig_create(context)?;
+            fsmount(context, 0)
+        };
+        let made = configure();
+        close(context);
+        made
+    }
+
+    fn overlay_by_mount(&self, point: Text<'_>, first: i32, count: usize, flags: u32) -> Result<i32> {
+        let mut options = Buffer::new();
+        let mut name = [0u8; 32];
+        options.push(b"lowerdir=")?;
+        for at in 0..count {
+            if at > 0 {
+                options.push(b":")?;
+            }
+            options.push(descriptor_path(first + 2 + at as i32, &mut name).bytes())?;
+        }
+        options.push(b",upperdir=")?;
+        options.push(descriptor_path(first, &mut name).bytes())?;
+        options.push(b",workdir=")?;
+        options.push(descriptor_path(first + 1, &mut name).bytes())?;
+        options.push(b",redirect_dir=off,metacopy=off,index=off")?;
+        if flags & overlay::VOLATILE != 0 {
+            options.push(b",volatile")?;
+        }
+        if flags & overlay::USERXATTR != 0 {
+            options.push(b",userxattr")?;
+        }
+        mount(text!("overlay"), point, text!("overlay"), 0, Some(options.text()))?;
+        openat(AT_FDCWD, point, O_PATH | O_DIRECTORY, 0)
+    }
+
+    fn file_system(&mut self, plan: &mut Plan<'static>, status: i32) -> Done {
+        let step = Step::Mount;
+        let (kind, target) = (plan.text().at(step, b"")?, plan.text().at(step, b"")?);
+        let (attributes, flags) = (plan.u32().at(step, b"")?, plan.u32().at(step, b"")?);
+        let source = plan.text().at(step, b"")?;
+        let count = plan.u32().at(step, b"")?;
+        let mut options = [text!(""); 32];
+        if count as usize > options.len() {
+            return Err(E2BIG).at(step, target.bytes());
+        }
+        for slot in options.iter_mut().take(count as usize) {
+            *slot = plan.text().at(step, b"")?;
+        }
+        let done = self.mount_kind(kind, target, attributes, flags, source, &options[..count as usize]);
+        match done {
+            Err(errno) if flags & file_system::OPTIONAL != 0 => {
+                let _ = report(status, tell::WARNING, 0, step as i32, errno, target.bytes(), &[]);
+                Ok(())
+            }
+            other => other.at(step, target.bytes()),
+        }
+    }
+
+    fn mount_kind(
+        &self,
+        kind: Text<'_>,
+        target: Text<'_>,
+        attributes: u32,
+        flags: u32,
+        source: Text<'_>,
+        options: &[Text<'_>],
+    ) -> Result<()> {
+        // /proc, /sys and /dev as a link of the image would lead the mounts after it elsewhere.
+        let resolve = if flags & file_system::NO_SYMLINKS != 0 { IN_ROOT | RESOLVE_NO_SYMLINKS } else { IN_ROOT };
+        let to = self.target(target, Want::Directory(0o755), resolve)?;
+        let made = make_file_system(kind, attributes, options);
+        let mounted = match made {
+            Err(errno) if flags & file_system::OR_BIND != 0 => {
+                let fd = open_tree(AT_FDCWD, source, true, false).map_err(|_| errno)?;
+                mount_setattr(fd, true, u64::from(attributes), MS_PRIVATE).map(|()| fd)
+            }
+            other => other,
+        }?;
+        if flags & file_system::COPY_UP != 0 {
+            // The new file system is attached already when it is filled: the copy needs a place in no path.
+            copy::tree(to, mounted)?;
+        }
+        let done = move_mount(mounted, to);
+        close(mounted);
+        close(to);
+        done
+    }
+
+    fn bind(&mut self, plan: &mut Plan<'static>) -> Done {
+        let step = Step::Mount;
+        let (source, target) = (plan.text().at(step, b"")?, plan.text().at(step, b"")?);
+        let (device, inode) = (plan.u64().at(step, b"")?, plan.u64().at(step, b"")?);
+        let (attributes, flags) = (plan.u32().at(step, b"")?, plan.u32().at(step, b"")?);
+        let propagation = plan.u32().at(step, b"")?;
+        let subpath = plan.text().at(step, b"")?;
+        let recursive = flags & bind::RECURSIVE != 0;
+        let mut from = openat(AT_FDCWD, source, O_PATH, 0).at(step, source.bytes())?;
+        let mut seen = fstat(from).at(step, source.bytes())?;
+        if inode != 0 && (seen.device, seen.inode) != (device, inode) {
+            // Somebody swapped it since the owner looked.
+            return Err(ELOOP).at(step, source.bytes());
+        }
+        if !subpath.bytes().is_empty() {
+            let below = open_in(from, subpath, O_PATH, 0, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS);
+            let below = below.at(step, subpath.bytes())?;
+            close(from);
+            from = below;
+            seen = fstat(from).at(step, subpath.bytes())?;
+        }
+        let want = if seen.is_dir() { Want::Directory(0o755) } else { Want::File };
+        let to = self.target(target, want, IN_ROOT).at(step, target.bytes())?;
+        if flags & bind::COPY_UP != 0 {
+            copy::into_volume(to, from, source).at(Step::CopyUp, target.bytes())?;
+        }
+        let done = (|| {
+            let tree = open_tree(from, text!(""), recursive, true)?;
+            let propagation = match propagation {
+                1 => MS_SLAVE,
+                2 => MS_SHARED,
+                _ => MS_PRIVATE,
+            };
+            // Propagation first and for everything below, whatever the other attributes cover.
+            mount_setattr(tree, true, 0, propagation)?;
+            mount_setattr(tree, flags & bind::RECURSIVE_READ_ONLY != 0, u64::from(attributes), 0)?;
+            move_mount(tree, to)?;
+            close(tree);
+            Ok(())
+        })();
+        close(to);
+        close(from);
+        done.at(step, target.bytes())
+    }
+
+    fn device(&mut self, plan: &mut Plan<'static>) -> Done {
+        let step = Step::Device;
+        let path = plan.text().at(step, b"")?;
+        let mode = plan.u32().at(step, b"")?;
+        let (major, minor) = (plan.u32().at(step, b"")?, plan.u32().at(step, b"")?);
+        let (uid, gid) = (plan.u32().at(step, b"")?, plan.u32().at(step, b"")?);
+        let from_host = plan.u32().at(step, b"")? != 0;
+        let done = (|| {
+            let (parent, name) = self.parent(path)?;
+            let name = Text::new(&name);
+            if !from_host {
+                match mknodat(parent, name, mode, device_number(major, minor)) {
+                    Ok(()) => {
+                        fchownat(parent, name, uid, gid, AT_SYMLINK_NOFOLLOW)?;
+                        fchmodat(parent, name, mode & 0o7777)?;
+                        close(parent);
+                        return Ok(());
+                    }
+                    Err(EPERM) => {}
+                    Err(errno) => return Err(errno),
+                }
+            }
+            close(parent);
+            // In a user namespace no device can be made; the host's own is bound.
+            let from = openat(AT_FDCWD, path, O_PATH | O_NOFOLLOW, 0)?;
+            if fstat(from)?.rdev != (major, minor) {
+                return Err(EINVAL);
+            }
+            let to = self.target(path, Want::File, IN_ROOT)?;
+            let tree = open_tree(from, text!(""), false, true)?;
+            move_mount(tree, to)?;
+            close(tree);
+            close(to);
+            close(from);
+            Ok(())
+        })();
+        done.at(step, path.bytes())
+    }
+
+    fn mask(&mut self, path: Text<'_>) -> Result<()> {
+        let to = match open_in(self.fd, path, O_PATH, 0, IN_ROOT) {
+            Err(ENOENT | ENOTDIR) => return Ok(()),
+            other => other?,
+        };
+        let over = if fstat(to)?.is_dir() {
+            if self.empty < 0 {
+                self.empty = make_file_system(text!("tmpfs"), ATTR_RDONLY as u32 | 14, &[text!("size=0k"), text!("nr_inodes=2"), text!("mode=0755")])?;
+            }
+            open_tree(self.empty, text!(""), false, true)?
+        } else {
+            // The container's own null device, and nothing that was put in its place.
+            let null = open_in(self.fd, text!("/dev/null"), O_PATH, 0, IN_ROOT | RESOLVE_NO_SYMLINKS)?;
+            let stat = fstat(null)?;
+            if stat.kind() != 0o020000 || stat.rdev != (1, 3) {
+                return Err(EINVAL);
+            }
+            let tree = open_tree(null, text!(""), false, true)?;
+            close(null);
+            tree
+        };
+        let done = move_mount(over, to);
+        close(over);
+        close(to);
+        done
+    }
+
+    fn make_read_only(&self, path: Text<'_>) -> Result<()> {
+        let at = match open_in(self.fd, path, O_PATH, 0, IN_ROOT) {
+            Err(ENOENT | ENOTDIR) => return Ok(()),
+            other => other?,
+        };
+        let tree = open_tree(at, text!(""), true, true)?;
+        mount_setattr(tree, true, ATTR_RDONLY, 0)?;
+        let done = move_mount(tree, at);
+        close(tree);
+        close(at);
+        done
+    }
+
+    fn sysctl(&self, path: Text<'_>, value: &[u8]) -> Result<()> {
+        let fd = open_in(self.fd, path, O_WRONLY, 0, IN_ROOT | RESOLVE_NO_SYMLINKS)?;
+        let done = if fs_magic(fd)? == PROC_MAGIC { write_all(fd, value) } else { Err(EINVAL) };
+        close(fd);
+        done
+    }
+
+    fn pivot(&mut self) -> Result<()> {
+        fchdir(self.fd)?;
+        match pivot_root(text!("."), text!(".")) {
+            Ok(()) => {
+                // The old root lies over the new one now.
+                umount(text!("."), MNT_DETACH)?;
+            }
+            // On an initial ramdisk, or refused by a filter around this program.
+            Err(EINVAL | EPERM | ENOSYS) => {
+                let slash = openat(AT_FDCWD, text!("/"), O_PATH | O_DIRECTORY, 0)?;
+                move_mount(self.fd, slash)?;
+                fchdir(self.fd)?;
+                chroot(text!("."))?;
+                close(slash);
+            }
+            Err(errno) => return Err(errno),
+        }
+        chdir(text!("/"))?;
+        close(self.fd);
+        self.fd = -1;
+        if self.empty >= 0 {
+            close(self.empty);
+            self.empty = -1;
+        }
+        Ok(())
+    }
+
+    /// Binds the terminal on /dev/console of the own root.
+    pub fn bind_console(&self, slave: i32) -> Result<()> {
+        let root = openat(AT_FDCWD, text!("/"), O_PATH | O_DIRECTORY, 0)?;
+        let inside = Self { fd: root, empty: -1 };
+        let to = inside.target(text!("/dev/console"), Want::File, IN_ROOT | RESOLVE_NO_SYMLINKS)?;
+        let tree = open_tree(slave, text!(""), false, true)?;
+        let done = move_mount(tree, to);
+        for fd in [tree, to, root] {
+            close(fd);
+        }
+        done
+    }
+
+    /// Makes every directory of a path that is missing, inside `root`.
+    pub fn make_directories(&self, root: i32, path: &[u8]) -> Result<()> {
+        let inside = Self { fd: root, empty: -1 };
+        let mut copy = [0u8; 4096];
+        if path.len() >= copy.len() {
+            return Err(E2BIG);
+        }
+        copy[..path.len()].copy_from_slice(path);
+        let fd = inside.target(Text::new(&copy[..path.len() + 1]), Want::Directory(0o755), IN_ROOT)?;
+        close(fd);
+        Ok(())
+    }
+
+    /// Opens the path inside the root; makes what is missing, one component at a time.
+    fn target(&self, path: Text<'_>, want: Want, resolve: u64) -> Result<i32> {
+        match open_in(self.fd, path, O_PATH, 0, resolve) {
+            Err(ENOENT) => {}
+            other => return other,
+        }
+        let bytes = path.bytes();
+        let mut prefix = [0u8; 4096];
+        if bytes.len() >= prefix.len() {
+            return Err(E2BIG);
+        }
+        let mut parent = open_in(self.fd, text!("/"), O_PATH | O_DIRECTORY, 0, resolve)?;
+        let mut at = 0;
+        while at < bytes.len() {
+            let end = bytes[at..].iter().position(|&byte| byte == b'/').map_or(bytes.len(), |found| at + found);
+            let last = bytes[end..].iter().all(|&byte| byte == b'/');
+            if end > at {
+                prefix[..end].copy_from_slice(&bytes[..end]);
+                prefix[end] = 0;
+                let so_far = Text::new(&prefix[..end + 1]);
+                let next = match open_in(self.fd, so_far, O_PATH, 0, resolve) {
+                    Err(ENOENT) => {
+                        let mut name = [0u8; 256];
+                        let length = end - at;
+                        if length >= name.len() {
+                            return Err(E2BIG);
+                        }
+                        name[..length].copy_from_slice(&bytes[at..end]);
+                        let name = Text::new(&name[..length + 1]);
+                        match want {
+                            Want::File if last => {
+                                let file = openat(parent, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW, 0o644)?;
+                                close(file);
+                            }
+                            Want::Directory(mode) if last => mkdirat(parent, name, mode)?,
+                            _ => mkdirat(parent, name, 0o755)?,
+                        }
+                        open_in(self.fd, so_far, O_PATH, 0, resolve)?
+                    }
+                    other => other?,
+                };
+                close(parent);
+                parent = next;
+            }
+            at = end + 1;
+        }
+        Ok(parent)
+    }
+
+    /// The directory that holds the last component, and that component with its NUL.
+    fn parent(&self, path: Text<'_>) -> Result<(i32, Name)> {
+        let bytes = path.bytes();
+        let slash = bytes.iter().rposition(|&byte| byte == b'/').ok_or(EINVAL)?;
+        let mut name = Name { bytes: [0; 256], length: bytes.len() - slash };
+        if name.length >= 256 || name.length < 2 {
+            return Err(EINVAL);
+        }
+        name.bytes[..name.length - 1].copy_from_slice(&bytes[slash + 1..]);
+        let mut copy = [0u8; 4096];
+        copy[..slash.max(1)].copy_from_slice(&bytes[..slash.max(1)]);
+        let parent = self.target(Text::new(&copy[..slash.max(1) + 1]), Want::Directory(0o755), IN_ROOT)?;
+        Ok((parent, name))
+    }
+}
+
+/// One component with its NUL.
+struct Name {
+    bytes: [u8; 256],
+    length: usize,
+}
+
+impl core::ops::Deref for Name {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+/// What to make where nothing is.
+#[derive(Clone, Copy)]
+enum Want {
+    Directory(u32),
+    File,
+}
+
+/// `/proc/self/fd/N`.
+fn descriptor_path(fd: i32, into: &mut [u8; 32]) -> Text<'_> {
+    let prefix = b"/proc/self/fd/";
+    into[..prefix.len()].copy_from_slice(prefix);
+    let mut digits = [0u8; 10];
+    let mut count = 0;
+    let mut rest = fd;
+    loop {
+        digits[count] = b'0' + (rest % 10) as u8;
+        count += 1;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    for at in 0..count {
+        into[prefix.len() + at] = digits[count - 1 - at];
+    }
+    into[prefix.len() + count] = 0;
+    Text::new(&into[..prefix.len() + count + 1])
+}
+
+/// Options of mount(2), which takes a page of them.
+struct Buffer {
+    bytes: [u8; 4096],
+    used: usize,
+}
+
+impl Buffer {
+    fn new() -> Self {
+        Self { bytes: [0; 4096], used: 0 }
+    }
+    fn push(&mut self, more: &[u8]) -> Result<()> {
+        if self.used + more.len() >= self.bytes.len() {
+            return Err(E2BIG);
+        }
+        self.bytes[self.used..self.used + more.len()].copy_from_slice(more);
+        self.used += more.len();
+        Ok(())
+    }
+    fn text(&self) -> Text<'_> {
+        Text::new(&self.bytes[..self.used + 1])
+    }
+}
+
+/// A detached mount of a new file system. Options are `key=value` or a flag.
+fn make_file_system(kind: Text<'_>, attributes: u32, options: &[Text<'_>]) -> Result<i32> {
+    let context = fsopen(kind)?;
+    let configure = || {
+        for option in options {
+            let bytes = option.bytes();
+            match bytes.iter().position(|&byte| byte == b'=') {
+                Some(at) => {
+                    let mut key = [0u8; 64];
+                    if at >= key.len() {
+                        return Err(EINVAL);
+                    }
+                    key[..at].copy_from_slice(&bytes[..at]);
+                    let value = &bytes[at + 1..];
+                    let mut copy = [0u8; 256];
+                    if value.len() >= copy.len() {
+                        return Err(E2BIG);
+                    }
+                    copy[..value.len()].copy_from_slice(value);
+                    fsconfig(context, Text::new(&key[..at + 1]), Text::new(&copy[..value.len() + 1]))?;
+                }
+                None => fsconfig_flag(context, *option)?,
+            }
+        }
+        // Shown as the mount's source.
+        let _ = fsconfig(context, text!("source"), kind);
+        fsconfig_create(context)?;
+        fsmount(context, attributes)
+    };
+    let made = configure();
+    close(context);
+    made
+}

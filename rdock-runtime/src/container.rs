@@ -1,0 +1,351 @@
+//! A handle on a container: any process that has the root open can have one.
+
+use crate::control::{Connection, Listening, Reply, Request};
+use crate::error::{Error, Result};
+use crate::exec::Exec;
+use crate::logs::Logs;
+use crate::runtime::{Runtime, blocking};
+use crate::spec::ContainerSpec;
+use crate::state::{BoundAddress, ContainerDir, Exit, Happened, MountInfo, Record, Status};
+use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A container of an opened root. Cloning is cheap; dropping it does nothing to the container.
+#[derive(Debug, Clone)]
+pub struct Container {
+    runtime: Runtime,
+    dir: ContainerDir,
+    record: Arc<Record>,
+}
+
+/// The streams of a process in a container. With a terminal all output comes on `stdout`.
+///
+/// Outputs end with the process; `stdin`, when there is one, ends the process's input when dropped.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Attached {
+    /// Write here what the process reads.
+    pub stdin: Option<OwnedFd>,
+    /// What it writes.
+    pub stdout: Option<OwnedFd>,
+    /// What it writes as errors.
+    pub stderr: Option<OwnedFd>,
+}
+
+/// What `inspect` shows of a container.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ContainerInfo {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Unique in its root.
+    pub name: String,
+    /// The image's reference.
+    pub image: String,
+    /// The image's id.
+    pub image_id: String,
+    /// When it was made, RFC 3339 in UTC.
+    pub created: String,
+    /// How it is doing.
+    pub status: Status,
+    /// It outlives the program that started it.
+    pub detached: bool,
+    /// The payload's pid on the host, while it runs.
+    pub pid: Option<i32>,
+    /// The helper's pid on the host, while it runs.
+    pub helper_pid: Option<i32>,
+    /// What runs, after the image's defaults.
+    pub command: Vec<String>,
+    /// What was asked for.
+    pub spec: ContainerSpec,
+    /// Its address in its network.
+    pub ip_address: Option<String>,
+    /// The network's gateway.
+    pub gateway: Option<String>,
+    /// Its hardware address.
+    pub mac_address: Option<String>,
+    /// Published ports as they are bound.
+    pub ports: Vec<BoundAddress>,
+    /// Binds, volumes and tmpfs.
+    pub mounts: Vec<MountInfo>,
+    /// What this machine could not do for it.
+    pub warnings: Vec<String>,
+    /// Its directory of state.
+    pub state_dir: PathBuf,
+}
+
+impl Container {
+    pub(crate) fn new(runtime: Runtime, dir: ContainerDir, record: Record) -> Self {
+        Self { runtime, dir, record: Arc::new(record) }
+    }
+
+    pub(crate) fn dir(&self) -> &ContainerDir {
+        &self.dir
+    }
+
+    pub(crate) fn record(&self) -> &Record {
+        &self.record
+    }
+
+    pub(crate) fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    pub(crate) fn created(&self) -> &str {
+        &self.record.created
+    }
+
+    /// Returns the id: 64 hexadecimal digits.
+    pub fn id(&self) -> &str {
+        &self.record.id
+    }
+
+    /// Returns the name, unique in its root.
+    pub fn name(&self) -> &str {
+        &self.record.name
+    }
+
+    /// Returns everything known about the container.
+    ///
+    /// # Errors
+    /// When its state cannot be read, such as after its removal.
+    pub fn inspect(&self) -> Result<ContainerInfo> {
+        let status = self.status()?;
+        let record = &*self.record;
+        let mut info = ContainerInfo {
+            id: record.id.clone(),
+            name: record.name.clone(),
+            image: record.image.clone(),
+            image_id: record.image_id.clone(),
+            created: record.created.clone(),
+            status,
+            detached: record.detached,
+            pid: None,
+            helper_pid: None,
+            command: record.command.clone(),
+            spec: record.spec.clone(),
+            ip_address: None,
+            gateway: None,
+            mac_address: None,
+            ports: Vec::new(),
+            mounts: record.mounts.clone(),
+            warnings: Vec::new(),
+            state_dir: self.dir.path().to_owned(),
+        };
+        for event in self.dir.events()? {
+            if let Happened::Started { pid, helper, ip, gateway, mac, ports, warnings, .. } = event {
+                info.warnings = warnings;
+                if info.status == Status::Running {
+                    info.pid = Some(pid);
+                    info.helper_pid = Some(helper);
+                    (info.ip_address, info.gateway, info.mac_address) = (ip, gateway, mac);
+                    info.ports = ports;
+                }
+            }
+        }
+        Ok(info)
+    }
+
+    /// Returns when the payload was started, RFC 3339 in UTC; `None` when it never was.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub fn started_at(&self) -> Result<Option<String>> {
+        Ok(self.dir.events()?.into_iter().find_map(|event| match event {
+            Happened::Started { time, .. } => Some(time),
+            _ => None,
+        }))
+    }
+
+    /// Returns how the container is doing.
+    ///
+    /// # Errors
+    /// When the state cannot be read, such as after its removal.
+    pub fn status(&self) -> Result<Status> {
+        self.dir.status()
+    }
+
+    /// Returns where a published port of the container is reachable from this host: an address to dial,
+    /// so 127.0.0.1 for a port on every address.
+    ///
+    /// # Errors
+    /// [`Error::NotPublished`]; [`Error::NotRunning`] when it has ended.
+    pub fn host_addr(&self, container_port: u16) -> Result<SocketAddr> {
+        let info = self.inspect()?;
+        if info.status != Status::Running {
+            return Err(Error::NotRunning { name: self.name().to_owned() });
+        }
+        let bound = info.ports.iter().find(|bound| bound.container == container_port);
+        let mut address = bound
+            .map(|bound| bound.host)
+            .ok_or_else(|| Error::NotPublished { name: self.name().to_owned(), port: container_port })?;
+        if address.ip().is_unspecified() {
+            address.set_ip(match address.ip() {
+                IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        Ok(address)
+    }
+
+    /// Prepares to run one more process inside.
+    pub fn exec<I: IntoIterator<Item: Into<String>>>(&self, args: I) -> Exec {
+        Exec::new(self.clone(), args.into_iter().map(Into::into).collect())
+    }
+
+    /// Reads the container's output so far, or as it comes.
+    pub fn logs(&self) -> Logs {
+        Logs::new(self.clone())
+    }
+
+    /// Connects to the running payload's streams, from now on.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`].
+    pub async fn attach(&self) -> Result<Attached> {
+        let this = self.clone();
+        blocking(move || {
+            let connection = this.connect()?;
+            match connection.ask(&Request::Attach, &[])? {
+                (Reply::Attached { stdin, stdout, stderr }, fds) => {
+                    let mut fds = fds.into_iter();
+                    let mut take = |named: bool| if named { fds.next() } else { None };
+                    Ok(Attached { stdin: take(stdin), stdout: take(stdout), stderr: take(stderr) })
+                }
+                (reply, _) => Err(this.refused(reply)),
+            }
+        })
+        .await
+    }
+
+    /// Waits until the container has ended.
+    ///
+    /// # Errors
+    /// When its state cannot be read, such as when it was removed meanwhile.
+    pub async fn wait(&self) -> Result<Exit> {
+        self.ask_for_exit(Request::Wait).await
+    }
+
+    /// Sends the stop signal, and SIGKILL after `timeout` (the container's own, 10 s by default, when
+    /// `None`); returns once it has ended. A container that has ended already is no error.
+    ///
+    /// # Errors
+    /// When its state cannot be read.
+    pub async fn stop(&self, timeout: Option<Duration>) -> Result<Exit> {
+        let timeout = timeout.unwrap_or(self.record.spec.stop_timeout);
+        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        self.ask_for_exit(Request::Stop { signal: self.record.stop_signal, timeout_ms }).await
+    }
+
+    async fn ask_for_exit(&self, request: Request) -> Result<Exit> {
+        let this = self.clone();
+        let connection = blocking(move || match Connection::open(this.dir.path(), this.name())? {
+            Some(connection) => match connection.send(&request, &[]) {
+                Ok(()) => Ok(Some(connection)),
+                Err(Error::OwnerGone { .. }) => Ok(None),
+                Err(error) => Err(error),
+            },
+            None => Ok(None),
+        })
+        .await?;
+        if let Some(connection) = connection {
+            match connection.receive_async().await {
+                Ok((Reply::Exited { exit }, _)) => return Ok(exit),
+                Ok((reply, _)) => return Err(self.refused(reply)),
+                // The exit was recorded just now, or the owner was killed.
+                Err(Error::OwnerGone { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let this = self.clone();
+        blocking(move || this.recorded_exit()).await
+    }
+
+    /// The exit of a container whose owner no longer listens.
+    fn recorded_exit(&self) -> Result<Exit> {
+        // An owner closes its socket a moment before the last of it is on disk, and a killed one is seen as
+        // dead only when the kernel has ended it.
+        for _ in 0..200 {
+            match self.dir.status()? {
+                Status::Exited(exit) => return Ok(exit),
+                _ => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+        Err(Error::OwnerGone { name: self.name().to_owned() })
+    }
+
+    /// Sends a signal to the payload: `SIGTERM`, `TERM` or a number.
+    ///
+    /// # Errors
+    /// [`Error::Signal`] for an unknown one, [`Error::NotRunning`].
+    pub async fn kill(&self, signal: &str) -> Result<()> {
+        let number = crate::signal::parse(signal).ok_or_else(|| Error::Signal { text: signal.to_owned() })?;
+        self.ask_done(Request::Kill { signal: number }).await
+    }
+
+    /// Sets the size of the payload's terminal.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`]; when it has no terminal.
+    pub async fn resize(&self, rows: u16, columns: u16) -> Result<()> {
+        self.ask_done(Request::Resize { rows, columns }).await
+    }
+
+    async fn ask_done(&self, request: Request) -> Result<()> {
+        let this = self.clone();
+        blocking(move || match this.connect()?.ask(&request, &[])? {
+            (Reply::Done, _) => Ok(()),
+            (reply, _) => Err(this.refused(reply)),
+        })
+        .await
+    }
+
+    /// Removes the container. One that runs is killed first with `force`, otherwise it is an error.
+    /// `volumes` removes its anonymous volumes too.
+    ///
+    /// # Errors
+    /// [`Error::StillRunning`]; [`Error::Remains`] with the first thing that could not be removed.
+    pub async fn remove_with(&self, force: bool, volumes: bool) -> Result<()> {
+        let this = self.clone();
+        if !matches!(blocking(move || this.status()).await?, Status::Exited(_)) {
+            if !force {
+                return Err(Error::StillRunning { name: self.name().to_owned() });
+            }
+            self.ask_for_exit(Request::Stop { signal: libc::SIGKILL, timeout_ms: 0 }).await?;
+        }
+        let this = self.clone();
+        blocking(move || match crate::remove::ended(&this.runtime, &this.record, volumes) {
+            // It removed itself.
+            Err(Error::State { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        })
+        .await
+    }
+
+    pub(crate) fn connect(&self) -> Result<Connection> {
+        let gone = || Error::NotRunning { name: self.name().to_owned() };
+        Connection::open(self.dir.path(), self.name())?.ok_or_else(gone)
+    }
+
+    pub(crate) fn refused(&self, reply: Reply) -> Error {
+        match reply {
+            Reply::Refused { reason } => Error::System {
+                action: "do what was asked of the container's owner",
+                source: std::io::Error::other(reason),
+            },
+            _ => Error::NotRunning { name: self.name().to_owned() },
+        }
+    }
+
+    /// Whether something listens on a TCP port inside. Blocks.
+    pub(crate) fn listening(&self, port: u16) -> Result<Listening> {
+        match self.connect()?.ask(&Request::Listening { port }, &[])? {
+            (Reply::Listening { state }, _) => Ok(state),
+            (reply, _) => Err(self.refused(reply)),
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! One more process in a running container.
+
+use crate::container::{Attached, Container};
+use crate::control::{Connection, ExecRequest, Reply, Request};
+use crate::error::{Error, Result};
+use crate::runtime::blocking;
+use crate::step::Step;
+use rustix::fs::{Mode, OFlags};
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitStatus, Output};
+use std::sync::Arc;
+
+/// A process to be added, made by [`Container::exec`]. By default it has the payload's environment, user
+/// and working directory, no terminal and an empty stdin.
+#[derive(Debug, Clone)]
+#[must_use = "nothing runs until spawn, output or status"]
+pub struct Exec {
+    container: Container,
+    request: ExecRequest,
+    interactive: bool,
+}
+
+impl Exec {
+    pub(crate) fn new(container: Container, args: Vec<String>) -> Self {
+        Self { container, request: ExecRequest { args, ..ExecRequest::default() }, interactive: false }
+    }
+
+    /// Sets an environment variable.
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.request.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Runs as `user[:group]`, names or numbers.
+    pub fn user(mut self, user: impl Into<String>) -> Self {
+        self.request.user = Some(user.into());
+        self
+    }
+
+    /// Sets the working directory.
+    pub fn working_dir(mut self, path: impl Into<String>) -> Self {
+        self.request.working_dir = Some(path.into());
+        self
+    }
+
+    /// Gives it a terminal of this size; its output then comes on stdout alone.
+    pub fn terminal(mut self, rows: u16, columns: u16) -> Self {
+        self.request.terminal = Some((rows, columns));
+        self.interactive = true;
+        self
+    }
+
+    /// Gives it every capability and no system call filter. Off by default.
+    pub fn privileged(mut self, privileged: bool) -> Self {
+        self.request.privileged = privileged;
+        self
+    }
+
+    /// Connects its stdin to [`Attached::stdin`]; it is empty otherwise.
+    pub fn interactive(mut self, interactive: bool) -> Self {
+        self.interactive = interactive;
+        self
+    }
+
+    /// Lets it go on when this handle is dropped; it is killed otherwise.
+    pub fn detach(mut self, detach: bool) -> Self {
+        self.request.detach = detach;
+        self
+    }
+
+    /// Starts it.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`]; [`Error::Launch`] with the step that failed, such as a missing program.
+    pub async fn spawn(self) -> Result<ExecProcess> {
+        blocking(move || self.start()).await
+    }
+
+    fn start(self) -> Result<ExecProcess> {
+        let Self { container, request, interactive } = self;
+        let connection = container.connect()?;
+        let mut streams = Attached::default();
+        let mut inside: Vec<OwnedFd> = Vec::new();
+        if request.terminal.is_none() {
+            let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(std::io::Error::from);
+            let make = || -> std::io::Result<_> {
+                let (stdin, to_stdin) = if interactive {
+                    let (read, write) = pipe()?;
+                    (read, Some(write))
+                } else {
+                    (rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?, None)
+                };
+                Ok(((stdin, to_stdin), pipe()?, pipe()?))
+            };
+            let (input, output, errors) = make().map_err(Error::system("make pipes for exec"))?;
+            inside.extend([input.0, output.1, errors.1]);
+            streams = Attached { stdin: input.1, stdout: Some(output.0), stderr: Some(errors.0) };
+        }
+        let fds: Vec<BorrowedFd<'_>> = inside.iter().map(AsFd::as_fd).collect();
+        let (terminal, command) = (request.terminal.is_some(), request.args.first().cloned().unwrap_or_default());
+        let (reply, mut received) = connection.ask(&Request::Exec(request), &fds)?;
+        match reply {
+            Reply::ExecStarted { .. } => {}
+            Reply::ExecFailed { step, errno, detail } => {
+                return Err(Error::Launch {
+                    what: format!("exec in container {}", container.name()),
+                    step: Step::from_wire(step).unwrap_or(Step::Exec),
+                    detail: if detail.is_empty() { command } else { detail },
+                    log: Vec::new(),
+                    source: std::io::Error::from_raw_os_error(errno),
+                });
+            }
+            other => return Err(container.refused(other)),
+        }
+        if terminal {
+            let master = received.pop().ok_or_else(|| Error::OwnerGone { name: container.name().to_owned() })?;
+            streams.stdin = Some(master.try_clone().map_err(Error::system("copy a descriptor"))?);
+            streams.stdout = Some(master);
+        }
+        Ok(ExecProcess { streams, connection: Arc::new(connection), container, status: None })
+    }
+
+    /// Runs it to its end and returns what it wrote.
+    ///
+    /// # Errors
+    /// As [`Self::spawn`]; [`Error::OwnerGone`] when the container's owner ends meanwhile.
+    pub async fn output(self) -> Result<Output> {
+        let mut process = self.spawn().await?;
+        let streams = std::mem::take(&mut process.streams);
+        drop(streams.stdin);
+        let read = |fd: Option<OwnedFd>| {
+            blocking(move || {
+                let mut bytes = Vec::new();
+                if let Some(fd) = fd {
+                    match std::fs::File::from(fd).read_to_end(&mut bytes) {
+                        // A terminal ends with EIO.
+                        Err(error) if error.raw_os_error() != Some(libc::EIO) => {
+                            return Err(Error::system("read the output of exec")(error));
+                        }
+                        _ => {}
+                    }
+                }
+                Ok(bytes)
+            })
+        };
+        let (stdout, stderr) = tokio::join!(read(streams.stdout), read(streams.stderr));
+        Ok(Output { status: process.wait().await?, stdout: stdout?, stderr: stderr? })
+    }
+
+    /// Runs it to its end, its output thrown away.
+    ///
+    /// # Errors
+    /// As [`Self::output`].
+    pub async fn status(self) -> Result<ExitStatus> {
+        Ok(self.output().await?.status)
+    }
+}
+
+/// A process added to a container. Dropping it kills the process, unless it was started detached.
+#[derive(Debug)]
+pub struct ExecProcess {
+    /// Its streams; take them out to use them.
+    pub streams: Attached,
+    connection: Arc<Connection>,
+    container: Container,
+    status: Option<ExitStatus>,
+}
+
+impl ExecProcess {
+    /// Waits until it has ended.
+    ///
+    /// # Errors
+    /// [`Error::OwnerGone`] when the container ended first.
+    pub async fn wait(&mut self) -> Result<ExitStatus> {
+        while self.status.is_none() {
+            match self.connection.receive_async().await? {
+                (Reply::ExecExited { status }, _) => self.status = Some(ExitStatus::from_raw(status)),
+                // Answers to kill.
+                (Reply::Done | Reply::NotRunning, _) => {}
+                (other, _) => return Err(self.container.refused(other)),
+            }
+        }
+        self.status.ok_or_else(|| Error::OwnerGone { name: self.container.name().to_owned() })
+    }
+
+    /// Sets the size of its terminal.
+    ///
+    /// # Errors
+    /// When it has none.
+    pub async fn resize(&self, rows: u16, columns: u16) -> Result<()> {
+        let failed = Error::system("resize the terminal of exec");
+        match &self.streams.stdin {
+            Some(terminal) => crate::owner::resize(terminal, rows, columns).map_err(failed),
+            None => Err(failed(std::io::ErrorKind::NotConnected.into())),
+        }
+    }
+
+    /// Sends it a signal: `SIGTERM`, `TERM` or a number.
+    ///
+    /// # Errors
+    /// [`Error::Signal`] for an unknown one, [`Error::OwnerGone`].
+    pub async fn kill(&self, signal: &str) -> Result<()> {
+        let number = crate::signal::parse(signal).ok_or_else(|| Error::Signal { text: signal.to_owned() })?;
+        let connection = self.connection.clone();
+        blocking(move || connection.send(&Request::KillSession { signal: number }, &[])).await
+    }
+}

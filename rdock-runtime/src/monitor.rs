@@ -1,0 +1,254 @@
+//! The monitor of a detached container: this same program, executed again, that owns one container.
+//!
+//! The starter writes a request into a sealed memfd and executes `/proc/self/exe` with it as descriptor 3
+//! and a socket as descriptor 4. A hook that runs before `main` (`sys::entry`) recognises the memfd by its
+//! seals and first bytes, and calls [`run`], which never returns. The request is JSON behind a magic and
+//! a version; optional sections may be added, since a monitor is always as old as its starter.
+
+use crate::container::{Attached, Container};
+use crate::error::{Cause, Error, Result};
+use crate::image::Image;
+use crate::owner;
+use crate::reactor::Loop;
+use crate::remove::describe;
+use crate::runtime::Runtime;
+use crate::spec::ContainerSpec;
+use crate::start;
+use crate::step::Step;
+use crate::sys;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+/// What the starter asks for.
+#[derive(Debug, Serialize, Deserialize)]
+struct Request {
+    root: PathBuf,
+    id: String,
+    image: String,
+    spec: ContainerSpec,
+    /// Descriptors 5 and 6 are sockets for stdout and stderr, 7 is the payload's stdin.
+    attach: bool,
+    /// Rows and columns of the starter's terminal.
+    #[serde(default)]
+    terminal: Option<(u16, u16)>,
+}
+
+/// What the monitor answers, once.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Answer {
+    /// With the terminal's master when the starter attaches to one.
+    Started,
+    Failed(Failure),
+}
+
+/// An error that crosses a process boundary.
+#[derive(Debug, Serialize, Deserialize)]
+struct Failure {
+    messages: Vec<String>,
+    exit_code: i32,
+    hint: Option<String>,
+    name_in_use: Option<(String, String)>,
+    launch: Option<LaunchFailure>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct LaunchFailure {
+    what: String,
+    step: u16,
+    errno: i32,
+    detail: String,
+    log: Vec<String>,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let messages = describe(&error);
+        let (exit_code, hint) = (error.exit_code(), error.hint());
+        let mut failure = Self { messages, exit_code, hint, name_in_use: None, launch: None };
+        match error {
+            Error::NameInUse { name, id } => failure.name_in_use = Some((name, id)),
+            Error::Launch { what, step, detail, log, source } => {
+                let errno = source.raw_os_error().unwrap_or(0);
+                failure.launch = Some(LaunchFailure { what, step: step as u16, errno, detail, log });
+            }
+            _ => {}
+        }
+        failure
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        if let Some((name, id)) = failure.name_in_use {
+            return Self::NameInUse { name, id };
+        }
+        if let Some(launch) = failure.launch {
+            return Self::Launch {
+                what: launch.what,
+                step: Step::from_wire(launch.step).unwrap_or(Step::Spawn),
+                detail: launch.detail,
+                log: launch.log,
+                source: std::io::Error::from_raw_os_error(launch.errno),
+            };
+        }
+        let mut messages = failure.messages.into_iter();
+        Self::Monitor {
+            message: messages.next().unwrap_or_default(),
+            exit_code: failure.exit_code,
+            hint: failure.hint,
+            source: Cause::chain(&messages.collect::<Vec<_>>()),
+        }
+    }
+}
+
+/// Starts a monitor and waits for its answer. Blocks.
+pub(crate) fn start(
+    runtime: &Runtime,
+    spec: &ContainerSpec,
+    image: &Image,
+    attach: bool,
+) -> Result<(Container, Attached)> {
+    // What is wrong with the spec is said by this process, before anything is made.
+    start::check(spec, image)?;
+    let program = match sys::entry::own_program() {
+        Ok(program) => program,
+        Err(reason) => match runtime.monitor() {
+            Some(path) => File::open(path).map_err(Error::state("open", path))?.into(),
+            None => return Err(Error::NoMonitor { reason }),
+        },
+    };
+    let id = crate::identity::new_id();
+    let terminal = (attach && spec.terminal).then(caller_terminal).flatten();
+    let request = Request {
+        root: runtime.root().to_owned(),
+        id: id.clone(),
+        image: image.id().to_string(),
+        spec: spec.clone(),
+        attach,
+        terminal,
+    };
+    let failed = Error::system("start a monitor");
+    let bytes = serde_json::to_vec(&request).map_err(|error| Error::system("write the monitor's request")(error.into()))?;
+    let make = || -> std::io::Result<_> {
+        let memfd = sys::entry::sealed_request(&bytes)?;
+        let (ours, theirs) = control_pair()?;
+        let mut given: Vec<OwnedFd> = vec![memfd, theirs];
+        let mut attached = Attached::default();
+        if attach {
+            let (stdout, to_stdout) = owner::stream_pair()?;
+            let (stderr, to_stderr) = owner::stream_pair()?;
+            let (from_stdin, stdin) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+            given.extend([to_stdout, to_stderr, from_stdin]);
+            attached = Attached {
+                stdin: spec.interactive.then_some(stdin),
+                stdout: Some(stdout),
+                stderr: (!spec.terminal).then_some(stderr),
+            };
+        }
+        let name = format!("rdock-monitor {}", &id[..12]);
+        let fds: Vec<_> = given.iter().map(AsFd::as_fd).collect();
+        sys::spawn_program(&program, &name, &fds)?;
+        Ok((ours, attached))
+    };
+    let (answers, mut attached) = make().map_err(failed)?;
+    match crate::control::receive::<Answer>(&answers) {
+        Ok(Some((Answer::Started, fds))) => {
+            if spec.terminal && attach {
+                attached.stdin = fds.into_iter().next();
+            }
+        }
+        Ok(Some((Answer::Failed(failure), _))) => return Err(failure.into()),
+        Ok(None) | Err(_) => {
+            return Err(Error::NoMonitor {
+                reason: "this program, executed again, ended without an answer".into(),
+            });
+        }
+    }
+    let (dir, record) = runtime.state().load(&id)?;
+    Ok((Container::new(runtime.clone(), dir, record), attached))
+}
+
+fn control_pair() -> std::io::Result<(OwnedFd, OwnedFd)> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType};
+    Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+}
+
+/// The size of the terminal that this program runs on.
+fn caller_terminal() -> Option<(u16, u16)> {
+    let size = rustix::termios::tcgetwinsize(rustix::stdio::stdin()).ok()?;
+    Some((size.ws_row, size.ws_col))
+}
+
+/// The monitor's whole life. Returns its exit code; the hook ends the process with it.
+pub(crate) fn run(request: OwnedFd, mut given: Vec<OwnedFd>) -> i32 {
+    // A monitor keeps no directory of its starter busy; this is a process of ours alone.
+    let _ = rustix::process::chdir("/");
+    if given.is_empty() {
+        return 1;
+    }
+    let answers = given.remove(0);
+    match supervise(request, given, &answers) {
+        Ok(()) => 0,
+        Err(error) => {
+            // The starter may be gone; then there is nobody to tell.
+            let _ = crate::control::send(&answers, &Answer::Failed(error.into()), &[]);
+            1
+        }
+    }
+}
+
+fn supervise(request: OwnedFd, given: Vec<OwnedFd>, answers: &OwnedFd) -> Result<()> {
+    let read = || -> std::io::Result<Request> {
+        let mut file = File::from(request);
+        file.seek(std::io::SeekFrom::Start(sys::entry::MAGIC.len() as u64))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(serde_json::from_slice(&bytes)?)
+    };
+    let request = read().map_err(Error::system("read the monitor's request"))?;
+    let runtime = Runtime::open_only(&request.root)?;
+    let image = runtime
+        .images()
+        .get(&request.image)?
+        .ok_or_else(|| Error::NoSuchImage { reference: request.spec.image.clone() })?;
+    let mut given = given.into_iter();
+    let mut attached = None;
+    if request.attach {
+        if let (Some(stdout), Some(stderr), Some(stdin)) = (given.next(), given.next(), given.next()) {
+            attached = Some(start::AttachedFrom { stdout, stderr, stdin });
+        }
+    }
+    let mut spec = request.spec;
+    if request.attach && !spec.interactive && !spec.terminal {
+        attached = attached.map(|attached| start::AttachedFrom { stdin: null()?, ..attached }.into()).transpose()?;
+    }
+    let name = spec.name.take();
+    let spec = ContainerSpec { name, ..spec };
+    let owner = start::Owner::Monitor { attached, terminal: request.terminal };
+    let started = start::start(&runtime, &request.id, &spec, &image, owner)?;
+    let mut events = Loop::new().map_err(Error::system("make an event loop"))?;
+    let terminal = started.streams.terminal.as_ref().filter(|_| request.attach);
+    let masters: Vec<_> = terminal.map(AsFd::as_fd).into_iter().collect();
+    let told = crate::control::send(answers, &Answer::Started, &masters);
+    if told.is_err() {
+        // The starter was killed before it knew: an unnamed container nobody asked for any more would be a
+        // leak, a named one is found again. Both go on; `docker run -d` killed at this moment does the same.
+    }
+    drop(image);
+    owner::adopt(&mut events, started, Box::new(|events, _| events.stop()))
+        .map_err(Error::system("watch the container"))?;
+    events.run().map_err(Error::system("wait for events"))
+}
+
+fn null() -> Result<OwnedFd> {
+    let opened = rustix::fs::open(
+        "/dev/null",
+        rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    );
+    opened.map_err(|errno| Error::state("open", "/dev/null")(errno.into()))
+}

@@ -1,0 +1,145 @@
+//! Removal, and the janitor: what a container leaves is named after its id, so that anyone can take it away.
+
+use crate::error::{Error, Result};
+use crate::launch;
+use crate::runtime::Runtime;
+use crate::state::{Exit, ExitReason, Happened, Record, Status};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use std::time::{Duration, Instant};
+
+/// What a removal could not remove. It goes on after each failure and keeps them all.
+#[derive(Debug, Default)]
+pub(crate) struct Remains(Vec<Error>);
+
+impl Remains {
+    /// Remembers a failure.
+    pub(crate) fn note<T>(&mut self, result: Result<T>) {
+        if let Err(error) = result {
+            self.0.push(error);
+        }
+    }
+
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
+    pub(crate) fn messages(&self) -> Vec<String> {
+        self.0.iter().map(|error| describe(error).join(": ")).collect()
+    }
+
+    /// The first failure, as an error about the container.
+    pub(crate) fn into_result(self, name: &str) -> Result<()> {
+        match self.0.into_iter().next() {
+            None => Ok(()),
+            Some(first) => Err(Error::Remains { name: name.to_owned(), source: Box::new(first) }),
+        }
+    }
+}
+
+/// An error and its causes, outermost first.
+pub(crate) fn describe(error: &dyn std::error::Error) -> Vec<String> {
+    let mut messages = vec![error.to_string()];
+    let mut next = error.source();
+    while let Some(cause) = next {
+        messages.push(cause.to_string());
+        next = cause.source();
+    }
+    messages
+}
+
+/// Removes all that a container without processes has: cgroup, snapshot, anonymous volumes, state, name.
+///
+/// The state directory goes last: as long as anything is left, the next open finds it.
+pub(crate) fn everything(runtime: &Runtime, record: &Record) -> Remains {
+    let mut remains = Remains::default();
+    remains.note(crate::cgroup::remove_all(&record.id).map_err(Error::from));
+    remains.note(snapshot(runtime, &record.id));
+    for volume in &record.anonymous_volumes {
+        remains.note(runtime.volumes().remove_anonymous(volume, &record.id).map_err(Error::from));
+    }
+    runtime.volumes().release(&record.id);
+    if !remains.0.is_empty() {
+        return remains;
+    }
+    let path = runtime.state().path(&record.id);
+    let removed = std::fs::remove_dir_all(&path);
+    match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            remains.note::<()>(Err(Error::state("remove", &path)(error)));
+        }
+        _ => runtime.state().release_name(&record.name, &record.id),
+    }
+    remains
+}
+
+fn snapshot(runtime: &Runtime, id: &str) -> Result<()> {
+    let Some(snapshot) = runtime.images().open_snapshot(id)? else { return Ok(()) };
+    let upper = snapshot.upper().to_owned();
+    match snapshot.remove() {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            // Directories without permission for their owner, from a user namespace: its helper may enter them.
+            let Some(snapshot) = runtime.images().open_snapshot(id)? else { return Err(error.into()) };
+            let mappings = crate::plan::single_id_mappings();
+            let work = upper.with_file_name("work");
+            for tree in [&upper, &work] {
+                launch::remove_tree(tree, Some(&mappings)).map_err(Error::state("remove", tree))?;
+            }
+            Ok(snapshot.remove()?)
+        }
+    }
+}
+
+/// Removes what dead owners left. Every failure is left for the next open: opening must not fail on it.
+pub(crate) fn sweep(runtime: &Runtime) -> Result<()> {
+    runtime.state().sweep_unfinished();
+    for id in runtime.state().ids()? {
+        // Another process may be removing it.
+        if let Ok((dir, record)) = runtime.state().load(&id) {
+            let owned = dir.owner().is_ok_and(|owner| owner.is_alive());
+            if owned || !helper_has_ended(&dir.file("lock")) {
+                continue;
+            }
+            if !record.detached || record.spec.auto_remove {
+                everything(runtime, &record);
+                continue;
+            }
+            let recorded = dir
+                .events()
+                .is_ok_and(|events| events.iter().any(|event| matches!(event, Happened::Exited { .. })));
+            if !recorded {
+                let _ = crate::cgroup::remove_all(&id);
+                let _ = dir.append(&Happened::Exited { exit: Exit::now(ExitReason::OwnerDied) });
+            }
+        }
+    }
+    crate::net::janitor(runtime.root());
+    Ok(())
+}
+
+/// Whether the helper's lock is free, waiting a moment for a helper that is just ending.
+fn helper_has_ended(lock: &std::path::Path) -> bool {
+    let Ok(file) = rustix::fs::open(lock, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else { return true };
+    let deadline = Instant::now() + Duration::from_secs(2);
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return true,
+            Err(_) if Instant::now() >= deadline => return false,
+            // The kernel gives no event for the end of a process that is not ours by lock alone.
+            Err(_) => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+/// Removes a container that has ended, whoever owned it.
+pub(crate) fn ended(runtime: &Runtime, record: &Record, volumes: bool) -> Result<()> {
+    let (dir, _) = runtime.state().load(&record.id)?;
+    if !matches!(dir.status()?, Status::Exited(_)) || !helper_has_ended(&dir.file("lock")) {
+        return Err(Error::StillRunning { name: record.name.clone() });
+    }
+    let mut record = record.clone();
+    if !volumes && !record.spec.auto_remove {
+        record.anonymous_volumes.clear();
+    }
+    everything(runtime, &record).into_result(&record.name)
+}

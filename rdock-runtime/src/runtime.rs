@@ -1,0 +1,273 @@
+//! A root directory with its images, containers, volumes and networks.
+
+use crate::container::Container;
+use crate::error::{Error, Result};
+use crate::image::{Image, ImageSource, ImageStore, Platform, Progress, Reference};
+use crate::net::NetworkInfo;
+use crate::state::{Containers, Status};
+use crate::volume::Volumes;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// An opened root. Cloning is cheap; any number of processes may have the same root open.
+#[derive(Clone)]
+pub struct Runtime {
+    inner: Arc<Inner>,
+}
+
+#[derive(Clone)]
+struct Inner {
+    root: PathBuf,
+    images: ImageStore,
+    state: Containers,
+    volumes: Volumes,
+    source: Option<Arc<dyn ImageSource>>,
+    monitor: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runtime").field("root", &self.inner.root).finish_non_exhaustive()
+    }
+}
+
+impl Runtime {
+    /// Opens `root`, makes it when missing, and removes what dead owners left in it.
+    ///
+    /// Missing images are an error until [`Self::with_source`] says where they come from.
+    ///
+    /// # Errors
+    /// When the root cannot be made or was written by a newer version.
+    pub fn open(root: impl AsRef<Path>) -> Result<Self> {
+        let runtime = Self::open_only(root.as_ref())?;
+        crate::remove::sweep(&runtime)?;
+        Ok(runtime)
+    }
+
+    /// As [`Self::open`], without the janitor: for a monitor, whose starter has just opened the root.
+    pub(crate) fn open_only(root: &Path) -> Result<Self> {
+        let root = std::path::absolute(root).map_err(Error::state("find", root))?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                state: Containers::open(&root)?,
+                images: ImageStore::open(&root)?,
+                volumes: Volumes::open(&root)?,
+                source: None,
+                monitor: None,
+                root,
+            }),
+        })
+    }
+
+    /// Opens the root that the environment names: `RDOCK_ROOT`, else `/var/lib/rdock` for uid 0, else
+    /// `$XDG_DATA_HOME/rdock` (`~/.local/share/rdock`). With feature `registry` missing images are pulled,
+    /// configured by the environment too (`DOCKER_CONFIG`, `CONTAINERS_REGISTRIES_CONF`).
+    ///
+    /// # Errors
+    /// As [`Self::open`], and when a registry configuration cannot be read.
+    pub fn open_default() -> Result<Self> {
+        let runtime = Self::open(default_root()?)?;
+        #[cfg(feature = "registry")]
+        let runtime = {
+            let client = rdock_registry::RegistryClient::from_environment()
+                .map_err(|error| Error::Pull { reference: "the registry configuration".into(), source: Box::new(error) })?;
+            runtime.with_source(Arc::new(client))
+        };
+        Ok(runtime)
+    }
+
+    /// Says where missing images come from.
+    pub fn with_source(mut self, source: Arc<dyn ImageSource>) -> Self {
+        Arc::make_mut(&mut self.inner).source = Some(source);
+        self
+    }
+
+    /// Names the program `rdock-monitor`, for host programs that cannot be executed again as monitors of
+    /// detached containers (an interpreter that loads this library, a program with file capabilities).
+    pub fn with_monitor(mut self, program: impl Into<PathBuf>) -> Self {
+        Arc::make_mut(&mut self.inner).monitor = Some(program.into());
+        self
+    }
+
+    /// Returns the root directory.
+    pub fn root(&self) -> &Path {
+        &self.inner.root
+    }
+
+    /// Returns the image store.
+    pub fn images(&self) -> &ImageStore {
+        &self.inner.images
+    }
+
+    /// Returns the volumes.
+    pub fn volumes(&self) -> Volumes {
+        self.inner.volumes.clone()
+    }
+
+    pub(crate) fn state(&self) -> &Containers {
+        &self.inner.state
+    }
+
+    pub(crate) fn monitor(&self) -> Option<&Path> {
+        self.inner.monitor.as_deref()
+    }
+
+    /// Fetches `reference` from the source, even when it is in the store already.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchImage`] without a source, [`Error::Pull`] with what the source said.
+    pub async fn pull(&self, reference: &Reference, progress: &Progress) -> Result<Image> {
+        self.pull_platform(reference, &Platform::host(), progress).await
+    }
+
+    /// [`Self::pull`] for another platform than the host's.
+    ///
+    /// # Errors
+    /// As [`Self::pull`].
+    pub async fn pull_platform(&self, reference: &Reference, platform: &Platform, progress: &Progress) -> Result<Image> {
+        let Some(source) = self.inner.source.clone() else {
+            return Err(Error::NoSuchImage { reference: reference.familiar() });
+        };
+        let (reference, platform) = (reference.clone(), platform.clone());
+        let (store, progress) = (self.images().clone(), progress.clone());
+        blocking(move || {
+            source
+                .fetch(&reference, &platform, &store, &progress)
+                .map_err(|source| Error::Pull { reference: reference.familiar(), source })
+        })
+        .await
+    }
+
+    /// The image, pulled when it is missing.
+    pub(crate) async fn image(&self, name: &str) -> Result<Image> {
+        let (store, wanted) = (self.images().clone(), name.to_owned());
+        if let Some(image) = blocking(move || Ok(store.get(&wanted)?)).await? {
+            return Ok(image);
+        }
+        let reference = Reference::parse(name)?;
+        self.pull(&reference, &Progress::default()).await
+    }
+
+    /// Returns all containers, newest first.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub fn containers(&self) -> Result<Vec<Container>> {
+        let mut found = Vec::new();
+        for id in self.state().ids()? {
+            // It may be removed between listing and loading.
+            if let Ok((dir, record)) = self.state().load(&id) {
+                found.push(Container::new(self.clone(), dir, record));
+            }
+        }
+        found.sort_by(|a, b| b.created().cmp(a.created()));
+        Ok(found)
+    }
+
+    /// Finds a container by name, id, or the unique beginning of an id.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchContainer`], [`Error::AmbiguousId`].
+    pub fn container(&self, name: &str) -> Result<Container> {
+        let (dir, record) = self.state().find(name)?;
+        Ok(Container::new(self.clone(), dir, record))
+    }
+
+    /// Returns the networks: `default`, `host` and `none`.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub fn networks(&self) -> Result<Vec<NetworkInfo>> {
+        let mut networks = crate::net::list(self.root())?;
+        for container in self.containers()? {
+            let info = container.inspect()?;
+            if let (Status::Running, Some(address)) = (&info.status, info.ip_address) {
+                if let Some(network) = networks.iter_mut().find(|network| network.name == "default") {
+                    network.containers.insert(info.name, address);
+                }
+            }
+        }
+        Ok(networks)
+    }
+
+    /// Returns what this root is and what this machine can do.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub fn info(&self) -> Result<Info> {
+        let store = self.images().info()?;
+        let containers = self.containers()?;
+        let mut running = 0;
+        for container in &containers {
+            running += usize::from(container.status()? == Status::Running);
+        }
+        let system = rustix::system::uname();
+        Ok(Info {
+            root: self.root().to_owned(),
+            kernel: system.release().to_string_lossy().into_owned(),
+            architecture: system.machine().to_string_lossy().into_owned(),
+            rootless: !rustix::process::geteuid().is_root(),
+            cgroup: crate::cgroup::describe(),
+            layer_form: store.layer_form.to_string(),
+            upper: store.upper.to_string(),
+            containers: containers.len(),
+            running,
+            images: self.images().images()?.len(),
+        })
+    }
+}
+
+/// What a root is and what its machine can do.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct Info {
+    /// The root directory.
+    pub root: PathBuf,
+    /// Release of the running kernel.
+    pub kernel: String,
+    /// As uname(2) names it.
+    pub architecture: String,
+    /// The caller is not root.
+    pub rootless: bool,
+    /// Which control groups are used: `v2`, `v1`, `hybrid` or `none`.
+    pub cgroup: String,
+    /// How layers are kept.
+    pub layer_form: String,
+    /// Where writable layers are.
+    pub upper: String,
+    /// Containers of this root.
+    pub containers: usize,
+    /// Those that run.
+    pub running: usize,
+    /// Images of this root.
+    pub images: usize,
+}
+
+fn default_root() -> Result<PathBuf> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(root) = variable("RDOCK_ROOT") {
+        return Ok(root);
+    }
+    if rustix::process::geteuid().is_root() {
+        return Ok("/var/lib/rdock".into());
+    }
+    variable("XDG_DATA_HOME")
+        .or_else(|| Some(variable("HOME")?.join(".local/share")))
+        .map(|data| data.join("rdock"))
+        .ok_or_else(|| {
+            Error::state("choose", "rdock's root")(std::io::Error::new(
+                std::io::ErrorKind::NotFound,
+                "neither RDOCK_ROOT nor HOME is set",
+            ))
+        })
+}
+
+/// Runs one bounded piece of blocking work.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(error) => Err(Error::system("run blocking work")(std::io::Error::other(error))),
+    }
+}

@@ -1,0 +1,508 @@
+//! The state of containers on disk, and the only place that spells its names.
+//!
+//! ```text
+//! <root>/containers/format            version of this layout
+//! <root>/containers/names/<name>      the id that owns a name
+//! <root>/containers/<id>/record.json  what was asked for; written once, before anything else is made
+//!                        events.jsonl what happened since; append-only
+//!                        lock         flock of the helper
+//!                        owner        the process that owns the container: pid, start time, boot id
+//!                        control      the owner's socket
+//!                        log          output, a JSON object a line
+//!                        hosts hostname resolv.conf
+//! ```
+//! A container directory appears by rename with its record in it, so it is never seen half made.
+//! Unknown fields are ignored and optional sections may be absent: a newer version can add health,
+//! restarts and secrets without an older one failing.
+
+use crate::error::{Error, Result};
+use crate::spec::{ContainerSpec, Protocol};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// Version of the layout.
+const FORMAT: &str = "1";
+
+/// How a container is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Status {
+    /// It is being set up.
+    Created,
+    /// Its payload runs.
+    Running,
+    /// Its payload has ended.
+    Exited(Exit),
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Exit {
+    /// What ended it.
+    pub reason: ExitReason,
+    /// When, RFC 3339 in UTC.
+    pub finished_at: String,
+}
+
+/// What ended a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ExitReason {
+    /// It exited with this code.
+    Exited(i32),
+    /// A signal killed it.
+    Signaled(i32),
+    /// The kernel killed it since its memory limit was reached.
+    OomKilled,
+    /// Its owner ended, and it with its owner; nobody saw an exit code.
+    OwnerDied,
+    /// It was never started.
+    SetupFailed {
+        /// The step that failed.
+        step: String,
+        /// The system's error number.
+        errno: i32,
+    },
+}
+
+impl Exit {
+    pub(crate) fn now(reason: ExitReason) -> Self {
+        Self { reason, finished_at: now() }
+    }
+
+    /// The exit code docker reports: 0 to 255, 128 and the signal's number for a signal, 137 after an
+    /// OOM kill or when the owner died.
+    pub fn code(&self) -> i32 {
+        match &self.reason {
+            ExitReason::Exited(code) => *code,
+            ExitReason::Signaled(signal) => 128 + signal,
+            ExitReason::OomKilled | ExitReason::OwnerDied => 137,
+            ExitReason::SetupFailed { .. } => 125,
+        }
+    }
+
+    /// Whether it exited with 0.
+    pub fn success(&self) -> bool {
+        self.reason == ExitReason::Exited(0)
+    }
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.reason {
+            ExitReason::Exited(code) => write!(f, "exit code {code}"),
+            ExitReason::Signaled(signal) => write!(f, "signal {signal}"),
+            ExitReason::OomKilled => f.write_str("out of memory"),
+            ExitReason::OwnerDied => f.write_str("its owner died"),
+            ExitReason::SetupFailed { step, errno } => write!(f, "set-up failed at {step}, errno {errno}"),
+        }
+    }
+}
+
+/// What was asked for; never changes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) version: u32,
+    pub(crate) id: String,
+    pub(crate) name: String,
+    /// As the user wrote it, normalised.
+    pub(crate) image: String,
+    pub(crate) image_id: String,
+    pub(crate) created: String,
+    pub(crate) detached: bool,
+    /// What runs, after the image's defaults.
+    pub(crate) command: Vec<String>,
+    pub(crate) spec: ContainerSpec,
+    #[serde(default)]
+    pub(crate) mounts: Vec<MountInfo>,
+    #[serde(default)]
+    pub(crate) anonymous_volumes: Vec<String>,
+    #[serde(default)]
+    pub(crate) stop_signal: i32,
+}
+
+/// One mount as `inspect` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct MountInfo {
+    /// `bind`, `volume` or `tmpfs`.
+    pub kind: String,
+    /// The volume's name.
+    pub name: Option<String>,
+    /// Path on the host; empty for a tmpfs.
+    pub source: String,
+    /// Path in the container.
+    pub target: String,
+    /// Cannot be written.
+    pub read_only: bool,
+}
+
+impl MountInfo {
+    pub(crate) fn new(kind: &str, name: Option<String>, source: String, target: String, read_only: bool) -> Self {
+        Self { kind: kind.to_owned(), name, source, target, read_only }
+    }
+}
+
+/// A published port as it is bound.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct BoundAddress {
+    /// The container's port.
+    pub container: u16,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Where it is reachable.
+    pub host: SocketAddr,
+}
+
+impl BoundAddress {
+    pub(crate) fn new(container: u16, protocol: Protocol, host: SocketAddr) -> Self {
+        Self { container, protocol, host }
+    }
+}
+
+/// One line of `events.jsonl`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(crate) enum Happened {
+    Started {
+        time: String,
+        pid: i32,
+        helper: i32,
+        #[serde(default)]
+        ip: Option<String>,
+        #[serde(default)]
+        gateway: Option<String>,
+        #[serde(default)]
+        mac: Option<String>,
+        #[serde(default)]
+        ports: Vec<BoundAddress>,
+        #[serde(default)]
+        warnings: Vec<String>,
+    },
+    Exited {
+        exit: Exit,
+    },
+    /// Something a newer version records.
+    #[serde(other)]
+    Unknown,
+}
+
+/// The process that owns a container, recognisable after its pid was used again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OwnerIdentity {
+    pub(crate) pid: i32,
+    /// Field 22 of /proc/PID/stat.
+    pub(crate) start: u64,
+    pub(crate) boot: String,
+}
+
+impl OwnerIdentity {
+    /// This process.
+    pub(crate) fn current() -> io::Result<Self> {
+        let pid = rustix::process::getpid().as_raw_nonzero().get();
+        Ok(Self { pid, start: start_time(pid)?, boot: boot_id()? })
+    }
+
+    /// Whether that very process still runs. Zombies count as ended.
+    pub(crate) fn is_alive(&self) -> bool {
+        boot_id().is_ok_and(|boot| boot == self.boot) && start_time(self.pid).is_ok_and(|start| start == self.start)
+    }
+}
+
+fn boot_id() -> io::Result<String> {
+    static BOOT: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    if let Some(boot) = BOOT.get() {
+        return Ok(boot.clone());
+    }
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+    Ok(BOOT.get_or_init(|| boot).clone())
+}
+
+/// When a process started, in clock ticks since boot; an error when it has ended (zombies too).
+pub(crate) fn start_time(pid: i32) -> io::Result<u64> {
+    let stat = fs::read(format!("/proc/{pid}/stat"))?;
+    let malformed = || io::Error::new(io::ErrorKind::InvalidData, "malformed /proc/PID/stat");
+    // The command name may hold anything, so fields are counted from its last parenthesis.
+    let after = stat.iter().rposition(|&byte| byte == b')').ok_or_else(malformed)?;
+    let text = String::from_utf8_lossy(&stat[after + 1..]);
+    let mut fields = text.split_ascii_whitespace();
+    if matches!(fields.next(), Some("Z" | "X")) {
+        return Err(io::Error::from(io::ErrorKind::NotFound));
+    }
+    fields.nth(18).and_then(|field| field.parse().ok()).ok_or_else(malformed)
+}
+
+/// The current time, RFC 3339 in UTC with nanoseconds.
+pub(crate) fn now() -> String {
+    format!("{:.9}", jiff::Timestamp::now())
+}
+
+/// `<root>/containers`.
+#[derive(Debug, Clone)]
+pub(crate) struct Containers {
+    dir: PathBuf,
+}
+
+impl Containers {
+    /// Makes the directory if needed and checks its format.
+    pub(crate) fn open(root: &Path) -> Result<Self> {
+        let dir = root.join("containers");
+        private_dir(root)?;
+        private_dir(&dir)?;
+        private_dir(&dir.join("names"))?;
+        check_format(&dir.join("format"), FORMAT)?;
+        Ok(Self { dir })
+    }
+
+    pub(crate) fn path(&self, id: &str) -> PathBuf {
+        self.dir.join(id)
+    }
+
+    /// Claims `name` for `id`. A name whose container is gone is taken over.
+    pub(crate) fn claim_name(&self, name: &str, id: &str) -> Result<()> {
+        let path = self.dir.join("names").join(name);
+        loop {
+            match fs::OpenOptions::new().write(true).create_new(true).open(&path) {
+                Ok(mut file) => {
+                    return file.write_all(id.as_bytes()).map_err(|error| {
+                        let _ = fs::remove_file(&path);
+                        Error::state("write", &path)(error)
+                    });
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    let holder = fs::read_to_string(&path).unwrap_or_default();
+                    if self.is_claimed(&path, &holder) {
+                        return Err(Error::NameInUse { name: name.to_owned(), id: holder });
+                    }
+                    match fs::remove_file(&path) {
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                            return Err(Error::state("remove", &path)(error));
+                        }
+                        _ => {}
+                    }
+                }
+                Err(error) => return Err(Error::state("create", &path)(error)),
+            }
+        }
+    }
+
+    /// A claim without its container counts for a while: the container may be about to appear.
+    fn is_claimed(&self, path: &Path, holder: &str) -> bool {
+        if !holder.is_empty() && self.path(holder).exists() {
+            return true;
+        }
+        let fresh = || fs::metadata(path).ok()?.modified().ok()?.elapsed().ok();
+        fresh().is_some_and(|age| age.as_secs() < 20)
+    }
+
+    pub(crate) fn release_name(&self, name: &str, id: &str) {
+        let path = self.dir.join("names").join(name);
+        if fs::read_to_string(&path).is_ok_and(|holder| holder == id) {
+            // A name left behind is taken over by the next claim.
+            let _ = fs::remove_file(&path);
+        }
+    }
+
+    /// Makes the container's directory, with its record and owner, visible in one step.
+    pub(crate) fn create(&self, record: &Record) -> Result<ContainerDir> {
+        let path = self.path(&record.id);
+        let temporary = self.dir.join(format!(".new-{}", record.id));
+        private_dir(&temporary)?;
+        let fill = || -> Result<()> {
+            write_json(&temporary.join("record.json"), record)?;
+            let owner = OwnerIdentity::current().map_err(Error::system("read the identity of this process"))?;
+            write_json(&temporary.join("owner"), &owner)?;
+            for empty in ["events.jsonl", "log", "lock"] {
+                let file = temporary.join(empty);
+                fs::write(&file, "").map_err(Error::state("write", &file))?;
+            }
+            fs::rename(&temporary, &path).map_err(Error::state("create", &path))
+        };
+        fill().inspect_err(|_| {
+            // The janitor removes what cannot be removed now.
+            let _ = fs::remove_dir_all(&temporary);
+        })?;
+        Ok(ContainerDir { path })
+    }
+
+    /// Ids of all containers, in no order. Leftovers of interrupted creations are in `.new-` directories.
+    pub(crate) fn ids(&self) -> Result<Vec<String>> {
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(Error::state("list", &self.dir))? {
+            let name = entry.map_err(Error::state("list", &self.dir))?.file_name();
+            if let Some(name) = name.to_str() {
+                if name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                    ids.push(name.to_owned());
+                }
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Removes `.new-` directories of creators that died.
+    pub(crate) fn sweep_unfinished(&self) {
+        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(".new-") {
+                let old = entry.metadata().ok().and_then(|meta| meta.modified().ok()?.elapsed().ok());
+                let owned = read_json::<OwnerIdentity>(&entry.path().join("owner")).is_ok_and(|owner| owner.is_alive());
+                if !owned && old.is_some_and(|age| age.as_secs() > 5) {
+                    let _ = fs::remove_dir_all(entry.path());
+                }
+            }
+        }
+    }
+
+    /// The container with this name, id or unique id prefix.
+    pub(crate) fn find(&self, name: &str) -> Result<(ContainerDir, Record)> {
+        let missing = || Error::NoSuchContainer { name: name.to_owned() };
+        let holder = if crate::identity::is_name(name) {
+            fs::read_to_string(self.dir.join("names").join(name)).ok()
+        } else {
+            None
+        };
+        if let Some(found) = holder.and_then(|id| self.load(&id).ok()) {
+            return Ok(found);
+        }
+        if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(missing());
+        }
+        let mut ids = self.ids()?.into_iter().filter(|id| id.starts_with(name));
+        let id = ids.next().ok_or_else(missing)?;
+        if ids.next().is_some() {
+            return Err(Error::AmbiguousId { name: name.to_owned() });
+        }
+        self.load(&id).map_err(|_| missing())
+    }
+
+    pub(crate) fn load(&self, id: &str) -> Result<(ContainerDir, Record)> {
+        let path = self.path(id);
+        let record: Record = read_json(&path.join("record.json"))?;
+        Ok((ContainerDir { path }, record))
+    }
+}
+
+/// The directory of one container.
+#[derive(Debug, Clone)]
+pub(crate) struct ContainerDir {
+    path: PathBuf,
+}
+
+impl ContainerDir {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    pub(crate) fn owner(&self) -> Result<OwnerIdentity> {
+        read_json(&self.file("owner"))
+    }
+
+    /// Appends an event in one write, durable once it says how the container ended.
+    pub(crate) fn append(&self, event: &Happened) -> Result<()> {
+        let path = self.file("events.jsonl");
+        let mut line = serde_json::to_vec(event).map_err(|error| Error::state("write", &path)(error.into()))?;
+        line.push(b'\n');
+        let mut file = fs::OpenOptions::new().append(true).open(&path).map_err(Error::state("open", &path))?;
+        file.write_all(&line).map_err(Error::state("append to", &path))
+    }
+
+    /// All events so far; a torn last line (a crash) is not one.
+    pub(crate) fn events(&self) -> Result<Vec<Happened>> {
+        let path = self.file("events.jsonl");
+        let text = fs::read(&path).map_err(Error::state("read", &path))?;
+        Ok(text.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
+    }
+
+    pub(crate) fn status(&self) -> Result<Status> {
+        let derive = |events: &[Happened], alive: bool| {
+            for event in events.iter().rev() {
+                match event {
+                    Happened::Exited { exit } => return Some(Status::Exited(exit.clone())),
+                    Happened::Started { .. } if alive => return Some(Status::Running),
+                    Happened::Started { .. } => return None,
+                    Happened::Unknown => {}
+                }
+            }
+            alive.then_some(Status::Created)
+        };
+        let alive = self.owner().is_ok_and(|owner| owner.is_alive());
+        if let Some(status) = derive(&self.events()?, alive) {
+            return Ok(status);
+        }
+        // The owner may have recorded the exit just before it ended.
+        let died = Status::Exited(Exit { reason: ExitReason::OwnerDied, finished_at: String::new() });
+        Ok(derive(&self.events()?, false).unwrap_or(died))
+    }
+}
+
+/// Makes a directory that only its owner may enter.
+pub(crate) fn private_dir(path: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(Error::state("create", path))
+}
+
+/// Writes the version of a layout, or checks the one that is there.
+pub(crate) fn check_format(path: &Path, format: &str) -> Result<()> {
+    match fs::read_to_string(path) {
+        Ok(found) if found.trim() == format => Ok(()),
+        Ok(found) if found.trim().is_empty() => write_atomically(path, format.as_bytes()),
+        Ok(found) => Err(Error::NewerFormat { path: path.to_owned(), found: found.trim().to_owned() }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => write_atomically(path, format.as_bytes()),
+        Err(error) => Err(Error::state("read", path)(error)),
+    }
+}
+
+/// Write, then rename over.
+pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    let temporary = path.with_extension(format!("tmp-{}", std::process::id()));
+    fs::write(&temporary, bytes)
+        .and_then(|()| fs::rename(&temporary, path))
+        .map_err(|error| {
+            let _ = fs::remove_file(&temporary);
+            Error::state("write", path)(error)
+        })
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let bytes = serde_json::to_vec(value).map_err(|error| Error::state("write", path)(error.into()))?;
+    fs::write(path, bytes).map_err(Error::state("write", path))
+}
+
+fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
+    let bytes = fs::read(path).map_err(Error::state("read", path))?;
+    serde_json::from_slice(&bytes).map_err(|error| Error::state("read", path)(error.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_is_alive_only_as_itself() {
+        let me = OwnerIdentity::current().expect("own identity");
+        assert!(me.is_alive());
+        assert!(!OwnerIdentity { start: me.start + 1, ..me.clone() }.is_alive());
+        assert!(!OwnerIdentity { boot: "another".into(), ..me }.is_alive());
+    }
+
+    #[test]
+    fn unknown_events_and_torn_lines_are_passed_over() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let container = ContainerDir { path: dir.path().to_owned() };
+        let line = r#"{"event":"exited","exit":{"reason":{"exited":3},"finished_at":"t"}}"#;
+        fs::write(container.file("events.jsonl"), format!("{{\"event\":\"health\"}}\n{line}\n{{\"ev")).expect("write");
+        assert_eq!(container.events().expect("events").len(), 2);
+        let Status::Exited(exit) = container.status().expect("status") else { panic!("not exited") };
+        assert_eq!(exit.code(), 3);
+    }
+}
