@@ -1,31 +1,53 @@
-//! A snapshot becomes a process: containers inside your own program.
+//! A snapshot becomes a process: containers inside your own program. No daemon, no other engine; nothing
+//! is left behind, whatever gets killed.
+//!
+//! A [`ContainerSpec`] is to a [`Container`] what `std::process::Command` is to `Child`. It is planned (pure,
+//! every default filled in, all findings at once), launched by a tiny helper that is embedded in this
+//! library, and then owned: by this process, together with which it ends ([`ContainerSpec::start`]), or by
+//! a monitor of its own ([`ContainerSpec::start_detached`]).
 
-mod api;
-#[allow(dead_code)]
 mod capabilities;
-#[allow(dead_code)]
+mod cgroup;
+mod container;
+mod control;
+mod error;
+mod exec;
 mod identity;
 mod launch;
-#[allow(dead_code, unused_imports)]
+mod logs;
+mod monitor;
 mod net;
-#[allow(dead_code, unused_imports)]
+mod owner;
 mod plan;
 mod reactor;
-#[allow(dead_code)]
+mod readiness;
 mod ready;
-#[allow(dead_code)]
+mod remove;
+mod runtime;
+mod scoped;
+mod seccomp;
 mod signal;
 mod spec;
+mod start;
+mod state;
 mod step;
-#[allow(dead_code)]
+mod sys;
 mod volume;
 mod warning;
 
-pub use api::*;
+pub use cgroup::CgroupError;
+pub use container::{Attached, Container, ContainerInfo};
+pub use error::{Cause, Error, Result};
+pub use exec::{Exec, ExecProcess};
+pub use logs::{LogLine, LogStream, Logs};
 pub use net::{NetError, NetworkInfo};
 pub use plan::{Finding, PlanError};
 pub use rdock_image as image;
+pub use runtime::{Info, Runtime};
+pub use scoped::ScopedContainer;
+pub use seccomp::SeccompError;
 pub use spec::*;
+pub use state::{BoundAddress, Exit, ExitReason, MountInfo, Status};
 pub use step::Step;
 pub use volume::{VolumeError, VolumeInfo, Volumes};
 pub use warning::{NoEgress, Warning};

@@ -78,12 +78,11 @@ fn snapshot(runtime: &Runtime, id: &str) -> Result<()> {
     match snapshot.remove() {
         Ok(()) => Ok(()),
         Err(error) => {
-            // Directories without permission for their owner, from a user namespace: its helper may enter them.
+            // Directories without permission for their owner, from a user namespace.
             let Some(snapshot) = runtime.images().open_snapshot(id)? else { return Err(error.into()) };
-            let mappings = crate::plan::single_id_mappings();
             let work = upper.with_file_name("work");
             for tree in [&upper, &work] {
-                launch::remove_tree(tree, Some(&mappings)).map_err(Error::state("remove", tree))?;
+                launch::remove_tree(tree).map_err(Error::state("remove", tree))?;
             }
             Ok(snapshot.remove()?)
         }

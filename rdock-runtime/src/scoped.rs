@@ -144,7 +144,7 @@ impl ContainerSpec {
         let image = runtime.image(&self.image).await?;
         let (spec, on) = (self.clone(), runtime.clone());
         let scoped = crate::runtime::blocking(move || ScopedContainer::start(&on, &spec, &image)).await?;
-        crate::ready::wait(&scoped, &self.ready, self.ready_timeout).await?;
+        crate::readiness::wait(&scoped, &self.ready, self.ready_timeout).await?;
         Ok(scoped)
     }
 
@@ -179,7 +179,7 @@ impl ContainerSpec {
         })
         .await?;
         let Some(container) = unclaimed.0.clone() else { unreachable!("taken only below") };
-        let waited = crate::ready::wait(&container, &self.ready, self.ready_timeout).await;
+        let waited = crate::readiness::wait(&container, &self.ready, self.ready_timeout).await;
         unclaimed.0 = None;
         waited?;
         Ok((container, attached))

@@ -1,0 +1,391 @@
+//! A launch plan as the flat buffer that the helper walks: the order of operations is decided here.
+
+use super::wire::{bind, file_system, op, overlay};
+use super::*;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+const RDONLY: u32 = 0x01;
+const NOSUID: u32 = 0x02;
+const NODEV: u32 = 0x04;
+const NOEXEC: u32 = 0x08;
+const STRICTATIME: u32 = 0x20;
+
+const NEWNS: u64 = 0x0002_0000;
+const NEWCGROUP: u64 = 0x0200_0000;
+const NEWUTS: u64 = 0x0400_0000;
+const NEWIPC: u64 = 0x0800_0000;
+const NEWPID: u64 = 0x2000_0000;
+const NEWNET: u64 = 0x4000_0000;
+
+/// What goes to the helper.
+#[derive(Debug, Default)]
+pub(super) struct Encoded {
+    pub(super) bytes: Vec<u8>,
+    /// The plan's descriptors; index 0 is the plan itself on the wire.
+    pub(super) fds: Vec<OwnedFd>,
+}
+
+/// Writes operations.
+#[derive(Debug, Default)]
+struct Writer {
+    bytes: Vec<u8>,
+    /// A text with a NUL in it, which no path or argument of a process can have.
+    refused: Option<String>,
+}
+
+impl Writer {
+    fn u32(&mut self, value: u32) -> &mut Self {
+        self.bytes.extend_from_slice(&value.to_le_bytes());
+        self
+    }
+    fn u64(&mut self, value: u64) -> &mut Self {
+        self.bytes.extend_from_slice(&value.to_le_bytes());
+        self
+    }
+    fn blob(&mut self, bytes: &[u8]) -> &mut Self {
+        // A length that does not fit is caught by `finish`.
+        self.u32(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+        self.bytes.extend_from_slice(bytes);
+        self.bytes.push(0);
+        self
+    }
+    fn text(&mut self, text: impl AsRef<[u8]>) -> &mut Self {
+        let text = text.as_ref();
+        if text.contains(&0) {
+            self.refused = Some(String::from_utf8_lossy(text).into_owned());
+        }
+        self.blob(text)
+    }
+    fn path(&mut self, path: &Path) -> &mut Self {
+        self.text(path.as_os_str().as_bytes())
+    }
+    fn texts<T: AsRef<[u8]>>(&mut self, texts: &[T]) -> &mut Self {
+        self.u32(texts.len() as u32);
+        for text in texts {
+            self.text(text);
+        }
+        self
+    }
+    fn finish(&self) -> io::Result<()> {
+        match &self.refused {
+            Some(text) => Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{text:?} has a NUL byte in it"))),
+            None if self.bytes.len() > LARGEST => {
+                Err(io::Error::new(io::ErrorKind::InvalidInput, "the plan is larger than 16 MiB"))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Arguments and environment of any exec are smaller.
+const LARGEST: usize = 16 << 20;
+
+/// Encodes a plan. `fds` in the result are the plan's, in the order in which the operations name them.
+pub(super) fn launch(plan: LaunchPlan) -> io::Result<Encoded> {
+    let mut fds: Vec<OwnedFd> = Vec::new();
+    let mut hold = |fd: OwnedFd| {
+        fds.push(fd);
+        // Index 0 is the plan.
+        fds.len() as u32
+    };
+    let (mut before, mut inside, mut after) = (Writer::default(), Writer::default(), Writer::default());
+    before.u32(op::LOCK).path(&plan.state_dir.join("lock"));
+    if let Some(owner) = plan.owner {
+        before.u32(op::OWNER).u32(hold(owner));
+    }
+    let mut flags = NEWNS;
+    let mut joined: Vec<(u32, u64)> = Vec::new();
+    match plan.pid {
+        NamespacePlan::New => flags |= NEWPID,
+        NamespacePlan::Host => {}
+        NamespacePlan::Join(fd) => {
+            // Membership in a pid namespace is decided at clone.
+            before.u32(op::JOIN).u32(hold(fd)).u64(NEWPID);
+        }
+    }
+    for (namespace, kind) in
+        [(plan.ipc, NEWIPC), (plan.uts, NEWUTS), (plan.cgroup_namespace, NEWCGROUP)]
+    {
+        match namespace {
+            NamespacePlan::New => flags |= kind,
+            NamespacePlan::Host => {}
+            NamespacePlan::Join(fd) => joined.push((hold(fd), kind)),
+        }
+    }
+    let mut own_network = true;
+    let mut bridged = None;
+    match plan.network {
+        NetworkPlan::None => flags |= NEWNET,
+        NetworkPlan::Host => own_network = false,
+        NetworkPlan::Join(fd) => {
+            own_network = false;
+            joined.push((hold(fd), NEWNET));
+        }
+        NetworkPlan::Bridged(mut network) => {
+            flags |= NEWNET;
+            match network.join.take() {
+                Some(fd) => {
+                    before.u32(op::NETWORK).u32(hold(fd) + 1);
+                }
+                None => {
+                    before.u32(op::NETWORK).u32(0);
+                    for message in &network.setup {
+                        before.u32(op::NETLINK).u32(0).blob(message);
+                    }
+                    for (path, value) in &network.setup_sysctls {
+                        before.u32(op::HOST_SYSCTL).text(format!("/proc/sys/{path}")).text(value);
+                    }
+                    if !network.setup_nft.is_empty() {
+                        before.u32(op::NETLINK).u32(12).blob(&network.setup_nft);
+                    }
+                    before.u32(op::NETWORK_MADE);
+                }
+            }
+            for message in &network.attach {
+                let at = message.payload_namespace_at.map_or(0, |at| at as u32 + 1);
+                after.u32(op::ATTACH).blob(&message.bytes).u32(at);
+            }
+            bridged = Some(network);
+        }
+    }
+    let cgroup = plan.cgroup_dir.map(&mut hold).unwrap_or(0);
+    before.u32(op::CLONE).u64(flags).u32(if cgroup == 0 { 0 } else { cgroup + 1 }).u32(op::END);
+    after.u32(op::END);
+
+    for procs in plan.cgroup_procs {
+        inside.u32(op::JOIN_CGROUP).u32(hold(procs));
+    }
+    for (fd, kind) in joined {
+        inside.u32(op::JOIN).u32(fd).u64(kind);
+    }
+    if let Some(name) = &plan.hostname {
+        inside.u32(op::HOSTNAME).text(name);
+    }
+    if let Some(name) = &plan.domainname {
+        inside.u32(op::DOMAINNAME).text(name);
+    }
+    let propagates = plan.mounts.iter().any(
+        |mount| matches!(&mount.kind, MountKind::Bind(bind) if bind.propagation != Propagation::Private),
+    );
+    inside.u32(op::PRIVATE).u32(propagates.into());
+    root(&mut inside, &plan.root, &plan.state_dir)?;
+    for mount in &plan.mounts {
+        self::mount(&mut inside, mount, plan.user_namespace.is_some());
+        if mount.target == Path::new("/dev") && !matches!(mount.kind, MountKind::Bind(_)) {
+            devices(&mut inside, &plan.devices, plan.user_namespace.is_some());
+        }
+    }
+    if own_network {
+        if let Some(network) = &bridged {
+            inside.u32(op::NETWORK_WAIT);
+            for message in &network.configure {
+                inside.u32(op::NETLINK).u32(0).blob(message);
+            }
+            for (path, value) in &network.configure_sysctls {
+                inside.u32(op::SYSCTL).text(format!("/proc/sys/{path}")).text(value);
+            }
+        } else {
+            inside.u32(op::LOOPBACK_UP);
+        }
+    }
+    for (name, value) in &plan.sysctls {
+        inside.u32(op::SYSCTL).text(format!("/proc/sys/{}", name.replace('.', "/"))).text(value);
+    }
+    for path in &plan.readonly_paths {
+        inside.u32(op::READONLY).text(path);
+    }
+    for path in &plan.masked_paths {
+        inside.u32(op::MASK).text(path);
+    }
+    inside.u32(op::PIVOT);
+    if let Some(stdio) = plan.stdio {
+        let [first, second, third] = stdio.map(&mut hold);
+        debug_assert!(second == first + 1 && third == first + 2);
+        inside.u32(op::STDIO).u32(first);
+    }
+    process(&mut inside, &plan.process, true, plan.root.read_only, plan.hold, plan.init);
+    inside.u32(op::END);
+    let mut all = Writer::default();
+    for part in [&before, &inside, &after] {
+        part.finish()?;
+        all.blob(&part.bytes);
+    }
+    all.finish()?;
+    Ok(Encoded { bytes: all.bytes, fds })
+}
+
+/// Encodes a process that exec adds; its three descriptors, if any, follow the operations.
+pub(super) fn exec(plan: &ProcessPlan, stdio: bool) -> io::Result<Vec<u8>> {
+    let mut writer = Writer::default();
+    writer.u32(op::ENTER).u64(NEWNS | NEWPID | NEWNET | NEWUTS | NEWIPC | NEWCGROUP);
+    if stdio {
+        writer.u32(op::STDIO).u32(1);
+    }
+    process(&mut writer, plan, false, false, false, false);
+    writer.u32(op::END).finish()?;
+    Ok(writer.bytes)
+}
+
+fn root(writer: &mut Writer, root: &RootPlan, state_dir: &Path) -> io::Result<()> {
+    for mount in &root.mounts {
+        match mount {
+            rdock_image::Mount::Overlay { lower, upper, work, volatile, userxattr, .. } => {
+                // A directory that every root has and no container needs.
+                let point = state_dir.parent().unwrap_or(Path::new("/")).join("names");
+                let flags = if *volatile { overlay::VOLATILE } else { 0 } | if *userxattr { overlay::USERXATTR } else { 0 };
+                writer.u32(op::OVERLAY).path(&point).path(upper).path(work).u32(flags).u32(lower.len() as u32);
+                for path in lower {
+                    writer.path(path);
+                }
+            }
+            other => {
+                return Err(io::Error::new(io::ErrorKind::Unsupported, format!("{other:?} cannot be a root here")));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn attributes(flags: MountFlags) -> u32 {
+    let MountFlags { read_only, no_suid, no_dev, no_exec, strict_atime, recursive_read_only: _ } = flags;
+    [(read_only, RDONLY), (no_suid, NOSUID), (no_dev, NODEV), (no_exec, NOEXEC), (strict_atime, STRICTATIME)]
+        .into_iter()
+        .fold(0, |all, (set, flag)| if set { all | flag } else { all })
+}
+
+fn mount(writer: &mut Writer, mount: &MountPlan, user_namespace: bool) {
+    let given = attributes(mount.flags);
+    match &mount.kind {
+        MountKind::FileSystem { fstype, options } => {
+            let mut flags = 0;
+            if ["/proc", "/sys", "/dev"].iter().any(|path| mount.target == Path::new(path)) {
+                flags |= file_system::NO_SYMLINKS;
+            }
+            // Views that a container without the namespace they belong to may not mount.
+            let host = match *fstype {
+                "sysfs" => "/sys",
+                "mqueue" => "/dev/mqueue",
+                "cgroup2" => "/sys/fs/cgroup",
+                _ => "",
+            };
+            if user_namespace && !host.is_empty() {
+                flags |= file_system::OR_BIND;
+            }
+            if matches!(*fstype, "mqueue" | "cgroup2") {
+                flags |= file_system::OPTIONAL;
+            }
+            file_system_op(writer, fstype, &mount.target, given, flags, host, options);
+        }
+        MountKind::Tmpfs { options, copy_up } => {
+            let flags = if *copy_up { file_system::COPY_UP } else { 0 };
+            file_system_op(writer, "tmpfs", &mount.target, given, flags, "", options);
+        }
+        MountKind::CgroupV1 { hierarchies } => cgroup_v1(writer, &mount.target, given, hierarchies, user_namespace),
+        MountKind::Bind(plan) => {
+            let mut flags = if plan.recursive { bind::RECURSIVE } else { 0 };
+            flags |= if plan.copy_up { bind::COPY_UP } else { 0 };
+            flags |= if mount.flags.recursive_read_only { bind::RECURSIVE_READ_ONLY } else { 0 };
+            let propagation = match plan.propagation {
+                Propagation::Private => 0,
+                Propagation::Slave => 1,
+                Propagation::Shared => 2,
+            };
+            writer.u32(op::BIND).path(&plan.source).path(&mount.target).u64(plan.expect.0).u64(plan.expect.1);
+            writer.u32(given).u32(flags).u32(propagation);
+            writer.path(plan.subpath.as_deref().unwrap_or(Path::new("")));
+        }
+    }
+}
+
+fn file_system_op(
+    writer: &mut Writer,
+    fstype: &str,
+    target: &Path,
+    attributes: u32,
+    flags: u32,
+    host: &str,
+    options: &[String],
+) {
+    writer.u32(op::FILE_SYSTEM).text(fstype).path(target).u32(attributes).u32(flags).text(host).texts(options);
+}
+
+/// The payload's own view: with its cgroup namespace each hierarchy's root is its own cgroup.
+fn cgroup_v1(writer: &mut Writer, target: &Path, given: u32, hierarchies: &[std::path::PathBuf], user_namespace: bool) {
+    let options = ["mode=755".to_owned(), "size=64k".to_owned()];
+    file_system_op(writer, "tmpfs", target, given & !RDONLY, 0, "", &options);
+    for hierarchy in hierarchies {
+        let Some(name) = hierarchy.file_name().map(|name| name.to_string_lossy().into_owned()) else { continue };
+        let options = match name.as_str() {
+            "systemd" => vec!["none".to_owned(), "name=systemd".to_owned()],
+            "unified" => Vec::new(),
+            controllers => controllers.split(',').map(str::to_owned).collect(),
+        };
+        let kind = if name == "unified" { "cgroup2" } else { "cgroup" };
+        let mut flags = file_system::OPTIONAL;
+        if user_namespace {
+            flags |= file_system::OR_BIND;
+        }
+        let host = hierarchy.to_string_lossy().into_owned();
+        file_system_op(writer, kind, &target.join(&name), given, flags, &host, &options);
+    }
+}
+
+fn devices(writer: &mut Writer, devices: &[DevicePlan], user_namespace: bool) {
+    for device in devices {
+        let kind = match device.kind {
+            'b' => 0o060000,
+            'p' => 0o010000,
+            _ => 0o020000,
+        };
+        writer.u32(op::DEVICE).path(&device.path).u32(kind | device.mode).u32(device.major).u32(device.minor);
+        writer.u32(device.uid).u32(device.gid).u32(user_namespace.into());
+    }
+    for (path, target) in [
+        ("/dev/ptmx", "pts/ptmx"),
+        ("/dev/fd", "/proc/self/fd"),
+        ("/dev/stdin", "/proc/self/fd/0"),
+        ("/dev/stdout", "/proc/self/fd/1"),
+        ("/dev/stderr", "/proc/self/fd/2"),
+        ("/dev/core", "/proc/kcore"),
+    ] {
+        writer.u32(op::SYMLINK).text(path).text(target);
+    }
+}
+
+/// From inside the root to the exec.
+fn process(writer: &mut Writer, plan: &ProcessPlan, payload: bool, read_only_root: bool, hold: bool, init: bool) {
+    for (resource, soft, hard) in &plan.rlimits {
+        writer.u32(op::RLIMIT).u32(*resource).u64(*soft).u64(*hard);
+    }
+    if let Some(score) = plan.oom_score_adj {
+        writer.u32(op::OOM_SCORE).text(score.to_string());
+    }
+    if let Some(size) = plan.terminal {
+        writer.u32(op::TERMINAL).u32(size.rows.into()).u32(size.columns.into()).u32(payload.into());
+    }
+    writer.u32(op::USER).text(&plan.user).texts(&plan.additional_groups);
+    writer.u32(op::DIRECTORY_WORKING).path(&plan.cwd).u32(plan.make_cwd.into());
+    if read_only_root {
+        writer.u32(op::READONLY_ROOT);
+    }
+    if hold {
+        writer.u32(op::HOLD);
+    }
+    // Without no_new_privs a filter takes CAP_SYS_ADMIN, which goes with the credentials.
+    if !plan.seccomp.is_empty() && !plan.no_new_privileges {
+        writer.u32(op::SECCOMP).blob(&plan.seccomp);
+    }
+    let sets = plan.capabilities;
+    writer.u32(op::CREDENTIALS).u64(sets.bounding).u64(sets.permitted).u64(sets.effective).u64(sets.ambient);
+    if plan.no_new_privileges {
+        writer.u32(op::NO_NEW_PRIVILEGES);
+        if !plan.seccomp.is_empty() {
+            writer.u32(op::SECCOMP).blob(&plan.seccomp);
+        }
+    }
+    writer.u32(op::UMASK).u32(plan.umask.unwrap_or(0o022));
+    writer.u32(op::EXEC).u32(init.into()).texts(&plan.args).texts(&plan.env);
+}
