@@ -224,9 +224,7 @@ impl Connection {
 
     /// Waits for the next reply without a thread.
     pub(crate) async fn receive_async(&self) -> Result<(Reply, Vec<OwnedFd>)> {
-        let watched = tokio::io::unix::AsyncFd::with_interest(self.socket.as_fd(), tokio::io::Interest::READABLE)
-            .map_err(Error::system("watch a socket"))?;
-        watched.readable().await.map_err(Error::system("wait for a reply"))?.clear_ready();
+        crate::sys::readable(self.socket.as_fd()).await.map_err(Error::system("wait for a reply"))?;
         // A whole message is there, or the end of the connection.
         self.receive()
     }

@@ -121,7 +121,7 @@ pub(crate) fn start(
             None => return Err(Error::NoMonitor { reason }),
         },
     };
-    let id = crate::identity::new_id();
+    let id = crate::identity::random_id().map_err(Error::system("read random numbers"))?;
     let terminal = (attach && spec.terminal).then(caller_terminal).flatten();
     let request = Request {
         root: runtime.root().to_owned(),
@@ -222,14 +222,11 @@ fn supervise(request: OwnedFd, given: Vec<OwnedFd>, answers: &OwnedFd) -> Result
             attached = Some(start::AttachedFrom { stdout, stderr, stdin });
         }
     }
-    let mut spec = request.spec;
-    if request.attach && !spec.interactive && !spec.terminal {
-        attached = attached.map(|attached| start::AttachedFrom { stdin: null()?, ..attached }.into()).transpose()?;
+    if let Some(attached) = attached.as_mut().filter(|_| !request.spec.interactive) {
+        attached.stdin = null()?;
     }
-    let name = spec.name.take();
-    let spec = ContainerSpec { name, ..spec };
     let owner = start::Owner::Monitor { attached, terminal: request.terminal };
-    let started = start::start(&runtime, &request.id, &spec, &image, owner)?;
+    let started = start::start(&runtime, &request.id, &request.spec, &image, owner)?;
     let mut events = Loop::new().map_err(Error::system("make an event loop"))?;
     let terminal = started.streams.terminal.as_ref().filter(|_| request.attach);
     let masters: Vec<_> = terminal.map(AsFd::as_fd).into_iter().collect();

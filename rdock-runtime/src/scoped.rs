@@ -60,7 +60,7 @@ impl ScopedContainer {
     /// Starts it; blocks until the payload's exec.
     pub(crate) fn start(runtime: &Runtime, spec: &ContainerSpec, image: &crate::image::Image) -> Result<Self> {
         let events = library_loop().map_err(Error::system("start the event thread"))?;
-        let id = crate::identity::new_id();
+        let id = crate::identity::random_id().map_err(Error::system("read random numbers"))?;
         let started = start::start(runtime, &id, spec, image, start::Owner::ThisProcess)?;
         let container = Container::new(runtime.clone(), started.dir.clone(), started.record.clone());
         let ending = Arc::new(Ending::default());

@@ -68,13 +68,10 @@ impl Logs {
                 Next::End => return Ok(None),
                 Next::Wait => {
                     let watch = self.watch()?;
-                    let watched =
-                        tokio::io::unix::AsyncFd::with_interest(watch.as_fd(), tokio::io::Interest::READABLE)
-                            .map_err(Error::system("watch the log"))?;
                     // A container whose owner was killed writes no last event: look now and then.
-                    let waited = tokio::time::timeout(LOOK_AGAIN, watched.readable()).await;
+                    let waited = tokio::time::timeout(LOOK_AGAIN, crate::sys::readable(watch.as_fd())).await;
                     if let Ok(ready) = waited {
-                        ready.map_err(Error::system("watch the log"))?.clear_ready();
+                        ready.map_err(Error::system("watch the log"))?;
                     }
                 }
             }

@@ -15,6 +15,7 @@ use crate::reactor::{Interest, Loop, Timer, Token};
 use crate::remove::Remains;
 use crate::state::{ContainerDir, Exit, ExitReason, Happened, Record};
 use outputs::Outputs;
+pub(crate) use requests::{resize, stream_pair};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -61,7 +62,7 @@ pub(crate) struct Ended {
 }
 
 type Shared = Rc<RefCell<Owner>>;
-type SocketsWanted = Box<dyn FnOnce(&mut Loop, Result<Vec<OwnedFd>, std::io::Error>)>;
+type SocketsWanted = net::publish::SocketAnswer;
 
 /// The loop's state for one container.
 struct Owner {

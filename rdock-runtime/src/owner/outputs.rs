@@ -64,7 +64,7 @@ pub(super) fn connect(owner: &Shared, stream: LogStream, sink: OwnedFd) -> std::
 fn read_some(events: &mut Loop, owner: &Shared, stream: LogStream, ending: bool) -> bool {
     let mut borrowed = owner.borrow_mut();
     let Owner { outputs, log, .. } = &mut *borrowed;
-    let Outputs { all, buffer } = outputs;
+    let Outputs { all, buffer, .. } = outputs;
     let Some(at) = all.iter().position(|output| output.stream == stream) else { return false };
     buffer.resize(CHUNK, 0);
     let output = &mut all[at];

@@ -216,11 +216,17 @@ fn exec_process(payload: &ProcessPlan, request: &ExecRequest) -> ProcessPlan {
         process.env.push(format!("{prefix}{value}").into_bytes());
     }
     if request.privileged {
-        process.capabilities = CapabilitySets { ambient: 0, ..crate::capabilities::everything() };
+        process.capabilities = every_capability();
         process.seccomp = std::sync::Arc::from([]);
         process.no_new_privileges = false;
     }
     process
+}
+
+/// All that this process can hand on.
+fn every_capability() -> CapabilitySets {
+    let all = crate::plan::HostFacts::gather(false).bounding;
+    CapabilitySets { bounding: all, permitted: all, effective: all, ambient: 0 }
 }
 
 pub(super) fn exec_started(owner: &Shared, session: u32, pid: i32, terminal: Option<OwnedFd>) {
@@ -269,7 +275,8 @@ fn attach(owner: &Shared, connection: &Rc<OwnedFd>) -> Option<Reply> {
             Some(stderr)
         };
         let reply = Reply::Attached { stdin: stdin.is_some(), stdout: true, stderr: stderr.is_some() };
-        let fds: Vec<_> = [&stdin, &Some(stdout), &stderr].into_iter().flatten().map(AsFd::as_fd).collect();
+        let stdout = Some(stdout);
+        let fds: Vec<_> = [&stdin, &stdout, &stderr].into_iter().flatten().map(AsFd::as_fd).collect();
         control::send(&**connection, &reply, &fds)?;
         Ok(None)
     };
