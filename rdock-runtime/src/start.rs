@@ -112,7 +112,7 @@ pub(crate) fn start(
 
     let snapshot = runtime.images().snapshot(image, id, &planned.snapshot)?;
     let (cgroup, joining) = cgroup::create(id, &spec.resources)?;
-    let mut warnings = planned.warnings.clone();
+    let mut warnings: Vec<String> = planned.warnings.iter().map(ToString::to_string).collect();
     warnings.extend(joining.warnings);
     let ports = bind_ports(&planned)?;
     let mut attachment = match planned.network {

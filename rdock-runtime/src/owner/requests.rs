@@ -2,7 +2,7 @@
 
 use super::{Owner, Shared};
 use crate::control::{self, ExecRequest, Listening, Reply, Request};
-use crate::launch::{CapabilitySets, ProcessPlan, TerminalSize};
+use crate::launch::{ProcessPlan, TerminalSize};
 use crate::logs::LogStream;
 use crate::net;
 use crate::reactor::{Interest, Loop};
@@ -216,17 +216,11 @@ fn exec_process(payload: &ProcessPlan, request: &ExecRequest) -> ProcessPlan {
         process.env.push(format!("{prefix}{value}").into_bytes());
     }
     if request.privileged {
-        process.capabilities = every_capability();
+        process.capabilities = crate::capabilities::everything();
         process.seccomp = std::sync::Arc::from([]);
         process.no_new_privileges = false;
     }
     process
-}
-
-/// All that this process can hand on.
-fn every_capability() -> CapabilitySets {
-    let all = crate::plan::HostFacts::gather(false).bounding;
-    CapabilitySets { bounding: all, permitted: all, effective: all, ambient: 0 }
 }
 
 pub(super) fn exec_started(owner: &Shared, session: u32, pid: i32, terminal: Option<OwnedFd>) {
