@@ -110,7 +110,7 @@ pub(crate) struct Planned {
     pub(crate) root_read_only: bool,
     /// How to make the snapshot that becomes the root.
     pub(crate) snapshot: SnapshotOptions,
-    /// Docker's own first, then the user's and the image's by depth.
+    /// Docker's own first, then the user's and the image's by depth, the files below `/etc` last.
     pub(crate) mounts: Vec<PlannedMount>,
     pub(crate) devices: Vec<DevicePlan>,
     pub(crate) masked_paths: Vec<String>,

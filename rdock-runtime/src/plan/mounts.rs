@@ -175,12 +175,15 @@ pub(super) fn mounts(
     // Parents first; what the user listed first stays first among equals.
     own.sort_by_key(|mount| mount.target.matches('/').count());
     let over_dev = own.iter().any(|mount| mount.target == "/dev");
-    let mut all: Vec<_> = defaults(spec, host, user_namespace)
+    let all = defaults(spec, host, user_namespace)
         .into_iter()
         .filter(|default| !own.iter().any(|mount| mount.target == default.target))
-        .filter(|default| !(over_dev && default.target.starts_with("/dev/")))
-        .collect();
+        .filter(|default| !(over_dev && default.target.starts_with("/dev/")));
+    // Files below /etc go over whatever is mounted there.
+    let is_state = |mount: &PlannedMount| matches!(mount.source, PlannedSource::Later(LaterSource::State(_)));
+    let (state, mut all): (Vec<_>, Vec<_>) = all.partition(is_state);
     all.extend(own);
+    all.extend(state);
     all
 }
 

@@ -108,7 +108,7 @@ impl fmt::Display for Planned {
                 .map_or("every address".to_owned(), |ip| ip.to_string());
             writeln!(
                 f,
-                "port {}/{:?} at {host} of {address}",
+                "port {}/{} at {host} of {address}",
                 port.container, port.protocol
             )?;
         }
