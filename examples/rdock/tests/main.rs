@@ -2,12 +2,24 @@
 //!
 //! Whether a test can run is known when it runs: what this machine cannot do is reported as ignored, with the reason.
 
+mod client;
 mod fixtures;
+mod program;
+mod pty;
+mod roles;
+mod servers;
 mod tutorial;
 
 use libtest_mimic::Arguments;
+use std::sync::Arc;
 
 fn main() -> std::process::ExitCode {
+    // Some tests need a host program of their own: this one, started again.
+    if let Some(role) = std::env::var_os("RDOCK_TEST_ROLE") {
+        return roles::play(&role.to_string_lossy());
+    }
     let arguments = Arguments::from_args();
-    libtest_mimic::run(&arguments, tutorial::trials()).exit_code()
+    let stage = Arc::new(program::Stage::default());
+    let trials = [tutorial::trials(&stage), servers::trials(&stage)];
+    libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }
