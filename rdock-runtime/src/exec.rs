@@ -114,12 +114,15 @@ impl Exec {
             }
             other => return Err(container.refused(other)),
         }
+        let mut own_terminal = None;
         if terminal {
             let master = received.pop().ok_or_else(|| Error::OwnerGone { name: container.name().to_owned() })?;
-            streams.stdin = Some(master.try_clone().map_err(Error::system("copy a descriptor"))?);
-            streams.stdout = Some(master);
+            let copy = || master.try_clone().map_err(Error::system("copy a descriptor"));
+            (streams.stdin, streams.stdout) = (Some(copy()?), Some(copy()?));
+            own_terminal = Some(ExecTerminal(Arc::new(master)));
         }
-        Ok(ExecProcess { streams, connection: Arc::new(connection), container, status: None })
+        let connection = Arc::new(connection);
+        Ok(ExecProcess { streams, connection, container, terminal: own_terminal, status: None })
     }
 
     /// Runs it to its end and returns what it wrote.
@@ -165,7 +168,22 @@ pub struct ExecProcess {
     pub streams: Attached,
     connection: Arc<Connection>,
     container: Container,
+    terminal: Option<ExecTerminal>,
     status: Option<ExitStatus>,
+}
+
+/// The terminal of a process added by exec.
+#[derive(Debug, Clone)]
+pub struct ExecTerminal(Arc<OwnedFd>);
+
+impl ExecTerminal {
+    /// Sets its size.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn resize(&self, rows: u16, columns: u16) -> Result<()> {
+        crate::owner::resize(&*self.0, rows, columns).map_err(Error::system("resize the terminal of exec"))
+    }
 }
 
 impl ExecProcess {
@@ -185,16 +203,9 @@ impl ExecProcess {
         self.status.ok_or_else(|| Error::OwnerGone { name: self.container.name().to_owned() })
     }
 
-    /// Sets the size of its terminal.
-    ///
-    /// # Errors
-    /// When it has none.
-    pub async fn resize(&self, rows: u16, columns: u16) -> Result<()> {
-        let failed = Error::system("resize the terminal of exec");
-        match &self.streams.stdin {
-            Some(terminal) => crate::owner::resize(terminal, rows, columns).map_err(failed),
-            None => Err(failed(std::io::ErrorKind::NotConnected.into())),
-        }
+    /// Returns its terminal, when it has one; it stays usable while the streams are used elsewhere.
+    pub fn terminal(&self) -> Option<ExecTerminal> {
+        self.terminal.clone()
     }
 
     /// Sends it a signal: `SIGTERM`, `TERM` or a number.

@@ -38,7 +38,7 @@ mod warning;
 pub use cgroup::CgroupError;
 pub use container::{Attached, Container, ContainerInfo};
 pub use error::{Cause, Error, Result};
-pub use exec::{Exec, ExecProcess};
+pub use exec::{Exec, ExecProcess, ExecTerminal};
 pub use logs::{LogLine, LogStream, Logs};
 pub use net::{NetError, NetworkInfo};
 pub use plan::{Finding, PlanError};

@@ -135,3 +135,46 @@ fn group_id(name: &[u8], group: &[u8]) -> Option<u32> {
     }
     lines(group).find(|line| field(line, 0) == Some(name)).and_then(|line| number(field(line, 2)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWD: &[u8] = b"root:x:0:0:root:/root:/bin/sh\nmysql:x:999:998::/var/lib/mysql:\n1000:x:0:0::/evil:\n\
+        bad line\nbig:x:4294967296:0::/:\nminus:x:-1:0::/:\n#mysql:x:0:0::/:\n";
+    const GROUP: &[u8] = b"root:x:0:\nmysql:x:998:\nextra:x:77:other,mysql\nwheel:x:10: mysql ,root\n";
+
+    fn user(text: &str) -> Result<Identity<'_>, Unknown<'_>> {
+        resolve(text.as_bytes(), std::iter::empty(), PASSWD, GROUP)
+    }
+
+    #[test]
+    fn rt_user_numeric() {
+        let found = user("mysql").expect("by name");
+        assert_eq!((found.uid, found.gid, found.home), (999, 998, &b"/var/lib/mysql"[..]));
+        assert_eq!(&found.groups[..found.group_count], [77, 10]);
+        assert_eq!(user("").expect("nobody asked for").uid, 0);
+        assert_eq!(user("999").expect("by number").gid, 998);
+        // A hostile line names a number as login and gives it another id.
+        let found = user("1000").expect("by number");
+        assert_eq!((found.uid, found.gid, found.home), (1000, 0, &b""[..]));
+        let found = user("1:1").expect("numbers");
+        assert_eq!((found.uid, found.gid, found.group_count), (1, 1, 0));
+        for wrong in ["-1", "2147483648", "4294967295", "4294967296", "0x0", "nobody", "big", "minus", "root:", "root:no", " 0"] {
+            assert!(user(wrong).is_err(), "{wrong:?}");
+        }
+        assert_eq!(user(":").map(|found| found.uid), Err(Unknown::Group(b"")));
+        assert_eq!(user("2147483647").expect("the last one").uid, 2_147_483_647);
+    }
+
+    #[test]
+    fn rt_supplementary_groups() {
+        let more = [&b"extra"[..], b"4242"];
+        let found = resolve(b"root", more.into_iter(), PASSWD, GROUP).expect("known groups");
+        assert_eq!(&found.groups[..found.group_count], [10, 77, 4242]);
+        // With an explicit group the memberships do not count.
+        assert_eq!(user("mysql:root").expect("known").group_count, 0);
+        let unknown = [&b"nobody"[..]];
+        assert_eq!(resolve(b"root", unknown.into_iter(), PASSWD, GROUP), Err(Unknown::Group(b"nobody")));
+    }
+}

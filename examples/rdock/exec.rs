@@ -1,0 +1,105 @@
+//! `rdock exec`.
+
+use crate::streams::{self, RawMode};
+use crate::{Failure, Outcome, chain};
+use clap::Args;
+use rdock_runtime::{Runtime, parse_env_file, parse_env_flag};
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use tokio::signal::unix::{SignalKind, signal};
+
+#[derive(Debug, Args)]
+pub(crate) struct ExecArguments {
+    /// Run in the background
+    #[arg(short, long)]
+    detach: bool,
+    /// Keep stdin open
+    #[arg(short, long)]
+    interactive: bool,
+    /// Give the command a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// Set an environment variable
+    #[arg(short, long)]
+    env: Vec<String>,
+    /// Read environment variables from a file
+    #[arg(long)]
+    env_file: Vec<PathBuf>,
+    /// User or uid, with :group
+    #[arg(short, long)]
+    user: Option<String>,
+    /// Working directory
+    #[arg(short, long)]
+    workdir: Option<String>,
+    /// All capabilities and no filter
+    #[arg(long)]
+    privileged: bool,
+    /// The container
+    container: String,
+    /// Command and arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+    command: Vec<String>,
+}
+
+impl ExecArguments {
+    pub(crate) async fn execute(self, runtime: &Runtime) -> Outcome {
+        if self.tty && self.interactive && !self.detach && !streams::is_terminal() {
+            return Err(Failure::new("the input device is not a TTY"));
+        }
+        let container = runtime.container(&self.container)?;
+        let mut exec = container
+            .exec(self.command)
+            .interactive(self.interactive)
+            .privileged(self.privileged)
+            .detach(self.detach);
+        let bad = |error: &dyn std::error::Error| Failure::new(chain(error));
+        let mut env = Vec::new();
+        for path in &self.env_file {
+            let text = std::fs::read(path)?;
+            env.extend(parse_env_file(&text, |name| std::env::var(name).ok()).map_err(|error| bad(&error))?);
+        }
+        for text in &self.env {
+            env.extend(parse_env_flag(text, |name| std::env::var(name).ok()).map_err(|error| bad(&error))?);
+        }
+        for (name, value) in env {
+            exec = exec.env(name, value);
+        }
+        if let Some(user) = self.user {
+            exec = exec.user(user);
+        }
+        if let Some(path) = self.workdir {
+            exec = exec.working_dir(path);
+        }
+        if self.tty {
+            let (rows, columns) = streams::size();
+            exec = exec.terminal(rows, columns);
+        }
+        let mut process = exec.spawn().await.map_err(Failure::of_exec)?;
+        if self.detach {
+            return Ok(0);
+        }
+        let raw = if self.tty && streams::is_terminal() { Some(RawMode::enter()?) } else { None };
+        let terminal = process.terminal();
+        let mut attached = std::mem::take(&mut process.streams);
+        if !self.interactive {
+            attached.stdin = None;
+        }
+        let pumps = streams::pump(attached, false);
+        let mut resized = signal(SignalKind::window_change())?;
+        let status = loop {
+            tokio::select! {
+                status = process.wait() => break status?,
+                _ = resized.recv() => {
+                    if let Some(terminal) = &terminal {
+                        let (rows, columns) = streams::size();
+                        // One that just ended has no terminal any more.
+                        let _ = terminal.resize(rows, columns);
+                    }
+                }
+            }
+        };
+        pumps.finish().await?;
+        drop(raw);
+        Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)) as u8)
+    }
+}

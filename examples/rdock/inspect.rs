@@ -1,0 +1,152 @@
+//! `rdock inspect`: one JSON array, with docker's field names.
+
+use crate::streams::print;
+use crate::{Failure, Outcome};
+use clap::Args;
+use rdock_runtime::image::Image;
+use rdock_runtime::{Container, ExitReason, Runtime, Status};
+use serde_json::{Map, Value, json};
+
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    /// container, image, volume or network; the first that fits otherwise
+    #[arg(long = "type")]
+    kind: Option<String>,
+    /// Names or ids
+    #[arg(required = true)]
+    names: Vec<String>,
+}
+
+impl Inspect {
+    pub(crate) fn execute(self, runtime: &Runtime) -> Outcome {
+        let mut found = Vec::new();
+        for name in &self.names {
+            found.push(self.find(runtime, name)?);
+        }
+        print(&format!("{:#}", Value::Array(found)));
+        Ok(0)
+    }
+
+    fn find(&self, runtime: &Runtime, name: &str) -> Result<Value, Failure> {
+        let is = |kind: &str| self.kind.as_deref().is_none_or(|wanted| wanted == kind);
+        if is("container") {
+            match runtime.container(name) {
+                Ok(container) => return container_json(&container),
+                Err(rdock_runtime::Error::NoSuchContainer { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if is("image") {
+            // A name that no image can have may still be that of a volume.
+            if let Ok(Some(image)) = runtime.images().get(name) {
+                return Ok(image_json(&image));
+            }
+        }
+        if is("volume") {
+            if let Ok(info) = runtime.volumes().get(name) {
+                return Ok(crate::volume::describe(&info));
+            }
+        }
+        if is("network") {
+            if let Some(info) = runtime.networks()?.iter().find(|network| network.name == name) {
+                return Ok(crate::network::describe(info));
+            }
+        }
+        Err(Failure::new(format!("no such object: {name}")))
+    }
+}
+
+fn container_json(container: &Container) -> Result<Value, Failure> {
+    let info = container.inspect()?;
+    let started = container.started_at()?;
+    let exit = match &info.status {
+        Status::Exited(exit) => Some(exit.clone()),
+        _ => None,
+    };
+    let status = match &info.status {
+        Status::Running => "running",
+        Status::Exited(_) => "exited",
+        _ => "created",
+    };
+    let mut ports = Map::new();
+    for bound in &info.ports {
+        let key = format!("{}/{}", bound.container, format!("{:?}", bound.protocol).to_lowercase());
+        let place = json!({"HostIp": bound.host.ip(), "HostPort": bound.host.port().to_string()});
+        if let Value::Array(places) = ports.entry(key).or_insert_with(|| Value::Array(Vec::new())) {
+            places.push(place);
+        }
+    }
+    let mounts: Vec<Value> = info
+        .mounts
+        .iter()
+        .map(|mount| {
+            json!({"Type": mount.kind, "Name": mount.name, "Source": mount.source, "Destination": mount.target,
+                   "RW": !mount.read_only})
+        })
+        .collect();
+    let (path, args) = info.command.split_first().map_or((None, Vec::new()), |(path, args)| (Some(path), args.to_vec()));
+    Ok(json!({
+        "Id": info.id,
+        "Name": format!("/{}", info.name),
+        "Created": info.created,
+        "Path": path,
+        "Args": args,
+        "State": {
+            "Status": status,
+            "Running": info.status == Status::Running,
+            "OOMKilled": exit.as_ref().is_some_and(|exit| exit.reason == ExitReason::OomKilled),
+            "Pid": info.pid.unwrap_or(0),
+            "ExitCode": exit.as_ref().map_or(0, rdock_runtime::Exit::code),
+            "StartedAt": started,
+            "FinishedAt": exit.as_ref().map(|exit| exit.finished_at.clone()),
+        },
+        "Image": info.image_id,
+        "Config": {
+            "Image": info.image,
+            "Hostname": info.spec.hostname.clone().unwrap_or_else(|| info.id[..12].to_owned()),
+            "User": info.spec.user,
+            "Env": info.spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>(),
+            "Labels": info.spec.labels,
+            "Tty": info.spec.terminal,
+            "OpenStdin": info.spec.interactive,
+            "WorkingDir": info.spec.working_dir,
+        },
+        "HostConfig": {
+            "AutoRemove": info.spec.auto_remove,
+            "Privileged": info.spec.privileged,
+            "ReadonlyRootfs": info.spec.read_only,
+            "Memory": info.spec.resources.memory.unwrap_or(0),
+            "PidsLimit": info.spec.resources.pids,
+            "NetworkMode": info.spec.network,
+            "CapAdd": info.spec.cap_add,
+            "CapDrop": info.spec.cap_drop,
+        },
+        "Mounts": mounts,
+        "NetworkSettings": {
+            "IPAddress": info.ip_address,
+            "Gateway": info.gateway,
+            "MacAddress": info.mac_address,
+            "Ports": ports,
+        },
+        "Warnings": info.warnings,
+        "LogPath": info.state_dir.join("log"),
+    }))
+}
+
+fn image_json(image: &Image) -> Value {
+    let config = image.config();
+    json!({
+        "Id": image.id().to_string(),
+        "RepoTags": image.references().iter().map(|reference| reference.familiar()).collect::<Vec<_>>(),
+        "Digest": image.manifest_digest().to_string(),
+        "Created": config.created,
+        "Architecture": config.architecture,
+        "Os": config.os,
+        "Size": image.size(),
+        "Config": serde_json::to_value(&config.config).unwrap_or(Value::Null),
+        "RootFS": {
+            "Type": "layers",
+            "Layers": image.diff_ids().iter().map(ToString::to_string).collect::<Vec<_>>(),
+        },
+    })
+}

@@ -1,0 +1,214 @@
+//! `rdock`: docker's daily verbs over the libraries, one file a verb.
+//!
+//! Every command opens the root, does its work in this process and ends; there is no daemon. The only
+//! processes that stay are the monitors of detached containers, and those are this very program again.
+
+mod container;
+mod exec;
+mod image;
+mod inspect;
+mod logs;
+mod network;
+mod ps;
+mod pull;
+mod run;
+mod streams;
+mod system;
+mod table;
+mod volume;
+
+use clap::{Parser, Subcommand};
+use rdock_runtime::Runtime;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// What a command ends with: an exit code, or an error and the code for it.
+type Outcome = Result<u8, Failure>;
+
+/// An error on its way to the terminal.
+#[derive(Debug)]
+struct Failure {
+    message: String,
+    hint: Option<String>,
+    code: u8,
+}
+
+impl Failure {
+    fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None, code: 1 }
+    }
+
+    /// docker's code for an `exec` that could not start.
+    fn of_exec(error: rdock_runtime::Error) -> Self {
+        match error.exit_code() {
+            125 => error.into(),
+            _ => Self::of_run(error),
+        }
+    }
+
+    /// docker's code for a `run` that could not start.
+    fn of_run(error: rdock_runtime::Error) -> Self {
+        let code = error.exit_code() as u8;
+        Self { code, ..Self::from(error) }
+    }
+}
+
+/// An error and its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        // A transparent error repeats its cause.
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+impl From<rdock_runtime::Error> for Failure {
+    fn from(error: rdock_runtime::Error) -> Self {
+        Self { message: chain(&error), hint: error.hint(), code: 1 }
+    }
+}
+
+impl From<rdock_image::Error> for Failure {
+    fn from(error: rdock_image::Error) -> Self {
+        rdock_runtime::Error::from(error).into()
+    }
+}
+
+impl From<rdock_runtime::VolumeError> for Failure {
+    fn from(error: rdock_runtime::VolumeError) -> Self {
+        rdock_runtime::Error::from(error).into()
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+/// Docker's verbs, in this process: no daemon.
+#[derive(Debug, Parser)]
+#[command(name = "rdock", version, disable_help_subcommand = true)]
+struct Arguments {
+    /// Where images, containers, volumes and networks are kept.
+    #[arg(long, env = "RDOCK_ROOT", global = true)]
+    root: Option<PathBuf>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Download an image from a registry
+    Pull(pull::Pull),
+    /// List images
+    Images(image::Images),
+    /// Remove images
+    Rmi(image::Rmi),
+    /// Give an image another name
+    Tag(image::Tag),
+    /// Load images from an archive
+    Load(image::Load),
+    /// Create and run a container
+    Run(Box<run::Run>),
+    /// List containers
+    Ps(ps::Ps),
+    /// Run a command in a running container
+    Exec(exec::ExecArguments),
+    /// Show the output of a container
+    Logs(logs::LogsArguments),
+    /// Stop containers
+    Stop(container::Stop),
+    /// Send a signal to containers
+    Kill(container::Kill),
+    /// Wait until containers end, and print their exit codes
+    Wait(container::Wait),
+    /// Remove containers
+    Rm(container::Rm),
+    /// List the published ports of a container
+    Port(container::Port),
+    /// Show everything about containers, images, volumes and networks, as JSON
+    Inspect(inspect::Inspect),
+    /// Manage volumes
+    #[command(subcommand)]
+    Volume(volume::Volume),
+    /// Show networks
+    #[command(subcommand)]
+    Network(network::Network),
+    /// Show what this root is and what this machine can do
+    Info(system::InfoArguments),
+    /// Show the version
+    Version,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let outcome = match runtime {
+        Ok(runtime) => {
+            let outcome = runtime.block_on(run_verb(arguments));
+            // A thread that still copies the terminal's input must not hold back the end.
+            runtime.shutdown_background();
+            outcome
+        }
+        Err(error) => Err(error.into()),
+    };
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            streams::say(&format!("rdock: {}", failure.message));
+            if let Some(hint) = failure.hint {
+                streams::say(&format!("hint: {hint}"));
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// Opens the root that `--root` or the environment names, with registries as the source of images.
+fn open(root: Option<PathBuf>) -> Result<Runtime, Failure> {
+    Ok(match root {
+        None => Runtime::open_default()?,
+        Some(root) => {
+            let client = rdock_registry::RegistryClient::from_environment()
+                .map_err(|error| Failure { message: chain(&error), hint: error.hint(), code: 1 })?;
+            Runtime::open(root)?.with_source(std::sync::Arc::new(client))
+        }
+    })
+}
+
+async fn run_verb(arguments: Arguments) -> Outcome {
+    if let Verb::Version = arguments.verb {
+        return system::version();
+    }
+    let is_run = matches!(arguments.verb, Verb::Run(_));
+    let runtime = open(arguments.root).map_err(|failure| Failure { code: if is_run { 125 } else { 1 }, ..failure })?;
+    match arguments.verb {
+        Verb::Pull(verb) => verb.execute(&runtime).await,
+        Verb::Images(verb) => verb.execute(&runtime),
+        Verb::Rmi(verb) => verb.execute(&runtime),
+        Verb::Tag(verb) => verb.execute(&runtime),
+        Verb::Load(verb) => verb.execute(&runtime),
+        Verb::Run(verb) => verb.execute(&runtime).await,
+        Verb::Ps(verb) => verb.execute(&runtime),
+        Verb::Exec(verb) => verb.execute(&runtime).await,
+        Verb::Logs(verb) => verb.execute(&runtime).await,
+        Verb::Stop(verb) => verb.execute(&runtime).await,
+        Verb::Kill(verb) => verb.execute(&runtime).await,
+        Verb::Wait(verb) => verb.execute(&runtime).await,
+        Verb::Rm(verb) => verb.execute(&runtime).await,
+        Verb::Port(verb) => verb.execute(&runtime),
+        Verb::Inspect(verb) => verb.execute(&runtime),
+        Verb::Volume(verb) => verb.execute(&runtime),
+        Verb::Network(verb) => verb.execute(&runtime),
+        Verb::Info(verb) => verb.execute(&runtime),
+        Verb::Version => system::version(),
+    }
+}

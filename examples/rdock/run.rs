@@ -1,0 +1,403 @@
+//! `rdock run`.
+
+use crate::streams::{self, RawMode};
+use crate::{Failure, Outcome, chain};
+use clap::{Args, ValueEnum};
+use rdock_runtime::image::{Platform, Progress, Reference};
+use rdock_runtime::{
+    Container, ContainerSpec, Mount, MountSource, NamespaceMode, NetworkMode, PortMapping, Protocol, Runtime, Seccomp,
+    parse_env_file, parse_env_flag, parse_size,
+};
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// When an image is pulled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum PullPolicy {
+    Always,
+    Missing,
+    Never,
+}
+
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct Run {
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+    /// Run in the background and print the container's id
+    #[arg(short, long)]
+    detach: bool,
+    /// Keep stdin open
+    #[arg(short, long)]
+    interactive: bool,
+    /// Give the container a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// Remove the container when it ends
+    #[arg(long)]
+    rm: bool,
+    /// Name of the container
+    #[arg(long)]
+    name: Option<String>,
+    /// Set an environment variable (NAME=VALUE, or NAME to take this shell's)
+    #[arg(short, long)]
+    env: Vec<String>,
+    /// Read environment variables from a file
+    #[arg(long)]
+    env_file: Vec<PathBuf>,
+    /// Publish a port ([HOST:][PORT:]CONTAINER[/udp])
+    #[arg(short, long)]
+    publish: Vec<String>,
+    /// Publish every port the image exposes on a free port
+    #[arg(short = 'P', long)]
+    publish_all: bool,
+    /// Bind a path or mount a volume (SOURCE:TARGET[:ro])
+    #[arg(short, long)]
+    volume: Vec<String>,
+    /// Mount something (type=bind|volume|tmpfs,source=...,target=...)
+    #[arg(long)]
+    mount: Vec<String>,
+    /// Mount a tmpfs (TARGET[:OPTIONS])
+    #[arg(long)]
+    tmpfs: Vec<String>,
+    /// default, host, none or container:NAME
+    #[arg(long, alias = "net")]
+    network: Option<String>,
+    /// Working directory
+    #[arg(short, long)]
+    workdir: Option<String>,
+    /// User or uid, with :group
+    #[arg(short, long)]
+    user: Option<String>,
+    /// More groups
+    #[arg(long)]
+    group_add: Vec<String>,
+    /// Replaces the image's entry point
+    #[arg(long)]
+    entrypoint: Option<String>,
+    /// Host name
+    #[arg(short = 'h', long)]
+    hostname: Option<String>,
+    /// A line for /etc/hosts (NAME:ADDRESS)
+    #[arg(long)]
+    add_host: Vec<String>,
+    /// Memory limit (512m, 2g)
+    #[arg(short, long)]
+    memory: Option<String>,
+    /// Limit of memory and swap together
+    #[arg(long)]
+    memory_swap: Option<String>,
+    /// Memory that is kept under pressure
+    #[arg(long)]
+    memory_reservation: Option<String>,
+    /// Processors (1.5)
+    #[arg(long)]
+    cpus: Option<f64>,
+    /// Relative weight of processor time
+    #[arg(short, long)]
+    cpu_shares: Option<u64>,
+    /// Processors that may be used (0-2,4)
+    #[arg(long)]
+    cpuset_cpus: Option<String>,
+    /// Limit of processes, -1 for none
+    #[arg(long, allow_hyphen_values = true)]
+    pids_limit: Option<i64>,
+    /// A limit of ulimit (NAME=SOFT[:HARD])
+    #[arg(long)]
+    ulimit: Vec<String>,
+    /// A kernel parameter of the container (NAME=VALUE)
+    #[arg(long)]
+    sysctl: Vec<String>,
+    /// Size of /dev/shm
+    #[arg(long)]
+    shm_size: Option<String>,
+    /// Add a capability
+    #[arg(long)]
+    cap_add: Vec<String>,
+    /// Drop a capability
+    #[arg(long)]
+    cap_drop: Vec<String>,
+    /// All capabilities, no filter, every device
+    #[arg(long)]
+    privileged: bool,
+    /// no-new-privileges, seccomp=unconfined or seccomp=FILE
+    #[arg(long)]
+    security_opt: Vec<String>,
+    /// The root file system cannot be written
+    #[arg(long)]
+    read_only: bool,
+    /// A small init as pid 1
+    #[arg(long)]
+    init: bool,
+    /// host or container:NAME
+    #[arg(long)]
+    pid: Option<String>,
+    /// host, private or container:NAME
+    #[arg(long)]
+    ipc: Option<String>,
+    /// host
+    #[arg(long)]
+    uts: Option<String>,
+    /// A label (NAME=VALUE)
+    #[arg(short, long)]
+    label: Vec<String>,
+    /// Signal that stops the container
+    #[arg(long)]
+    stop_signal: Option<String>,
+    /// Seconds until SIGKILL when stopping
+    #[arg(long)]
+    stop_timeout: Option<u64>,
+    /// -1000 to 1000
+    #[arg(long, allow_hyphen_values = true)]
+    oom_score_adj: Option<i32>,
+    /// Write the container's id into this file
+    #[arg(long)]
+    cidfile: Option<PathBuf>,
+    /// When to pull the image
+    #[arg(long, value_enum, default_value = "missing")]
+    pull: PullPolicy,
+    /// os/architecture[/variant]
+    #[arg(long)]
+    platform: Option<String>,
+    /// The image
+    image: String,
+    /// Command and arguments, instead of the image's
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+fn bad(error: impl std::error::Error) -> Failure {
+    Failure { code: 125, ..Failure::new(chain(&error)) }
+}
+
+fn wrong(message: String) -> Failure {
+    Failure { code: 125, ..Failure::new(message) }
+}
+
+/// `NAME=VALUE`.
+fn pair<'a>(flag: &str, text: &'a str) -> Result<(&'a str, &'a str), Failure> {
+    text.split_once('=').ok_or_else(|| wrong(format!("{flag} {text}: expected NAME=VALUE")))
+}
+
+impl Run {
+    /// What the flags ask for.
+    fn spec(&self) -> Result<ContainerSpec, Failure> {
+        let mut spec = ContainerSpec::new(&self.image).args(self.command.clone());
+        spec.name.clone_from(&self.name);
+        spec.interactive = self.interactive;
+        spec.terminal = self.tty;
+        spec.auto_remove = self.rm;
+        for path in &self.env_file {
+            let text = std::fs::read(path).map_err(|error| wrong(format!("{}: {error}", path.display())))?;
+            spec.env.extend(parse_env_file(&text, |name| std::env::var(name).ok()).map_err(bad)?);
+        }
+        for text in &self.env {
+            spec.env.extend(parse_env_flag(text, |name| std::env::var(name).ok()).map_err(bad)?);
+        }
+        for text in &self.publish {
+            spec.ports.extend(PortMapping::parse(text).map_err(bad)?);
+        }
+        for text in &self.volume {
+            spec.mounts.push(Mount::parse_volume_flag(text).map_err(bad)?);
+        }
+        for text in &self.mount {
+            spec.mounts.push(Mount::parse_mount_flag(text).map_err(bad)?);
+        }
+        for text in &self.tmpfs {
+            spec.mounts.push(Mount::parse_tmpfs_flag(text).map_err(bad)?);
+        }
+        for mount in &mut spec.mounts {
+            // The monitor has another working directory.
+            if let MountSource::Bind { path, .. } = &mut mount.source {
+                *path = std::path::absolute(&*path)?;
+            }
+        }
+        if let Some(text) = &self.network {
+            spec.network = NetworkMode::parse(text).map_err(bad)?;
+        }
+        for (text, mode) in [(&self.pid, &mut spec.pid), (&self.ipc, &mut spec.ipc), (&self.uts, &mut spec.uts)] {
+            if let Some(text) = text {
+                *mode = NamespaceMode::parse(text).map_err(bad)?;
+            }
+        }
+        spec.working_dir.clone_from(&self.workdir);
+        spec.user.clone_from(&self.user);
+        spec.groups.clone_from(&self.group_add);
+        if let Some(entrypoint) = &self.entrypoint {
+            spec.entrypoint = Some(if entrypoint.is_empty() { Vec::new() } else { vec![entrypoint.clone()] });
+        }
+        spec.hostname.clone_from(&self.hostname);
+        for text in &self.add_host {
+            let (name, address) = text
+                .split_once([':', '='])
+                .ok_or_else(|| wrong(format!("--add-host {text}: expected NAME:ADDRESS")))?;
+            spec.extra_hosts.push((name.to_owned(), address.to_owned()));
+        }
+        let size = |text: &Option<String>| text.as_deref().map(parse_size).transpose().map_err(bad);
+        spec.resources.memory = size(&self.memory)?;
+        spec.resources.memory_swap = size(&self.memory_swap)?;
+        spec.resources.memory_reservation = size(&self.memory_reservation)?;
+        spec.resources.cpus = self.cpus;
+        spec.resources.cpu_shares = self.cpu_shares;
+        spec.resources.cpuset_cpus.clone_from(&self.cpuset_cpus);
+        spec.resources.pids = self.pids_limit.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit > 0);
+        for text in &self.ulimit {
+            let (name, limits) = pair("--ulimit", text)?;
+            let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+            let number = |text: &str| match text {
+                "-1" | "unlimited" => Ok(u64::MAX),
+                _ => text.parse().map_err(|_| wrong(format!("--ulimit {name}: {text:?} is not a number"))),
+            };
+            spec.ulimits.push((name.to_owned(), number(soft)?, number(hard)?));
+        }
+        for text in &self.sysctl {
+            let (name, value) = pair("--sysctl", text)?;
+            spec.sysctls.insert(name.to_owned(), value.to_owned());
+        }
+        if let Some(bytes) = size(&self.shm_size)? {
+            spec.shm_size = bytes;
+        }
+        spec.cap_add.clone_from(&self.cap_add);
+        spec.cap_drop.clone_from(&self.cap_drop);
+        spec.privileged = self.privileged;
+        for text in &self.security_opt {
+            self.security(text, &mut spec)?;
+        }
+        spec.read_only = self.read_only;
+        spec.init = self.init;
+        for text in &self.label {
+            let (name, value) = text.split_once('=').unwrap_or((text, ""));
+            spec.labels.insert(name.to_owned(), value.to_owned());
+        }
+        spec.stop_signal.clone_from(&self.stop_signal);
+        if let Some(seconds) = self.stop_timeout {
+            spec.stop_timeout = Duration::from_secs(seconds);
+        }
+        spec.oom_score_adj = self.oom_score_adj;
+        Ok(spec)
+    }
+
+    fn security(&self, text: &str, spec: &mut ContainerSpec) -> Result<(), Failure> {
+        match text.split_once(['=', ':']).unwrap_or((text, "true")) {
+            ("no-new-privileges", "true") => spec.no_new_privileges = true,
+            ("no-new-privileges", "false") => spec.no_new_privileges = false,
+            ("seccomp", "unconfined") => spec.seccomp = Seccomp::Unconfined,
+            ("seccomp", path) => {
+                let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("{path}: {error}")))?;
+                spec.seccomp = Seccomp::Profile(text);
+            }
+            _ => return Err(wrong(format!("--security-opt {text}: not known here"))),
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn execute(self, runtime: &Runtime) -> Outcome {
+        if self.tty && self.interactive && !self.detach && !streams::is_terminal() {
+            return Err(wrong("the input device is not a TTY".to_owned()));
+        }
+        let mut spec = self.spec()?;
+        self.bring_image(runtime, &mut spec).await?;
+        if let Some(path) = &self.cidfile {
+            if path.exists() {
+                return Err(wrong(format!("{} exists already: remove it, or another container has it", path.display())));
+            }
+        }
+        let (container, attached) = match self.detach {
+            true => (spec.start_detached(runtime).await.map_err(Failure::of_run)?, None),
+            false => {
+                let (container, attached) = spec.start_attached(runtime).await.map_err(Failure::of_run)?;
+                (container, Some(attached))
+            }
+        };
+        if let Some(path) = &self.cidfile {
+            std::fs::write(path, container.id())?;
+        }
+        // One that removed itself already has nothing more to say.
+        for warning in container.inspect().map(|info| info.warnings).unwrap_or_default() {
+            streams::say(&format!("WARNING: {warning}"));
+        }
+        match attached {
+            None => {
+                streams::print(container.id());
+                Ok(0)
+            }
+            Some(attached) => attach(&container, attached, spec.terminal).await,
+        }
+    }
+
+    /// The image is here afterwards; its exposed ports are published when asked for.
+    async fn bring_image(&self, runtime: &Runtime, spec: &mut ContainerSpec) -> Result<(), Failure> {
+        let here = runtime.images().get(&self.image).map_err(|error| Failure { code: 125, ..error.into() })?;
+        let image = match (self.pull, here) {
+            (PullPolicy::Missing | PullPolicy::Never, Some(image)) => image,
+            (PullPolicy::Never, None) => return Err(wrong(format!("no such image: {}", self.image))),
+            _ => {
+                let reference =
+                    Reference::parse(&self.image).map_err(|error| Failure { code: 125, ..error.into() })?;
+                if self.pull == PullPolicy::Missing {
+                    streams::say(&format!("Unable to find image '{}' locally", reference.familiar()));
+                }
+                let platform = match &self.platform {
+                    Some(text) => Platform::parse(text).map_err(|error| Failure { code: 125, ..error.into() })?,
+                    None => Platform::host(),
+                };
+                let screen = crate::pull::Screen::new(false, true);
+                let progress: Progress = screen.progress();
+                let pulled = runtime.pull_platform(&reference, &platform, &progress).await;
+                screen.finish();
+                pulled.map_err(Failure::of_run)?
+            }
+        };
+        if self.publish_all {
+            for text in image.config().config.exposed_ports.keys() {
+                let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+                let Ok(port) = port.parse() else { continue };
+                let mapping = if protocol == "udp" { PortMapping::udp(port) } else { PortMapping::tcp(port) };
+                let known = |other: &PortMapping| {
+                    other.container == port && (other.protocol == Protocol::Udp) == (protocol == "udp")
+                };
+                if !spec.ports.iter().any(known) {
+                    spec.ports.push(mapping.on_every_address());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// This terminal belongs to the payload until it ends; its exit code is ours.
+async fn attach(container: &Container, attached: rdock_runtime::Attached, terminal: bool) -> Outcome {
+    let raw = if terminal && streams::is_terminal() { Some(RawMode::enter()?) } else { None };
+    let mut pumps = streams::pump(attached, raw.is_some());
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut resized = signal(SignalKind::window_change())?;
+    let mut wait = std::pin::pin!(container.wait());
+    let exit = loop {
+        let passed = tokio::select! {
+            exit = &mut wait => break exit?,
+            _ = interrupt.recv() => "INT",
+            _ = terminate.recv() => "TERM",
+            _ = hangup.recv() => "HUP",
+            _ = resized.recv() => {
+                let (rows, columns) = streams::size();
+                // One that just ended has no terminal any more.
+                let _ = container.resize(rows, columns).await;
+                continue;
+            }
+            _ = &mut pumps.detached => {
+                drop(raw);
+                streams::say("");
+                return Ok(0);
+            }
+        };
+        // One that just ended needs no signal; the wait says so.
+        let _ = container.kill(passed).await;
+    };
+    pumps.finish().await?;
+    drop(raw);
+    Ok(exit.code() as u8)
+}

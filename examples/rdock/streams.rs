@@ -1,0 +1,149 @@
+//! The terminal and the pipes of this program, connected to those of a container.
+
+use crate::Failure;
+use rdock_runtime::Attached;
+use rustix::termios::{OptionalActions, Termios};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+
+/// Prints a line; a closed pipe ends the output, not the program.
+pub(crate) fn print(line: &str) {
+    let _ = writeln!(io::stdout().lock(), "{line}");
+}
+
+/// Prints a line for people, on stderr.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// Whether this program's input is a terminal.
+pub(crate) fn is_terminal() -> bool {
+    rustix::termios::isatty(rustix::stdio::stdin())
+}
+
+/// The size of this program's terminal; 24 rows of 80 columns without one.
+pub(crate) fn size() -> (u16, u16) {
+    let size = rustix::termios::tcgetwinsize(rustix::stdio::stdin());
+    size.map_or((24, 80), |size| (size.ws_row, size.ws_col))
+}
+
+/// The terminal passes every key on until this is dropped.
+pub(crate) struct RawMode {
+    before: Termios,
+}
+
+impl RawMode {
+    pub(crate) fn enter() -> io::Result<Self> {
+        let before = rustix::termios::tcgetattr(rustix::stdio::stdin())?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        rustix::termios::tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &raw)?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        // A terminal that has gone away needs no settings.
+        let _ = rustix::termios::tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &self.before);
+    }
+}
+
+/// Copies in the background: this program's input to the process, its outputs to ours.
+pub(crate) struct Pumps {
+    outputs: Vec<std::thread::JoinHandle<()>>,
+    /// Resolves when the detach keys were typed.
+    pub(crate) detached: tokio::sync::oneshot::Receiver<()>,
+}
+
+/// Starts copying. With `keys` ctrl-p ctrl-q detaches.
+pub(crate) fn pump(streams: Attached, keys: bool) -> Pumps {
+    let (tell, detached) = tokio::sync::oneshot::channel();
+    let mut outputs = Vec::new();
+    if let Some(stdout) = streams.stdout {
+        outputs.push(std::thread::spawn(move || copy(stdout, &mut io::stdout())));
+    }
+    if let Some(stderr) = streams.stderr {
+        outputs.push(std::thread::spawn(move || copy(stderr, &mut io::stderr())));
+    }
+    match streams.stdin {
+        // Blocked in a read when everything else ends; the process's end ends it.
+        Some(stdin) => drop(std::thread::spawn(move || input(stdin, keys, tell))),
+        // Nobody types: the receiver must not see a closed channel as keys.
+        None => std::mem::forget(tell),
+    }
+    Pumps { outputs, detached }
+}
+
+impl Pumps {
+    /// Waits until everything the process wrote is out.
+    pub(crate) async fn finish(self) -> Result<(), Failure> {
+        let joined = tokio::task::spawn_blocking(move || {
+            for output in self.outputs {
+                let _ = output.join();
+            }
+        });
+        joined.await.map_err(|error| Failure::new(error.to_string()))
+    }
+}
+
+fn copy(from: OwnedFd, to: &mut dyn Write) {
+    let mut from = File::from(from);
+    let mut buffer = vec![0u8; 64 << 10];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(count) => {
+                // Who closed our output does not want more; the process is not disturbed.
+                if to.write_all(&buffer[..count]).and_then(|()| to.flush()).is_err() {
+                    return;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // A terminal ends with EIO.
+            Err(_) => return,
+        }
+    }
+}
+
+fn input(to: OwnedFd, keys: bool, detach: tokio::sync::oneshot::Sender<()>) {
+    const CTRL_P: u8 = 0x10;
+    const CTRL_Q: u8 = 0x11;
+    let mut to = File::from(to);
+    let mut buffer = vec![0u8; 16 << 10];
+    let mut held = false;
+    let mut stdin = io::stdin();
+    loop {
+        let count = match stdin.read(&mut buffer) {
+            Ok(0) => {
+                std::mem::forget(detach);
+                return;
+            }
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(_) => {
+                std::mem::forget(detach);
+                return;
+            }
+        };
+        let mut passed = Vec::with_capacity(count + 1);
+        for &byte in &buffer[..count] {
+            if keys && held && byte == CTRL_Q {
+                let _ = detach.send(());
+                return;
+            }
+            if held {
+                passed.push(CTRL_P);
+            }
+            held = keys && byte == CTRL_P;
+            if !held {
+                passed.push(byte);
+            }
+        }
+        if to.write_all(&passed).is_err() {
+            std::mem::forget(detach);
+            return;
+        }
+    }
+}
