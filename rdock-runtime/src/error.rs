@@ -220,6 +220,7 @@ impl Error {
         match self {
             Self::Image(error) => error.hint(),
             Self::Network(error) => error.hint(),
+            Self::Volume(error) => error.hint(),
             Self::Monitor { hint, .. } => hint.clone(),
             Self::NoMonitor { .. } => Some(
                 "install the crate's program rdock-monitor and name it with Runtime::with_monitor, or use a scoped container"

@@ -258,16 +258,7 @@ fn claim_name(runtime: &Runtime, wanted: Option<&str>, id: &str) -> Result<Strin
 }
 
 fn bind_ports(planned: &Planned) -> Result<Vec<net::publish::BoundPort>> {
-    let requests: Vec<_> = planned
-        .ports
-        .iter()
-        .map(|port| net::publish::PortRequest {
-            host_ip: port.host_ip,
-            host_port: port.host.map(|port| port..=port),
-            container_port: port.container,
-            protocol: port.protocol,
-        })
-        .collect();
+    let requests: Vec<_> = planned.ports.iter().map(net::publish::PortRequest::from).collect();
     Ok(net::publish::bind(&requests)?)
 }
 

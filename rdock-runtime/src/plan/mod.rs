@@ -18,8 +18,7 @@ mod tests;
 
 pub(crate) use host::{CgroupView, HostFacts};
 pub(crate) use launch::{NamespaceKind, Places};
-pub(crate) use mounts::{LaterSource, PlannedMount, PlannedSource, StateFile};
-pub(crate) use prepare::{PreparedMount, PreparedMounts};
+pub(crate) use mounts::{LaterSource, PlannedMount, PlannedSource};
 
 use crate::launch::{DevicePlan, IdMappings, ProcessPlan};
 use crate::spec::{ContainerSpec, NamespaceMode, NetworkMode, PortMapping, Seccomp};

@@ -310,8 +310,16 @@ pub(super) fn ports(
         if port.container == 0 {
             findings.add(&field, "the container's port cannot be 0");
         }
+        if port
+            .host_end
+            .is_some_and(|end| port.host.is_none_or(|host| host == 0 || host > end))
+        {
+            findings.add(&field, "host_end is the end of a range that begins with host");
+        }
         let same = |other: &&PortMapping| {
             port.host.is_some_and(|number| number != 0)
+                && port.host_end.is_none()
+                && other.host_end.is_none()
                 && other.host == port.host
                 && other.protocol == port.protocol
                 && (other.host_ip == port.host_ip || other.host_ip.is_none() || port.host_ip.is_none())

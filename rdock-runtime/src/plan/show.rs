@@ -102,7 +102,11 @@ impl fmt::Display for Planned {
             writeln!(f, "sysctl {name}={value}")?;
         }
         for port in &self.ports {
-            let host = port.host.map_or("free".to_owned(), |number| number.to_string());
+            let host = match (port.host, port.host_end) {
+                (None, _) => "free".to_owned(),
+                (Some(first), None) => first.to_string(),
+                (Some(first), Some(last)) => format!("{first}-{last}"),
+            };
             let address = port
                 .host_ip
                 .map_or("every address".to_owned(), |ip| ip.to_string());

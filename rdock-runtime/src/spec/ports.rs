@@ -15,6 +15,9 @@ pub struct PortMapping {
     pub protocol: Protocol,
     /// The host's port; a free one when `None`.
     pub host: Option<u16>,
+    /// Makes `host` the first of a range that ends here, of which the first free one is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_end: Option<u16>,
     /// The host's address; all of IPv4 and IPv6 when `None`.
     pub host_ip: Option<IpAddr>,
 }
@@ -36,6 +39,7 @@ impl PortMapping {
             container,
             protocol: Protocol::Tcp,
             host: None,
+            host_end: None,
             host_ip: Some(IpAddr::from([127, 0, 0, 1])),
         }
     }
@@ -67,12 +71,12 @@ const WHAT: &str = "a published port";
 
 impl PortMapping {
     /// Parses docker's `-p`: `[[address:][host port]:]port[/protocol]`. Ports may be ranges of equal
-    /// length, `8080-8090:80-90`, which give one mapping each. Without an address it listens on every
-    /// address, IPv4 and IPv6; without a host port, or with 0, on a free one. IPv6 addresses are written
-    /// in brackets.
+    /// length, `8080-8090:80-90`, which give one mapping each; a range of host ports for one port means
+    /// the first free one. Without an address it listens on every address, IPv4 and IPv6; without a host
+    /// port, or with 0, on a free one. IPv6 addresses are written in brackets.
     ///
     /// # Errors
-    /// For anything else, for SCTP, and for a range of host ports to choose from.
+    /// For anything else, and for SCTP.
     pub fn parse(text: &str) -> Result<Vec<Self>, ParseError> {
         let error = |reason: &str| ParseError::new(WHAT, text, reason);
         let (ports, protocol) = match text.split_once('/') {
@@ -102,13 +106,14 @@ impl PortMapping {
         if *container.start() == 0 {
             return Err(error("the container's port is from 1 to 65535"));
         }
-        let host_ports: Vec<Option<u16>> = match host {
-            None => container.clone().map(|_| None).collect(),
+        let free = |port: &u16| *port != 0;
+        let (host_ports, host_end): (Vec<Option<u16>>, _) = match host {
+            None => (container.clone().map(|_| None).collect(), None),
             Some(host) if host.len() == container.len() => {
-                host.map(|port| Some(port).filter(|port| *port != 0)).collect()
+                (host.map(|port| Some(port).filter(free)).collect(), None)
             }
-            Some(_) if container.len() == 1 => {
-                return Err(error("one port cannot have a range of host ports"));
+            Some(host) if container.len() == 1 && *host.start() != 0 => {
+                (vec![Some(*host.start())], Some(*host.end()))
             }
             Some(_) => return Err(error("the two ranges have different lengths")),
         };
@@ -116,6 +121,7 @@ impl PortMapping {
             container,
             protocol,
             host,
+            host_end,
             host_ip,
         };
         Ok(container.zip(host_ports).map(mapping).collect())
@@ -150,11 +156,14 @@ fn parse_address(text: &str) -> Option<IpAddr> {
 impl std::fmt::Display for PortMapping {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match (self.host_ip, self.host) {
-            (Some(ip), Some(port)) => write!(f, "{}->", std::net::SocketAddr::new(ip, port))?,
-            (None, Some(port)) => write!(f, "{port}->")?,
-            _ => {}
+            (Some(ip), Some(port)) => write!(f, "{}", std::net::SocketAddr::new(ip, port))?,
+            (None, Some(port)) => write!(f, "{port}")?,
+            _ => return write!(f, "{}/{}", self.container, self.protocol),
         }
-        write!(f, "{}/{}", self.container, self.protocol)
+        if let Some(end) = self.host_end {
+            write!(f, "-{end}")?;
+        }
+        write!(f, "->{}/{}", self.container, self.protocol)
     }
 }
 
@@ -209,11 +218,30 @@ mod tests {
                     container: *container,
                     protocol: *protocol,
                     host: *host,
+                    host_end: None,
                     host_ip: ip.map(|ip| ip.parse().expect("address")),
                 })
                 .collect();
             assert_eq!(PortMapping::parse(text), Ok(expected), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_range_of_the_host_for_one_port_is_a_choice() {
+        let [port] = PortMapping::parse("127.0.0.1:8080-8090:80")
+            .expect("parse")
+            .try_into()
+            .expect("one");
+        assert_eq!(
+            (port.host, port.host_end, port.container),
+            (Some(8080), Some(8090), 80)
+        );
+        assert_eq!(port.to_string(), "127.0.0.1:8080-8090->80/tcp");
+        assert_eq!(PortMapping::tcp(80).to_string(), "80/tcp");
+        assert_eq!(
+            PortMapping::udp(53).on_host(5353).on_every_address().to_string(),
+            "5353->53/udp"
+        );
     }
 
     #[test]
@@ -234,7 +262,7 @@ mod tests {
             "80-",
             "-80",
             "81-80",
-            "8080-8081:80",
+            "0-5:80",
             "8080-8082:80-81",
             "8080:80-81",
             "a:80",

@@ -27,7 +27,10 @@ impl From<&PortMapping> for PortRequest {
     fn from(mapping: &PortMapping) -> Self {
         Self {
             host_ip: mapping.host_ip,
-            host_port: mapping.host.filter(|port| *port != 0).map(|port| port..=port),
+            host_port: mapping
+                .host
+                .filter(|port| *port != 0)
+                .map(|port| port..=mapping.host_end.unwrap_or(port)),
             container_port: mapping.container,
             protocol: mapping.protocol,
         }
