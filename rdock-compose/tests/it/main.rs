@@ -1,0 +1,5 @@
+//! Tests of this crate, and of the rules that hold for the whole workspace.
+#![allow(clippy::unwrap_used)] // A test that panics has failed.
+
+mod dependencies;
+mod sources;
