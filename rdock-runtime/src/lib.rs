@@ -1,11 +1,6 @@
-//! A snapshot becomes a process: containers inside your own program. No daemon, no other engine; nothing
-//! is left behind, whatever gets killed.
-//!
-//! A [`ContainerSpec`] is to a [`Container`] what `std::process::Command` is to `Child`. It is planned (pure,
-//! every default filled in, all findings at once), launched by a tiny helper that is embedded in this
-//! library, and then owned: by this process, together with which it ends ([`ContainerSpec::start`]), or by
-//! a monitor of its own ([`ContainerSpec::start_detached`]).
+#![doc = include_str!("../README.md")]
 
+pub mod blocking;
 mod capabilities;
 mod cgroup;
 mod container;

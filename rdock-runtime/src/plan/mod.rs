@@ -255,13 +255,6 @@ impl IdMappings {
 }
 
 /// The user namespace of a caller without privilege: the caller's own ids as 0, nothing else.
-pub(crate) fn single_id_mappings() -> IdMappings {
-    single_id(
-        rustix::process::geteuid().as_raw(),
-        rustix::process::getegid().as_raw(),
-    )
-}
-
 fn single_id(uid: u32, gid: u32) -> IdMappings {
     IdMappings {
         uids: vec![(0, uid, 1)],
