@@ -67,7 +67,6 @@ pub struct NetworkInfo {
 pub(crate) struct Attachment {
     dir: NetworkDir,
     record: NetworkRecord,
-    subnet: Subnet,
     ip: Ipv4Addr,
     plan: Option<Box<BridgedPlan>>,
     holder: HolderRecord,
@@ -89,7 +88,9 @@ struct Making {
 enum Egress {
     /// It does not; why.
     None(NoEgress),
-    Masquerade(Arc<Masquerade>),
+    Masquerade {
+        _table: Arc<Masquerade>,
+    },
 }
 
 /// Finds or chooses the network, and an address in it. Blocking: waits while another process makes the network.
@@ -145,12 +146,11 @@ pub(crate) fn prepare(
         ip,
         container,
         namespace,
-        matches!(egress, Egress::Masquerade(_)),
+        matches!(egress, Egress::Masquerade { .. }),
     );
     Ok(Attachment {
         dir,
         record,
-        subnet,
         ip,
         plan: Some(Box::new(plan)),
         holder,
@@ -222,11 +222,6 @@ impl Attachment {
         self.record.gateway
     }
 
-    /// The network's prefix length.
-    pub(crate) fn prefix(&self) -> u8 {
-        self.subnet.prefix
-    }
-
     /// The hardware address of the container's `eth0`, as `02:42:...`.
     pub(crate) fn mac(&self) -> String {
         messages::hardware_address(self.ip)
@@ -250,10 +245,10 @@ impl Attachment {
                     reason: reason.clone(),
                 }]
             }
-            (Egress::Masquerade(_), Some(uplink), Some(namespace)) => {
+            (Egress::Masquerade { .. }, Some(uplink), Some(namespace)) => {
                 host::connect(&self.dir.name, uplink, self.record.mtu, namespace.as_fd())?
             }
-            (Egress::Masquerade(_), ..) => Vec::new(),
+            (Egress::Masquerade { .. }, ..) => Vec::new(),
         };
         if let Some(making) = &mut self.making {
             // The addresses are on the host now, where others see them.
@@ -296,7 +291,7 @@ fn living_namespace(holders: &[(Ipv4Addr, PathBuf)]) -> Option<OwnedFd> {
 
 fn masquerade(uplink: &UplinkRecord) -> Egress {
     match Masquerade::of(uplink) {
-        Ok(table) => Egress::Masquerade(table),
+        Ok(_table) => Egress::Masquerade { _table },
         Err(error) => Egress::None(NoEgress::Kernel {
             reason: error.to_string(),
         }),
@@ -344,7 +339,7 @@ fn choose(
         match choose_uplink(&host, subnet) {
             // The table comes first: it shows whether the kernel can do all this.
             Some(uplink) => match masquerade(&uplink) {
-                egress @ Egress::Masquerade(_) => (Some(uplink), egress),
+                egress @ Egress::Masquerade { .. } => (Some(uplink), egress),
                 none @ Egress::None(_) => (None, none),
             },
             None => (None, Egress::None(NoEgress::NoFreeAddress)),

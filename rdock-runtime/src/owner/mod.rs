@@ -188,7 +188,7 @@ pub(crate) fn adopt(events: &mut Loop, started: Started, on_end: OnEnd) -> std::
     owner.borrow_mut().helper_tokens.push(token);
 
     if let (Some(ip), false) = (container_ip, ports.is_empty()) {
-        let forwarder = net::publish::serve(events, ports, sockets, ip);
+        let forwarder = net::publish::serve(events, ports, sockets, ip)?;
         owner.borrow_mut().forwarder = Some(forwarder);
     }
     Ok(())
