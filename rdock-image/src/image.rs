@@ -1,0 +1,107 @@
+//! An image in the store.
+use crate::layer::Layer;
+use crate::{Digest, Error, ImageConfig, ImageStore, Manifest, ManifestDocument, Reference, Result};
+use std::fmt;
+use std::sync::Arc;
+
+/// A handle to an image; proves that the image was complete when the handle was made.
+///
+/// Cloning is cheap.
+#[derive(Clone)]
+pub struct Image(Arc<Inner>);
+
+struct Inner {
+    store: ImageStore,
+    id: Digest,
+    manifest_digest: Digest,
+    manifest: Manifest,
+    config: ImageConfig,
+    references: Vec<Reference>,
+    size: u64,
+}
+
+impl Image {
+    pub(crate) fn load(
+        store: &ImageStore,
+        manifest_digest: &Digest,
+        references: Vec<Reference>,
+    ) -> Result<Self> {
+        let missing = |what: &'static str| {
+            move |error| match error {
+                Error::MissingBlob { digest, .. } => Error::MissingBlob { what, digest },
+                other => other,
+            }
+        };
+        let bytes = store.read_blob(manifest_digest).map_err(missing("manifest"))?;
+        let ManifestDocument::Manifest(manifest) = ManifestDocument::parse(&bytes, None)? else {
+            return Err(Error::document(
+                format!("manifest {manifest_digest}"),
+                "it is an index",
+            ));
+        };
+        let id = manifest.config.digest()?;
+        let config = ImageConfig::parse(&store.read_blob(&id).map_err(missing("config"))?)?;
+        let mut size = 0;
+        for diff_id in &config.rootfs.diff_ids {
+            size += Layer::open(store.layout(), diff_id)?.size();
+        }
+        Ok(Self(Arc::new(Inner {
+            store: store.clone(),
+            id,
+            manifest_digest: manifest_digest.clone(),
+            manifest,
+            config,
+            references,
+            size,
+        })))
+    }
+
+    /// Returns the image id: the digest of its config.
+    pub fn id(&self) -> &Digest {
+        &self.0.id
+    }
+
+    /// Returns the digest of its manifest.
+    pub fn manifest_digest(&self) -> &Digest {
+        &self.0.manifest_digest
+    }
+
+    /// Returns its manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.0.manifest
+    }
+
+    /// Returns its config.
+    pub fn config(&self) -> &ImageConfig {
+        &self.0.config
+    }
+
+    /// Returns its layers' diffIDs, the base first.
+    pub fn diff_ids(&self) -> &[Digest] {
+        &self.0.config.rootfs.diff_ids
+    }
+
+    /// Returns the names it had when the handle was made, sorted.
+    pub fn references(&self) -> &[Reference] {
+        &self.0.references
+    }
+
+    /// Returns the bytes in files of its layers.
+    pub fn size(&self) -> u64 {
+        self.0.size
+    }
+
+    /// Returns the store it is in.
+    pub fn store(&self) -> &ImageStore {
+        &self.0.store
+    }
+}
+
+impl fmt::Debug for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Image")
+            .field("id", &self.0.id)
+            .field("references", &self.0.references)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,647 @@
+//! A layer's tar becomes the directory `fs/`, in the form overlayfs stacks: whiteouts as character devices 0:0,
+//! opaque directories by attribute. Nothing outside the directory can be reached, whatever the tar says.
+use super::meta::{Attributes, LayerMeta, LayerPath, OwnerRecord, Ownership};
+use super::names::{self, Mark};
+use super::remove::remove_child;
+use super::tree::{Dir, Pending, Tree, TreeError, is_whiteout};
+use crate::store::Limits;
+use crate::tarstream::{Entry, Kind, TarError, TarReader};
+use crate::{Error, Result};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, makedev};
+use rustix::io::Errno;
+use std::collections::BTreeMap;
+use std::io::BufRead;
+use std::path::Path;
+use std::rc::Rc;
+
+/// What an extraction leaves beside the files.
+#[derive(Debug)]
+pub(crate) struct Extracted {
+    pub(crate) meta: LayerMeta,
+    pub(crate) owners: BTreeMap<Vec<u8>, OwnerRecord>,
+}
+
+/// Extracts all entries of `tar` into the empty directory `fs`. `layer` names it in errors.
+///
+/// Runs on a thread of its own, since it takes its umask away.
+pub(crate) fn extract<R: BufRead>(
+    layer: &str,
+    tar: &mut TarReader<R>,
+    fs: &Path,
+    ownership: Ownership,
+    limits: &Limits,
+) -> Result<Extracted> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(fs, flags, Mode::empty()).map_err(|e| Error::io("open", fs, e))?;
+    // A set-group-id bit or default ACL of the store's own directory must not reach the layer's files.
+    rustix::fs::fchmod(&root, Mode::from_raw_mode(0o755))
+        .map_err(|e| Error::io("change the mode of", fs, e))?;
+    let mut extractor = Extractor {
+        layer,
+        path: fs,
+        limits,
+        ownership,
+        exact_modes: own_umask(),
+        user: (
+            rustix::process::geteuid().as_raw(),
+            rustix::process::getegid().as_raw(),
+        ),
+        tree: Tree::new(root, ownership),
+        meta: LayerMeta {
+            ownership,
+            ..LayerMeta::default()
+        },
+        owners: BTreeMap::new(),
+    };
+    loop {
+        let entry = tar.next_entry().map_err(|e| tar_error(layer, b"", e))?;
+        let Some(entry) = entry else { break };
+        extractor.entry(tar, &entry)?;
+    }
+    extractor.finish()
+}
+
+/// Gives this thread a umask of its own, 0. Where that is refused (a seccomp filter), modes are set one by one.
+fn own_umask() -> bool {
+    // Only this thread's file system attributes are split off, so that the program's umask stays.
+    #[expect(
+        deprecated,
+        reason = "the safe call; only CLONE_FS is used, which has no memory or descriptor effects"
+    )]
+    let own = rustix::thread::unshare(rustix::thread::UnshareFlags::FS).is_ok();
+    if own {
+        rustix::process::umask(Mode::empty());
+    }
+    own
+}
+
+struct Extractor<'a> {
+    layer: &'a str,
+    path: &'a Path,
+    limits: &'a Limits,
+    ownership: Ownership,
+    /// A file has the mode it is made with.
+    exact_modes: bool,
+    user: (u32, u32),
+    tree: Tree,
+    meta: LayerMeta,
+    owners: BTreeMap<Vec<u8>, OwnerRecord>,
+}
+
+/// What went wrong with one entry, before it is named.
+enum Fault {
+    Malformed(String),
+    System(Errno),
+    Whole(Error),
+}
+
+impl From<Errno> for Fault {
+    fn from(error: Errno) -> Self {
+        Self::System(error)
+    }
+}
+
+impl From<TreeError> for Fault {
+    fn from(error: TreeError) -> Self {
+        match error {
+            TreeError::Malformed(reason) => Self::Malformed(reason),
+            TreeError::System(errno) => Self::System(errno),
+        }
+    }
+}
+
+impl From<&str> for Fault {
+    fn from(reason: &str) -> Self {
+        Self::Malformed(reason.to_owned())
+    }
+}
+
+pub(crate) fn tar_error(layer: &str, entry: &[u8], error: TarError) -> Error {
+    match error {
+        TarError::Malformed(reason) => Error::LayerMalformed {
+            layer: layer.to_owned(),
+            entry: String::from_utf8_lossy(entry).into_owned(),
+            reason,
+        },
+        TarError::Io(source) => Error::Stream {
+            what: format!("layer {layer}"),
+            source,
+        },
+    }
+}
+
+impl Extractor<'_> {
+    fn entry<R: BufRead>(&mut self, tar: &mut TarReader<R>, entry: &Entry) -> Result<()> {
+        self.meta.entries += 1;
+        if self.meta.entries > self.limits.entries {
+            return Err(Error::Limit {
+                what: "the number of entries of a layer".into(),
+                limit: self.limits.entries,
+            });
+        }
+        if entry.kind == Kind::File {
+            self.meta.size = self.meta.size.saturating_add(entry.real_size);
+            if self.meta.size > self.limits.layer_bytes {
+                return Err(Error::Limit {
+                    what: "the unpacked size of a layer in bytes".into(),
+                    limit: self.limits.layer_bytes,
+                });
+            }
+        }
+        self.place(tar, entry).map_err(|fault| match fault {
+            Fault::Whole(error) => error,
+            Fault::Malformed(reason) => tar_error(self.layer, &entry.name, TarError::Malformed(reason)),
+            Fault::System(errno) => Error::io(
+                "extract",
+                self.path
+                    .join(String::from_utf8_lossy(&entry.name).trim_start_matches('/')),
+                errno,
+            ),
+        })
+    }
+
+    fn place<R: BufRead>(&mut self, tar: &mut TarReader<R>, entry: &Entry) -> Result<(), Fault> {
+        let path = names::normalize(&entry.name)?;
+        if path.is_empty() {
+            if entry.kind != Kind::Dir {
+                return Err("the layer's root is not a directory".into());
+            }
+            return self.root(entry);
+        }
+        let depth = path.iter().filter(|&&b| b == b'/').count() as u64 + 1;
+        if depth > self.limits.depth {
+            return Err(Fault::Whole(Error::Limit {
+                what: "the depth of a layer's directories".into(),
+                limit: self.limits.depth,
+            }));
+        }
+        let (above, name) = names::split(&path);
+        if names::has_marked_parent(above) {
+            return Err("a directory with the name of a whiteout".into());
+        }
+        let mark = names::mark(name)?;
+        if mark != Mark::None && entry.kind == Kind::Dir && mark != Mark::Ignored {
+            return Err("a whiteout that is a directory".into());
+        }
+        match mark {
+            Mark::Ignored => return Ok(()),
+            Mark::Opaque => {
+                let dir = self.tree.make(above)?;
+                if dir.path.is_empty() {
+                    self.meta.opaque_root = true;
+                } else {
+                    self.tree.set_opaque(dir.fd.as_fd())?;
+                }
+                return Ok(());
+            }
+            Mark::Whiteout(hidden) => {
+                let dir = self.tree.make(above)?;
+                return self.whiteout(&dir, hidden);
+            }
+            Mark::None => {}
+        }
+        let dir = self.tree.make(above)?;
+        let real = names::join(&dir.path, name);
+        if !self.meta.links.is_empty() {
+            self.meta.links.remove(&LayerPath(real.clone()));
+        }
+        match entry.kind {
+            Kind::Dir => self.directory(&dir, name, real, entry)?,
+            Kind::File => {
+                let file = self.create(&dir, name, &real, |dir| {
+                    let flags =
+                        OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                    rustix::fs::openat(&dir.fd, name, flags, Mode::from_raw_mode(entry.mode & 0o777))
+                })?;
+                self.write(tar, entry, &file)?;
+                self.file_attributes(&file, &real, entry)?;
+            }
+            Kind::HardLink => self.hard_link(&dir, name, real, entry)?,
+            Kind::Symlink => {
+                if entry.link.is_empty() || entry.link.len() > 4095 {
+                    return Err("a symlink with an empty or too long target".into());
+                }
+                self.create(&dir, name, &real, |dir| {
+                    rustix::fs::symlinkat(&entry.link[..], &dir.fd, name)
+                })?;
+                self.node_attributes(&dir, name, &real, entry)?;
+            }
+            Kind::Char | Kind::Block if self.ownership == Ownership::SingleId => {
+                self.recorded_device(real, entry)
+            }
+            Kind::Char if entry.device == (0, 0) => {
+                return Err("a character device 0:0, which overlayfs takes for a whiteout".into());
+            }
+            Kind::Char | Kind::Block | Kind::Fifo => {
+                let kind = match entry.kind {
+                    Kind::Char => FileType::CharacterDevice,
+                    Kind::Block => FileType::BlockDevice,
+                    _ => FileType::Fifo,
+                };
+                let device = makedev(entry.device.0, entry.device.1);
+                self.create(&dir, name, &real, |dir| {
+                    rustix::fs::mknodat(
+                        &dir.fd,
+                        name,
+                        kind,
+                        Mode::from_raw_mode(entry.mode & 0o777),
+                        device,
+                    )
+                })?;
+                self.node_attributes(&dir, name, &real, entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn root(&mut self, entry: &Entry) -> Result<(), Fault> {
+        self.meta.root = Some(Attributes {
+            mode: entry.mode,
+            uid: entry.uid,
+            gid: entry.gid,
+            mtime: entry.mtime,
+        });
+        Ok(())
+    }
+
+    fn whiteout(&mut self, dir: &Dir, hidden: &[u8]) -> Result<(), Fault> {
+        let made = rustix::fs::mknodat(&dir.fd, hidden, FileType::CharacterDevice, Mode::empty(), 0);
+        match made {
+            Ok(()) => Ok(()),
+            // The layer has something of that name itself, which hides what is below; of a directory only the
+            // layer's own part may show.
+            Err(Errno::EXIST) => {
+                let stat = rustix::fs::statat(&dir.fd, hidden, AtFlags::SYMLINK_NOFOLLOW)?;
+                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                    let child = rustix::fs::openat(&dir.fd, hidden, super::tree::OPEN_DIR, Mode::empty())?;
+                    self.tree.set_opaque(child.as_fd())?;
+                }
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn directory(&mut self, dir: &Rc<Dir>, name: &[u8], real: Vec<u8>, entry: &Entry) -> Result<(), Fault> {
+        // Set-id bits come last: a directory with set-group-id would hand its group down.
+        let mode = match self.ownership {
+            Ownership::Exact => entry.mode & 0o1777,
+            Ownership::SingleId => entry.mode & 0o1777 | 0o700,
+        };
+        let make = |dir: &Dir| rustix::fs::mkdirat(&dir.fd, name, Mode::from_raw_mode(mode));
+        let mut set_mode = false;
+        match make(dir) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => {
+                let stat = rustix::fs::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW)?;
+                set_mode = true;
+                if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+                    self.clear(dir, name, &real)?;
+                    make(dir)?;
+                    // What it replaced had hidden everything below.
+                    let fd = rustix::fs::openat(&dir.fd, name, super::tree::OPEN_DIR, Mode::empty())?;
+                    self.tree.set_opaque(fd.as_fd())?;
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        if self.ownership == Ownership::Exact && (entry.uid, entry.gid) != self.user {
+            let (uid, gid) = (Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)));
+            rustix::fs::chownat(&dir.fd, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+        } else if self.ownership == Ownership::SingleId {
+            self.owners.remove(&real);
+            self.record_owner(&real, entry);
+        }
+        let pending = Pending {
+            explicit: true,
+            mode: entry.mode,
+            set_mode,
+            mtime: entry.mtime,
+            xattrs: entry.xattrs.clone(),
+        };
+        self.tree.pending.insert(real, pending);
+        Ok(())
+    }
+
+    fn hard_link(&mut self, dir: &Rc<Dir>, name: &[u8], real: Vec<u8>, entry: &Entry) -> Result<(), Fault> {
+        let target = names::normalize(&entry.link)?;
+        let (above, last) = names::split(&target);
+        if last.is_empty() {
+            return Err("a hard link to the root".into());
+        }
+        let found = match self.tree.find(above)? {
+            Some(holder) => match rustix::fs::statat(&holder.fd, last, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) if !is_whiteout(&stat) => Some((holder, stat)),
+                Ok(_) | Err(Errno::NOENT) => None,
+                Err(error) => return Err(error.into()),
+            },
+            None => None,
+        };
+        let Some((holder, stat)) = found else {
+            let stored = self
+                .owners
+                .get(&target)
+                .filter(|record| record.device.is_some())
+                .cloned();
+            self.clear_if_present(dir, name, &real)?;
+            match stored {
+                Some(record) => drop(self.owners.insert(real, record)),
+                None => drop(self.meta.links.insert(LayerPath(real), LayerPath(target))),
+            }
+            return Ok(());
+        };
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            return Err("a hard link to a directory".into());
+        }
+        let origin = names::join(&holder.path, last);
+        if origin == real {
+            return Ok(());
+        }
+        let record = self.owners.get(&origin).cloned();
+        self.create(dir, name, &real, |dir| {
+            // Without AT_SYMLINK_FOLLOW: a symlink is linked itself. No attribute is applied through it.
+            rustix::fs::linkat(&holder.fd, last, &dir.fd, name, AtFlags::empty())
+        })?;
+        if let Some(record) = record {
+            self.owners.insert(real, record);
+        }
+        Ok(())
+    }
+
+    /// Makes something at `name`, taking away what is there.
+    fn create<T>(
+        &mut self,
+        dir: &Dir,
+        name: &[u8],
+        real: &[u8],
+        make: impl Fn(&Dir) -> Result<T, Errno>,
+    ) -> Result<T, Fault> {
+        if self.ownership == Ownership::SingleId {
+            self.owners.remove(real);
+        }
+        match make(dir) {
+            Err(Errno::EXIST) => {
+                self.clear(dir, name, real)?;
+                Ok(make(dir)?)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    fn clear_if_present(&mut self, dir: &Dir, name: &[u8], real: &[u8]) -> Result<(), Fault> {
+        self.owners.remove(real);
+        match rustix::fs::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => self.clear(dir, name, real),
+            Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes away what this layer has at `name`.
+    fn clear(&mut self, dir: &Dir, name: &[u8], real: &[u8]) -> Result<(), Fault> {
+        let stat = rustix::fs::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => {
+                remove_child(dir.fd.as_fd(), name)?;
+                self.tree.forget(real);
+                let below = names::join(real, b"");
+                self.owners.retain(|path, _| !path.starts_with(&below));
+                self.meta.links.retain(|path, _| !path.0.starts_with(&below));
+            }
+            kind => {
+                rustix::fs::unlinkat(&dir.fd, name, AtFlags::empty())?;
+                if kind == FileType::Symlink {
+                    self.tree.forget(real);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write<R: BufRead>(
+        &mut self,
+        tar: &mut TarReader<R>,
+        entry: &Entry,
+        file: &OwnedFd,
+    ) -> Result<(), Fault> {
+        let whole = [(0, entry.size)];
+        let pieces = entry.sparse.as_deref().unwrap_or(&whole);
+        for &(offset, length) in pieces {
+            let (mut at, end) = (offset, offset + length);
+            while at < end {
+                let chunk = match tar.data() {
+                    Ok([]) => return Err("the sparse map has more data than the file".into()),
+                    Ok(chunk) => chunk,
+                    Err(error) => return Err(Fault::Whole(tar_error(self.layer, &entry.name, error))),
+                };
+                let count = usize::try_from(end - at).unwrap_or(usize::MAX).min(chunk.len());
+                let written = match entry.sparse {
+                    None => rustix::io::write(file, &chunk[..count]),
+                    Some(_) => rustix::io::pwrite(file, &chunk[..count], at),
+                };
+                match written {
+                    Ok(written) => {
+                        tar.consume(written);
+                        at += written as u64;
+                    }
+                    Err(Errno::INTR) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        if entry.sparse.is_some() {
+            rustix::fs::ftruncate(file, entry.real_size)?;
+        }
+        Ok(())
+    }
+
+    fn file_attributes(&mut self, file: &OwnedFd, real: &[u8], entry: &Entry) -> Result<(), Fault> {
+        let exact = self.ownership == Ownership::Exact;
+        if exact && (entry.uid, entry.gid) != self.user {
+            let (uid, gid) = (Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)));
+            rustix::fs::fchown(file, uid, gid)?;
+        } else if !exact {
+            self.record_owner(real, entry);
+        }
+        // Set-id bits after the owner, whose change takes them away.
+        if !self.exact_modes || entry.mode & 0o7000 != 0 {
+            rustix::fs::fchmod(file, Mode::from_raw_mode(entry.mode))?;
+        }
+        for (name, value) in &entry.xattrs {
+            if let Some(name) = wanted_xattr(name) {
+                let set = rustix::fs::fsetxattr(file, name, value, XattrFlags::empty());
+                self.xattr_result(set, real, name, value)?;
+            }
+        }
+        rustix::fs::futimens(file, &times(entry.mtime))?;
+        Ok(())
+    }
+
+    /// Owner, mode and time of what cannot be opened: symlinks, devices, pipes.
+    fn node_attributes(&mut self, dir: &Dir, name: &[u8], real: &[u8], entry: &Entry) -> Result<(), Fault> {
+        let exact = self.ownership == Ownership::Exact;
+        if exact && (entry.uid, entry.gid) != self.user {
+            let (uid, gid) = (Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)));
+            rustix::fs::chownat(&dir.fd, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+        } else if !exact {
+            self.record_owner(real, entry);
+        }
+        if entry.kind != Kind::Symlink && (!self.exact_modes || entry.mode & 0o7000 != 0) {
+            // Just made by us and not a symlink; nobody else writes here.
+            rustix::fs::chmodat(&dir.fd, name, Mode::from_raw_mode(entry.mode), AtFlags::empty())?;
+        }
+        rustix::fs::utimensat(&dir.fd, name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(())
+    }
+
+    fn record_owner(&mut self, real: &[u8], entry: &Entry) {
+        let record = OwnerRecord {
+            uid: entry.uid,
+            gid: entry.gid,
+            ..OwnerRecord::default()
+        };
+        if !record.is_empty() {
+            self.owners.insert(real.to_vec(), record);
+        }
+    }
+
+    fn recorded_device(&mut self, real: Vec<u8>, entry: &Entry) {
+        let kind = if entry.kind == Kind::Char { 'c' } else { 'b' };
+        let device = Some((kind, entry.device.0, entry.device.1, entry.mode));
+        let record = OwnerRecord {
+            uid: entry.uid,
+            gid: entry.gid,
+            device,
+            ..OwnerRecord::default()
+        };
+        self.owners.insert(real, record);
+    }
+
+    /// An attribute that this user may not set is recorded; one the file system does not have is dropped, as
+    /// every engine does.
+    fn xattr_result(
+        &mut self,
+        set: Result<(), Errno>,
+        real: &[u8],
+        name: &str,
+        value: &[u8],
+    ) -> Result<(), Fault> {
+        match set {
+            Ok(()) | Err(Errno::NOTSUP) => Ok(()),
+            Err(Errno::PERM | Errno::ACCESS) => {
+                if self.ownership == Ownership::SingleId {
+                    let record = self.owners.entry(real.to_vec()).or_default();
+                    let hex = value.iter().map(|b| format!("{b:02x}")).collect();
+                    record.xattrs.insert(LayerPath(name.as_bytes().to_vec()), hex);
+                }
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Gives directories what would not have lasted, or have been in the way, before: children first.
+    fn finish(mut self) -> Result<Extracted> {
+        let pending = std::mem::take(&mut self.tree.pending);
+        for (path, last) in pending.iter().rev() {
+            self.finish_directory(path, last).map_err(|fault| match fault {
+                Fault::Whole(error) => error,
+                Fault::Malformed(reason) => tar_error(self.layer, path, TarError::Malformed(reason)),
+                Fault::System(errno) => Error::io(
+                    "set the attributes of",
+                    self.path.join(&*String::from_utf8_lossy(path)),
+                    errno,
+                ),
+            })?;
+        }
+        let implicit = pending
+            .into_iter()
+            .filter(|(_, last)| !last.explicit)
+            .map(|(path, _)| LayerPath(path));
+        self.meta.implicit = implicit.collect();
+        let root = self.meta.root.unwrap_or(Attributes {
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+            mtime: (0, 0),
+        });
+        self.finish_root(root)
+            .map_err(|e| Error::io("set the attributes of", self.path, e))?;
+        Ok(Extracted {
+            meta: self.meta,
+            owners: self.owners,
+        })
+    }
+
+    fn finish_root(&mut self, root: Attributes) -> Result<(), Errno> {
+        let mode = match self.ownership {
+            Ownership::Exact => root.mode,
+            Ownership::SingleId => root.mode | 0o700,
+        };
+        if self.ownership == Ownership::Exact {
+            let (uid, gid) = (Some(Uid::from_raw(root.uid)), Some(Gid::from_raw(root.gid)));
+            rustix::fs::chownat(CWD, self.path, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+        } else {
+            let record = OwnerRecord {
+                uid: root.uid,
+                gid: root.gid,
+                ..OwnerRecord::default()
+            };
+            if !record.is_empty() {
+                self.owners.insert(Vec::new(), record);
+            }
+        }
+        rustix::fs::chmodat(CWD, self.path, Mode::from_raw_mode(mode), AtFlags::empty())?;
+        rustix::fs::utimensat(CWD, self.path, &times(root.mtime), AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    fn finish_directory(&mut self, path: &[u8], last: &Pending) -> Result<(), Fault> {
+        let (above, name) = names::split(path);
+        let Some(parent) = self.tree.find(above)? else {
+            return Err(Fault::System(Errno::NOENT));
+        };
+        let needs_mode = match self.ownership {
+            Ownership::Exact => !self.exact_modes || last.set_mode || last.mode & 0o6000 != 0,
+            Ownership::SingleId => true,
+        };
+        if needs_mode || !last.xattrs.is_empty() {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let fd = rustix::fs::openat(&parent.fd, name, flags, Mode::empty())?;
+            for (name, value) in &last.xattrs {
+                if let Some(name) = wanted_xattr(name) {
+                    let set = rustix::fs::fsetxattr(&fd, name, value, XattrFlags::empty());
+                    self.xattr_result(set, path, name, value)?;
+                }
+            }
+            if needs_mode {
+                rustix::fs::fchmod(&fd, Mode::from_raw_mode(last.mode))?;
+            }
+        }
+        rustix::fs::utimensat(&parent.fd, name, &times(last.mtime), AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(())
+    }
+}
+
+/// The attributes an image may carry. Overlayfs's own would steer the mount (redirect, metacopy), and the rest of
+/// `security.` belongs to the host's policy.
+fn wanted_xattr(name: &[u8]) -> Option<&str> {
+    let name = std::str::from_utf8(name).ok()?;
+    let overlay = name.starts_with("trusted.overlay.") || name.starts_with("user.overlay.");
+    let kept = name == "security.capability"
+        || name.starts_with("user.")
+        || name.starts_with("trusted.")
+        || name.starts_with("system.posix_acl_");
+    (kept && !overlay).then_some(name)
+}
+
+fn times(mtime: (i64, u32)) -> Timestamps {
+    let time = Timespec {
+        tv_sec: mtime.0,
+        tv_nsec: mtime.1.into(),
+    };
+    Timestamps {
+        last_access: time,
+        last_modification: time,
+    }
+}

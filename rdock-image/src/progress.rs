@@ -1,0 +1,102 @@
+//! Progress of long work as typed events; this crate never prints.
+use crate::{Descriptor, Digest, Reference};
+use std::fmt;
+use std::sync::Arc;
+
+/// Where events go. Cloning is cheap; the default one drops every event.
+#[derive(Clone, Default)]
+pub struct Progress(Option<Arc<dyn Fn(Event) + Send + Sync>>);
+
+impl Progress {
+    /// Makes a progress that calls `receiver` with each event, from whichever thread does the work.
+    pub fn new(receiver: impl Fn(Event) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(receiver)))
+    }
+
+    /// Hands `event` to the receiver.
+    pub fn emit(&self, event: Event) {
+        if let Some(receiver) = &self.0 {
+            receiver(event);
+        }
+    }
+}
+
+impl<F: Fn(Event) + Send + Sync + 'static> From<F> for Progress {
+    fn from(receiver: F) -> Self {
+        Self::new(receiver)
+    }
+}
+
+impl fmt::Debug for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() {
+            "Progress(..)"
+        } else {
+            "Progress(silent)"
+        })
+    }
+}
+
+/// One thing that happened while an image comes into the store. Sizes are bytes of the compressed blob.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// The name is looked up.
+    Resolving {
+        /// The name.
+        reference: Reference,
+    },
+    /// The manifest is known; layers follow.
+    Resolved {
+        /// The name.
+        reference: Reference,
+        /// Of the manifest.
+        digest: Digest,
+        /// In the manifest's order: the base first.
+        layers: Vec<Descriptor>,
+    },
+    /// The layer is in the store already.
+    LayerExists {
+        /// Of the compressed layer.
+        digest: Digest,
+    },
+    /// The layer's first byte is awaited.
+    LayerStarted {
+        /// Of the compressed layer.
+        digest: Digest,
+        /// Bytes to come.
+        total: u64,
+    },
+    /// More of the layer was read.
+    LayerProgress {
+        /// Of the compressed layer.
+        digest: Digest,
+        /// Bytes so far.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+    /// The layer is verified and in the store.
+    LayerDone {
+        /// Of the compressed layer.
+        digest: Digest,
+    },
+    /// A failed step is tried again.
+    Retrying {
+        /// Which step.
+        what: String,
+        /// The number of the coming attempt; the first retry is 1.
+        attempt: u32,
+        /// Until it starts.
+        delay: std::time::Duration,
+        /// Why the last one failed.
+        cause: String,
+    },
+    /// The image is complete and tagged.
+    Done {
+        /// The name.
+        reference: Reference,
+        /// Of the manifest.
+        digest: Digest,
+    },
+}

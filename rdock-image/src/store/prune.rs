@@ -1,0 +1,221 @@
+//! Garbage collection: what no name, no snapshot and no living lease leads to is moved to `trash/` under the
+//! store's lock, in milliseconds, and deleted outside it.
+use super::ImageStore;
+use super::names;
+use crate::layer::chain::chain_id;
+use crate::layer::meta::LayerMeta;
+use crate::layer::remove::remove_tree;
+use crate::layout::{Layout, random_name};
+use crate::lock::{OwnedLock, StoreLock};
+use crate::{Digest, Error, ImageConfig, Manifest, Result, lease};
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// Which images [`ImageStore::prune`] removes.
+#[derive(Debug, Clone, Default)]
+pub struct PruneFilter {
+    /// All that no snapshot uses; otherwise only those without a tag.
+    pub all: bool,
+}
+
+/// What [`ImageStore::prune`] removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Ids of the images.
+    pub images: Vec<Digest>,
+    /// Of files in layers and of documents.
+    pub bytes: u64,
+}
+
+/// What a collection took away.
+#[derive(Debug, Default)]
+pub(super) struct Collected {
+    pub(super) layers: Vec<Digest>,
+    bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct Live {
+    /// Blobs and layers, by the hexadecimal part; a digest is never both.
+    hex: BTreeSet<String>,
+}
+
+impl ImageStore {
+    /// Removes images, and everything in the store that nothing leads to. Pulls and imports that run at the same
+    /// time, in any process, are not disturbed.
+    pub fn prune(&self, filter: &PruneFilter) -> Result<Pruned> {
+        let mut pruned = Pruned::default();
+        {
+            let _guard = StoreLock::exclusive(self.layout())?;
+            for (manifest, found) in names::all(self.layout())? {
+                if !(filter.all || found.tags.is_empty()) || !self.snapshots_of(&manifest)?.is_empty() {
+                    continue;
+                }
+                pruned.images.push(self.id_of(&manifest));
+                for file in found.files {
+                    fs::remove_file(&file).map_err(|e| Error::io("remove", file, e))?;
+                }
+            }
+        }
+        pruned.bytes = self.collect()?.bytes;
+        sweep(self.layout())?;
+        Ok(pruned)
+    }
+
+    /// Takes away what nothing leads to.
+    pub(super) fn collect(&self) -> Result<Collected> {
+        let layout = self.layout();
+        let mut collected = Collected::default();
+        let mut victims = Vec::new();
+        {
+            let _guard = StoreLock::exclusive(layout)?;
+            let live = self.live()?;
+            for path in children(&layout.layers())? {
+                if live.has(&path) {
+                    continue;
+                }
+                let meta = fs::read(path.join("meta.json"))
+                    .ok()
+                    .and_then(|text| LayerMeta::parse(&text).ok());
+                collected.bytes += meta.map_or(0, |meta| meta.size);
+                let name = path
+                    .file_name()
+                    .and_then(|name| name.to_str())
+                    .unwrap_or_default();
+                if let Ok(digest) = Digest::parse(&format!("sha256:{name}")) {
+                    collected.layers.push(digest);
+                }
+                victims.push(discard(layout, &path)?);
+            }
+            for algorithm in children(&layout.blobs())? {
+                for path in children(&algorithm)? {
+                    if !live.has(&path) {
+                        collected.bytes += fs::metadata(&path).map_or(0, |meta| meta.len());
+                        victims.push(discard(layout, &path)?);
+                    }
+                }
+            }
+            for path in children(&layout.chains())? {
+                if !live.has(&path) {
+                    victims.push(discard(layout, &path)?);
+                }
+            }
+        }
+        victims.iter().try_for_each(|path| remove_tree(path))?;
+        Ok(collected)
+    }
+
+    /// Everything that must stay. The store's lock must be held.
+    fn live(&self) -> Result<Live> {
+        let mut live = Live::default();
+        for manifest in names::all(self.layout())?.keys() {
+            self.mark(&mut live, manifest);
+        }
+        for digest in lease::pinned(self.layout())? {
+            self.mark(&mut live, &digest);
+        }
+        for id in self.snapshots()? {
+            if let Some(record) = crate::snapshot::read_record(self.layout(), &id)? {
+                self.mark(&mut live, &record.manifest);
+                live.add_stack(&record.diff_ids);
+            }
+        }
+        Ok(live)
+    }
+
+    /// Marks a digest and what the document of that digest leads to.
+    fn mark(&self, live: &mut Live, digest: &Digest) {
+        live.hex.insert(digest.hex().to_owned());
+        let Ok(bytes) = self.read_blob(digest) else { return };
+        if let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) {
+            for descriptor in manifest.layers.iter().filter_map(|layer| layer.digest().ok()) {
+                live.hex.insert(descriptor.hex().to_owned());
+            }
+            if let Ok(config) = manifest.config.digest()
+                && config != *digest
+            {
+                self.mark(live, &config);
+            }
+        } else if let Ok(config) = ImageConfig::parse(&bytes) {
+            live.add_stack(&config.rootfs.diff_ids);
+        }
+    }
+}
+
+impl Live {
+    fn has(&self, path: &Path) -> bool {
+        path.file_name()
+            .and_then(|name| name.to_str())
+            .is_some_and(|name| self.hex.contains(name))
+    }
+
+    fn add_stack(&mut self, diff_ids: &[Digest]) {
+        self.hex
+            .extend(diff_ids.iter().map(|diff_id| diff_id.hex().to_owned()));
+        self.hex
+            .extend((0..=diff_ids.len()).map(|count| chain_id(&diff_ids[..count]).hex().to_owned()));
+    }
+}
+
+/// Moves something out of sight.
+pub(crate) fn discard(layout: &Layout, path: &Path) -> Result<PathBuf> {
+    let trash = layout.trash().join(random_name()?);
+    fs::rename(path, &trash).map_err(|e| Error::io("rename", path, e))?;
+    Ok(trash)
+}
+
+fn children(path: &Path) -> Result<Vec<PathBuf>> {
+    fs::read_dir(path)
+        .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect())
+        .map_err(|e| Error::io("list", path, e))
+}
+
+/// Deletes what dead processes left in `ingest/` and `trash/`. Files that only a user namespace may delete stay.
+pub(super) fn sweep(layout: &Layout) -> Result<()> {
+    for path in children(&layout.ingest())? {
+        let extension = path
+            .extension()
+            .and_then(|extension| extension.to_str())
+            .unwrap_or_default();
+        let dead = match extension {
+            // These have a lock beside them, taken before they are made.
+            "layer" | "spool" => !OwnedLock::is_held(&path.with_extension(format!("{extension}-lock"))),
+            // Locks are small, and removing one that is about to be taken only costs a retry.
+            "lock" | "layer-lock" | "spool-lock" => !OwnedLock::is_held(&path),
+            // Everything else is made and renamed within a moment.
+            _ => is_older(&path, Duration::from_secs(600)),
+        };
+        if dead {
+            ignore_foreign(remove_tree(&path))?;
+        }
+    }
+    for path in children(&layout.trash())? {
+        // Whoever put it there is deleting it.
+        if is_older(&path, Duration::from_secs(60)) {
+            ignore_foreign(remove_tree(&path))?;
+        }
+    }
+    Ok(())
+}
+
+fn ignore_foreign(result: Result<()>) -> Result<()> {
+    match result {
+        Err(Error::NeedsUserNamespace { .. }) => Ok(()),
+        other => other,
+    }
+}
+
+/// Says whether the entry has been where it is for `age`.
+fn is_older(path: &Path, age: Duration) -> bool {
+    let Ok(meta) = fs::symlink_metadata(path) else {
+        return false;
+    };
+    let changed = Duration::from_secs(meta.ctime().max(0).cast_unsigned());
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    now.saturating_sub(changed) > age
+}

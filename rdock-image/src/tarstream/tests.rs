@@ -1,0 +1,1 @@
+//! The reader against tars of other writers and against damage.
