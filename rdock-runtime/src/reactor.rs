@@ -207,6 +207,12 @@ pub(crate) fn library_loop() -> std::io::Result<LoopHandle> {
     }
     let (tell, told) = std::sync::mpsc::sync_channel(1);
     std::thread::Builder::new().name("rdock".into()).spawn(move || {
+        // The host program's handlers run on its own threads, and a connection that breaks is an error here, not a
+        // SIGPIPE: splice(2) to a socket raises one.
+        if let Err(errno) = nix::sys::signal::SigSet::all().thread_block() {
+            let _ = tell.send(Err(errno.into()));
+            return;
+        }
         let mut events = match Loop::new() {
             Ok(events) => events,
             Err(error) => {

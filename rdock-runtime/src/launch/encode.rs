@@ -181,11 +181,11 @@ pub(super) fn launch(plan: LaunchPlan) -> io::Result<Encoded> {
     if own_network {
         if let Some(network) = &bridged {
             inside.u32(op::NETWORK_WAIT);
-            for message in &network.configure {
-                inside.u32(op::NETLINK).u32(0).blob(message);
-            }
             for (path, value) in &network.configure_sysctls {
                 inside.u32(op::SYSCTL).text(format!("/proc/sys/{path}")).text(value);
+            }
+            for message in &network.configure {
+                inside.u32(op::NETLINK).u32(0).blob(message);
             }
         } else {
             inside.u32(op::LOOPBACK_UP);

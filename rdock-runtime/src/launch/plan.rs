@@ -90,14 +90,13 @@ pub(crate) struct BridgedPlan {
     /// One NETLINK_NETFILTER batch run after `setup` in a network namespace just made; may be empty. One message
     /// of it asks for an acknowledgement; the first NLMSG_ERROR that comes back decides (0 is success).
     pub(crate) setup_nft: Vec<u8>,
-    /// `/proc/sys` writes in the network's namespace just made (`net/ipv4/...`, value). A file that is missing
-    /// is skipped: the kernel may have no IPv6.
+    /// `/proc/sys` writes in the network's namespace just made (`net/ipv4/...`, value).
     pub(crate) setup_sysctls: Vec<(String, String)>,
     /// NETLINK_ROUTE messages run in the network's namespace once the payload's exists (the veth pair).
     pub(crate) attach: Vec<AttachMessage>,
     /// NETLINK_ROUTE messages run in the payload's namespace (lo and eth0 up, address, default route).
     pub(crate) configure: Vec<Vec<u8>>,
-    /// `/proc/sys` writes in the payload's namespace, before `configure`; a file that is missing is skipped.
+    /// `/proc/sys` writes in the payload's namespace, before `configure`.
     pub(crate) configure_sysctls: Vec<(String, String)>,
 }
 

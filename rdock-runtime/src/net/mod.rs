@@ -402,6 +402,11 @@ fn compose(
     egress: bool,
 ) -> BridgedPlan {
     let setting = |name: &str, value: &str| (name.to_string(), value.to_string());
+    // A kernel without IPv6 has nothing to switch off.
+    let ipv6: &[(&str, &str)] = match Path::new("/proc/sys/net/ipv6").exists() {
+        true => &[("disable_ipv6", "1"), ("accept_ra", "0")],
+        false => &[],
+    };
     let mut plan = BridgedPlan {
         attach: vec![messages::attach(number(container), ip, record.mtu)],
         configure: messages::configure(ip, subnet, record.gateway),
@@ -409,8 +414,8 @@ fn compose(
         configure_sysctls: ["default", messages::CONTAINER_NAME]
             .iter()
             .flat_map(|interface| {
-                [("disable_ipv6", "1"), ("accept_ra", "0")]
-                    .map(|(name, value)| setting(&format!("net/ipv6/conf/{interface}/{name}"), value))
+                ipv6.iter()
+                    .map(move |(name, value)| setting(&format!("net/ipv6/conf/{interface}/{name}"), value))
             })
             .collect(),
         join,
@@ -418,10 +423,14 @@ fn compose(
     };
     if plan.join.is_none() {
         plan.setup = messages::setup(subnet, record.gateway, record.mtu);
-        plan.setup_sysctls = vec![setting("net/ipv6/conf/all/disable_ipv6", "1")];
+        if !ipv6.is_empty() {
+            plan.setup_sysctls
+                .push(setting("net/ipv6/conf/all/disable_ipv6", "1"));
+        }
+        // Without a way out it is what makes the gateway answer "unreachable" instead of saying nothing.
+        plan.setup_sysctls.push(setting("net/ipv4/ip_forward", "1"));
         if egress {
             plan.setup_nft = host::inner_rules();
-            plan.setup_sysctls.push(setting("net/ipv4/ip_forward", "1"));
         }
     }
     plan
