@@ -88,7 +88,8 @@ impl Root {
         let count = plan.u32().at(step, b"")? as usize;
         // Layers are opened in this mount namespace and named by descriptor: overlayfs takes only mounts of
         // the caller's namespace, and paths of any length fit.
-        let first = 1000;
+        // Above what the owner sends, and low enough for a limit of 1024 descriptors.
+        let first = 128;
         let lowers = *plan;
         for at in 0..count {
             let path = plan.text().at(step, b"")?;
@@ -132,7 +133,7 @@ impl Root {
             }
             fsconfig(context, text!("upperdir"), descriptor_path(first, &mut name))?;
             fsconfig(context, text!("workdir"), descriptor_path(first + 1, &mut name))?;
-            fsconfig(context, text!("redirect_dir"), text!("off"))?;
+            fsconfig(context, text!("redirect_dir"), text!("nofollow"))?;
             fsconfig(context, text!("metacopy"), text!("off"))?;
             fsconfig(context, text!("index"), text!("off"))?;
             if flags & overlay::VOLATILE != 0 {
@@ -163,7 +164,7 @@ impl Root {
         options.push(descriptor_path(first, &mut name).bytes())?;
         options.push(b",workdir=")?;
         options.push(descriptor_path(first + 1, &mut name).bytes())?;
-        options.push(b",redirect_dir=off,metacopy=off,index=off")?;
+        options.push(b",redirect_dir=nofollow,metacopy=off,index=off")?;
         if flags & overlay::VOLATILE != 0 {
             options.push(b",volatile")?;
         }
@@ -208,8 +209,21 @@ impl Root {
     ) -> Result<()> {
         // /proc, /sys and /dev as a link of the image would lead the mounts after it elsewhere.
         let resolve = if flags & file_system::NO_SYMLINKS != 0 { IN_ROOT | RESOLVE_NO_SYMLINKS } else { IN_ROOT };
-        let to = self.target(target, Want::Directory(0o755), resolve)?;
-        let made = make_file_system(kind, attributes, options);
+        let keep_mode = flags & file_system::KEEP_MODE != 0;
+        let to = self.target(target, Want::Directory(if keep_mode { 0o1777 } else { 0o755 }), resolve)?;
+        let mut mode = *b"mode=0000\0";
+        let mut all = [text!(""); 33];
+        all[..options.len()].copy_from_slice(options);
+        let mut count = options.len();
+        if keep_mode {
+            let bits = fstat(to)?.mode;
+            for (digit, shift) in mode[5..9].iter_mut().zip([9, 6, 3, 0]) {
+                *digit = b'0' + ((bits >> shift) & 7) as u8;
+            }
+            all[count] = Text::new(&mode);
+            count += 1;
+        }
+        let made = make_file_system(kind, attributes, &all[..count]);
         let mounted = match made {
             Err(errno) if flags & file_system::OR_BIND != 0 => {
                 let fd = open_tree(AT_FDCWD, source, true, false).map_err(|_| errno)?;

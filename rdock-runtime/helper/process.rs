@@ -94,7 +94,7 @@ impl Setup {
                 1 => payload,
                 _ => self.fds[at - 2],
             };
-            *slot = dup_above(from, 400).at(step, b"")?;
+            *slot = dup_above(from, 3 + keep as i32).at(step, b"")?;
         }
         for (at, fd) in moved.iter().enumerate().take(keep) {
             dup3(*fd, 3 + at as i32, O_CLOEXEC).at(step, b"")?;
@@ -371,11 +371,12 @@ impl Setup {
         let length = self.home.len().min(home.len() - 6);
         home[5..5 + length].copy_from_slice(&self.home[..length]);
         let variables = pointers(plan, Some(home.as_ptr())).at(step, b"")?;
-        // Descriptors 0 to 2 go through high numbers: sources may be among them.
+        // Descriptors 0 to 2 go through other numbers, since sources may be among them; the lowest ones, since
+        // the limit on descriptors holds already.
         let mut high = [-1; 3];
         for (at, fd) in self.stdio.iter().enumerate() {
             if *fd >= 0 {
-                high[at] = dup_above(*fd, 700).at(step, b"stdio")?;
+                high[at] = dup_above(*fd, 3).at(step, b"stdio")?;
             }
         }
         for (at, fd) in high.iter().enumerate() {
@@ -383,7 +384,7 @@ impl Setup {
                 dup3(*fd, at as i32, 0).at(step, b"stdio")?;
             }
         }
-        let status = dup_above(self.status, 900).at(step, b"")?;
+        let status = dup_above(self.status, 4).at(step, b"")?;
         dup3(status, 3, O_CLOEXEC).at(step, b"")?;
         self.status = 3;
         close_from(4).at(step, b"")?;

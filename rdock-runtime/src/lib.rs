@@ -1,3 +1,4 @@
+//! A snapshot becomes a process: containers inside your own program.
 #![doc = include_str!("../README.md")]
 
 pub mod blocking;

@@ -280,7 +280,10 @@ fn mount(writer: &mut Writer, mount: &MountPlan, user_namespace: bool) {
             file_system_op(writer, fstype, &mount.target, given, flags, host, options);
         }
         MountKind::Tmpfs { options, copy_up } => {
-            let flags = if *copy_up { file_system::COPY_UP } else { 0 };
+            let mut flags = if *copy_up { file_system::COPY_UP } else { 0 };
+            if !options.iter().any(|option| option.starts_with("mode=")) {
+                flags |= file_system::KEEP_MODE;
+            }
             file_system_op(writer, "tmpfs", &mount.target, given, flags, "", options);
         }
         MountKind::CgroupV1 { hierarchies } => cgroup_v1(writer, &mount.target, given, hierarchies, user_namespace),

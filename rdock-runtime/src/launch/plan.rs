@@ -133,7 +133,8 @@ pub(crate) enum MountKind {
     /// The whole v1 cgroup view of the payload, read-only, one directory per hierarchy.
     CgroupV1 { hierarchies: Vec<PathBuf> },
     Bind(BindPlan),
-    /// A tmpfs the user asked for; `copy_up`: starts with what the image has at the target.
+    /// A tmpfs the user asked for, without a `mode` with that of the target (1777 where there is none);
+    /// `copy_up`: starts with what the image has at the target.
     Tmpfs { options: Vec<String>, copy_up: bool },
 }
 

@@ -143,6 +143,8 @@ pub(crate) mod file_system {
     pub(crate) const COPY_UP: u32 = 4;
     /// A refusal is a warning.
     pub(crate) const OPTIONAL: u32 = 8;
+    /// The root directory gets the mode that the target has, 1777 when it is made for this.
+    pub(crate) const KEEP_MODE: u32 = 16;
 }
 
 /// Flags of [`op::BIND`].

@@ -141,6 +141,9 @@ pub(super) fn mounts(
     for (index, mount) in spec.mounts.iter().enumerate() {
         let field = format!("mounts[{index}]");
         let planned = of_spec(&field, mount, host, findings);
+        if user_namespace.is_some_and(IdMappings::is_single_id) {
+            check_owner(&field, &planned, findings);
+        }
         if own.iter().any(|other| other.target == planned.target) {
             findings.add(
                 format!("{field}.target"),
@@ -399,7 +402,10 @@ fn tmpfs_options(
     if mode.is_some_and(|mode| mode > 0o7777) {
         findings.add(&field, "the mode is beyond 7777");
     }
-    let mut data = vec![("mode", format!("{:o}", mode.unwrap_or(0o1777)))];
+    let mut data = Vec::new();
+    if let Some(mode) = mode {
+        data.push(("mode", format!("{mode:o}")));
+    }
     if let Some(size) = size {
         data.push(("size", size.to_string()));
     }
@@ -445,6 +451,25 @@ fn tmpfs_options(
     data.into_iter()
         .map(|(name, value)| format!("{name}={value}"))
         .collect()
+}
+
+/// A tmpfs cannot belong to an id that does not exist.
+fn check_owner(field: &str, mount: &PlannedMount, findings: &mut Findings) {
+    let PlannedSource::Tmpfs { options } = &mount.source else {
+        return;
+    };
+    let owner = |option: &&String| {
+        option
+            .strip_prefix("uid=")
+            .or(option.strip_prefix("gid="))
+            .is_some_and(|id| id.parse() != Ok(0))
+    };
+    if let Some(option) = options.iter().find(owner) {
+        findings.add(
+            format!("{field}.options"),
+            format!("{option}: without root and subordinate ids the container has id 0 alone"),
+        );
+    }
 }
 
 fn set(flag: &mut bool, value: bool) -> bool {

@@ -98,6 +98,10 @@ impl Planned {
             volumes.mark_used(&volume.name)?;
         }
         for (index, mount) in self.mounts.iter().enumerate() {
+            // The host need not have its own message queues mounted.
+            if matches!(mount.source, PlannedSource::Host(path) if !Path::new(path).exists()) {
+                continue;
+            }
             let volume = names.get(&index);
             prepared.mounts.push(prepare(
                 mount,

@@ -163,6 +163,7 @@ impl fmt::Display for PlannedMount {
                     write!(f, " subpath {}", path.display())?;
                 }
             }
+            PlannedSource::Tmpfs { options } if options.is_empty() => f.write_str("user's tmpfs")?,
             PlannedSource::Tmpfs { options } => write!(f, "user's tmpfs {}", options.join(","))?,
         }
         let MountFlags {

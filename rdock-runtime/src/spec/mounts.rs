@@ -43,7 +43,8 @@ pub enum MountSource {
     Tmpfs {
         /// Bytes; half of the memory when `None`.
         size: Option<u64>,
-        /// Mode of its root directory; 1777 when `None`.
+        /// Mode of its root directory; that of the image's directory at the target when `None`, 1777 where
+        /// there is none.
         mode: Option<u32>,
         /// More mount options, each as mount(8) writes them (`noexec`, `uid=1000`).
         options: Vec<String>,

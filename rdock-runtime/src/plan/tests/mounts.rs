@@ -202,14 +202,14 @@ fn a_tmpfs_has_dockers_flags_and_options() {
         },
         ..Mount::tmpfs("/t")
     };
-    assert_eq!(shown(tmpfs(&[])), "/t user's tmpfs mode=1777 nosuid nodev noexec");
+    assert_eq!(shown(tmpfs(&[])), "/t user's tmpfs nosuid nodev noexec");
     assert_eq!(
         shown(sized),
         "/t user's tmpfs mode=700,size=4096 nosuid nodev noexec"
     );
     assert_eq!(
         shown(tmpfs(&["exec", "suid", "dev", "size=64m"])),
-        "/t user's tmpfs mode=1777,size=64m"
+        "/t user's tmpfs size=64m"
     );
     assert_eq!(
         shown(tmpfs(&["ro", "rw", "mode=0755"])),
@@ -217,11 +217,11 @@ fn a_tmpfs_has_dockers_flags_and_options() {
     );
     assert_eq!(
         shown(tmpfs(&["uid=1000", "gid=5", "nr_inodes=1k"])),
-        "/t user's tmpfs mode=1777,uid=1000,gid=5,nr_inodes=1k nosuid nodev noexec"
+        "/t user's tmpfs uid=1000,gid=5,nr_inodes=1k nosuid nodev noexec"
     );
     assert_eq!(
         shown(tmpfs(&[]).read_only()),
-        "/t user's tmpfs mode=1777 ro nosuid nodev noexec"
+        "/t user's tmpfs ro nosuid nodev noexec"
     );
     for bad in [
         "size",
@@ -334,4 +334,22 @@ fn this_hosts_thermal_directories_are_masked() {
             .masked_paths
             .contains(&path)
     );
+}
+
+#[test]
+fn without_root_a_tmpfs_belongs_to_id_0() {
+    let found = |option: &str| {
+        findings_with(
+            &ContainerSpec::new("image").mount(tmpfs(&[option])),
+            &image(),
+            &rootless(),
+        )
+    };
+    assert_eq!(found("uid=0"), [""; 0]);
+    for option in ["uid=7", "gid=100"] {
+        assert!(
+            matches!(found(option).as_slice(), [one] if one.starts_with("mounts[0].options: ")),
+            "{option}"
+        );
+    }
 }

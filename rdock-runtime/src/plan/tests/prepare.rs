@@ -1,8 +1,8 @@
 //! From a plan to mounts that exist, and to the launch plan.
 
 use super::*;
-use crate::plan::prepare::{PreparedMount, PreparedMounts};
 use crate::launch::{BindPlan, MountKind, MountPlan, NamespacePlan, NetworkPlan};
+use crate::plan::prepare::{PreparedMount, PreparedMounts};
 use crate::spec::MountSource;
 use crate::volume::{VolumeError, Volumes};
 use std::fs;

@@ -133,10 +133,18 @@ fn a_port_of_the_host_is_published_once() {
         &ContainerSpec::new("image").publish(PortMapping::tcp(0)),
         "ports[0]",
     );
-    let range = |host, end| PortMapping { host: Some(host), host_end: Some(end), ..PortMapping::tcp(80) };
+    let range = |host, end| PortMapping {
+        host: Some(host),
+        host_end: Some(end),
+        ..PortMapping::tcp(80)
+    };
     refused(&ContainerSpec::new("image").publish(range(9, 8)), "ports[0]");
     refused(&ContainerSpec::new("image").publish(range(0, 8)), "ports[0]");
-    accepted(&ContainerSpec::new("image").publish(range(8, 9)).publish(range(8, 9)));
+    accepted(
+        &ContainerSpec::new("image")
+            .publish(range(8, 9))
+            .publish(range(8, 9)),
+    );
     let other = IpAddr::from([127, 0, 0, 2]);
     let udp = PortMapping {
         protocol: Protocol::Udp,
