@@ -47,6 +47,18 @@ mod tests {
         assert_eq!(super::wait(slept).expect("wait").expect("join"), 7);
     }
 
+    #[test]
+    fn futures_of_this_library_can_be_spawned() {
+        fn is_send<T: Send>(_: T) {}
+        // Compiled, not run.
+        let _ = |spec: &crate::ContainerSpec, runtime: &crate::Runtime, container: &crate::Container| {
+            is_send(spec.start(runtime));
+            is_send(spec.start_detached(runtime));
+            is_send(container.wait());
+            is_send(container.exec(["true"]).output());
+        };
+    }
+
     #[tokio::test]
     async fn a_runtimes_own_thread_is_not_blocked() {
         assert!(super::wait(async {}).is_err());

@@ -263,3 +263,11 @@ async fn an_http_path_is_asked_until_the_status_fits() {
     let reason = late(wait(&fake, &exactly, Duration::from_millis(100)).await);
     assert_eq!(reason, "GET / of port 80 is answered with status 200");
 }
+
+#[test]
+fn waiting_can_move_to_another_thread() {
+    fn is_send<T: Send>(_: &T) {}
+    let (script, _) = watch::channel(Script::default());
+    let fake = Fake::new(&script);
+    is_send(&wait(&fake, &[], LONG));
+}

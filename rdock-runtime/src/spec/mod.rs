@@ -9,6 +9,7 @@ mod mounts;
 mod parse;
 mod ports;
 mod ready;
+mod setters;
 
 pub use env::{parse_env_file, parse_env_flag};
 pub use isolation::{NamespaceMode, NetworkMode, Resources, Seccomp, UserNamespace};
@@ -155,125 +156,5 @@ impl Default for ContainerSpec {
             auto_remove: false,
             labels: BTreeMap::new(),
         }
-    }
-}
-
-impl ContainerSpec {
-    /// A container of `image` (a reference or an image id) with docker's defaults.
-    pub fn new(image: impl Into<String>) -> Self {
-        Self {
-            image: image.into(),
-            ..Self::default()
-        }
-    }
-    /// Names the container.
-    pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = Some(name.into());
-        self
-    }
-    /// Replaces the image's entry point; an empty one removes it.
-    pub fn entrypoint<I: IntoIterator<Item: Into<String>>>(mut self, args: I) -> Self {
-        self.entrypoint = Some(args.into_iter().map(Into::into).collect());
-        self
-    }
-    /// Adds one argument (the image's command is replaced by all of them).
-    pub fn arg(mut self, arg: impl Into<String>) -> Self {
-        self.args.push(arg.into());
-        self
-    }
-    /// Adds arguments.
-    pub fn args<I: IntoIterator<Item: Into<String>>>(mut self, args: I) -> Self {
-        self.args.extend(args.into_iter().map(Into::into));
-        self
-    }
-    /// Sets an environment variable.
-    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.env.push((name.into(), value.into()));
-        self
-    }
-    /// Sets the working directory.
-    pub fn working_dir(mut self, path: impl Into<String>) -> Self {
-        self.working_dir = Some(path.into());
-        self
-    }
-    /// Sets the user (`user[:group]`, names or numbers).
-    pub fn user(mut self, user: impl Into<String>) -> Self {
-        self.user = Some(user.into());
-        self
-    }
-    /// Sets the host name.
-    pub fn hostname(mut self, name: impl Into<String>) -> Self {
-        self.hostname = Some(name.into());
-        self
-    }
-    /// Publishes a port.
-    pub fn publish(mut self, port: PortMapping) -> Self {
-        self.ports.push(port);
-        self
-    }
-    /// Adds a mount.
-    pub fn mount(mut self, mount: Mount) -> Self {
-        self.mounts.push(mount);
-        self
-    }
-    /// Sets the network.
-    pub fn network(mut self, network: NetworkMode) -> Self {
-        self.network = network;
-        self
-    }
-    /// Adds a readiness condition; `start` waits for all of them.
-    pub fn ready_when(mut self, ready: Ready) -> Self {
-        self.ready.push(ready);
-        self
-    }
-    /// Sets how long `start` waits for readiness.
-    pub fn ready_timeout(mut self, timeout: Duration) -> Self {
-        self.ready_timeout = timeout;
-        self
-    }
-    /// Limits memory, in bytes.
-    pub fn memory(mut self, bytes: u64) -> Self {
-        self.resources.memory = Some(bytes);
-        self
-    }
-    /// Limits processor time, in processors (1.5 is one and a half).
-    pub fn cpus(mut self, cpus: f64) -> Self {
-        self.resources.cpus = Some(cpus);
-        self
-    }
-    /// Limits the number of processes.
-    pub fn pids_limit(mut self, limit: u64) -> Self {
-        self.resources.pids = Some(limit);
-        self
-    }
-    /// Adds a label.
-    pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.labels.insert(name.into(), value.into());
-        self
-    }
-    /// Gives the container a terminal.
-    pub fn terminal(mut self, terminal: bool) -> Self {
-        self.terminal = terminal;
-        self
-    }
-    /// Keeps stdin open.
-    pub fn interactive(mut self, interactive: bool) -> Self {
-        self.interactive = interactive;
-        self
-    }
-    /// Runs a small init as pid 1.
-    pub fn init(mut self, init: bool) -> Self {
-        self.init = init;
-        self
-    }
-    /// Makes the root file system read-only.
-    pub fn read_only(mut self, read_only: bool) -> Self {
-        self.read_only = read_only;
-        self
-    }
-    /// Removes the container when it ends.
-    pub fn auto_remove(mut self, auto_remove: bool) -> Self {
-        self.auto_remove = auto_remove;
-        self
     }
 }

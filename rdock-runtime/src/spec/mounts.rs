@@ -52,6 +52,14 @@ pub enum MountSource {
 }
 
 impl Mount {
+    /// A mount of `source` at `target`, for what the shorter constructors leave at its default.
+    pub fn new(source: MountSource, target: impl Into<String>) -> Self {
+        Self {
+            target: target.into(),
+            source,
+            read_only: false,
+        }
+    }
     /// A bind of `source` (must exist) at `target`.
     pub fn bind(source: impl Into<PathBuf>, target: impl Into<String>) -> Self {
         Self {
