@@ -4,6 +4,7 @@
 
 mod client;
 mod fixtures;
+mod leaks;
 mod program;
 mod pty;
 mod roles;
@@ -20,6 +21,10 @@ fn main() -> std::process::ExitCode {
     }
     let arguments = Arguments::from_args();
     let stage = Arc::new(program::Stage::default());
-    let trials = [tutorial::trials(&stage), servers::trials(&stage)];
+    let trials = [
+        tutorial::trials(&stage),
+        servers::trials(&stage),
+        leaks::trials(&stage),
+    ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }

@@ -113,7 +113,7 @@ impl Program {
     }
 
     /// Makes the image and pulls it, once.
-    fn pull(&self, image: Name) -> Tested {
+    pub(crate) fn pull(&self, image: Name) -> Tested {
         let mut pulled = self
             .pulled
             .lock()

@@ -1,6 +1,6 @@
 //! Host programs: what this test program does when a test starts it again.
 
-use crate::client;
+use crate::{client, leaks};
 use mysql::prelude::Queryable;
 use rdock_runtime::{ContainerSpec, PortMapping, Ready, Runtime};
 use std::io::Write;
@@ -13,6 +13,9 @@ type Played = Result<(), Box<dyn std::error::Error>>;
 pub(crate) fn play(role: &str) -> ExitCode {
     let played = match role {
         "current-thread-mysql" => current_thread_mysql(),
+        "leaks-host" => leaks::host(),
+        "leaks-open" => leaks::open(),
+        "leaks-watch" => leaks::watch(),
         _ => Err(format!("no such role: {role}").into()),
     };
     match played {

@@ -1,0 +1,319 @@
+//! Two hundred starts of a container that are cut off.
+
+use super::remains::Before;
+use super::tracer::{Part, Stop, Tracer};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{Read, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const KILLS: usize = 200;
+const PER_STEP: usize = 3;
+
+/// A round that takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+
+/// Who is killed.
+#[derive(Debug, Clone, Copy)]
+enum Victim {
+    Host,
+    Helper,
+    Both,
+}
+
+/// What is done to one start.
+#[derive(Debug, Clone, Copy)]
+enum Aim {
+    /// Nothing; the container is removed when it runs.
+    Watch,
+    /// This call fails.
+    Fail(Part, usize),
+    /// Killed at this call.
+    Kill(Part, usize, Victim),
+    /// Killed some time after the payload's exec.
+    KillRunning(Duration, Victim),
+}
+
+/// What became of one start.
+#[derive(Debug)]
+struct Round {
+    /// Lines the host program printed.
+    said: String,
+    /// Where it was cut off.
+    killed: Option<(Part, usize)>,
+    calls: BTreeMap<Part, usize>,
+}
+
+/// Random enough, and every run of the test is another: no two have the same process id and time.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: usize) -> usize {
+        // xorshift64
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 33).unwrap_or_default() % limit.max(1)
+    }
+
+    fn victim(&mut self) -> Victim {
+        [Victim::Host, Victim::Helper, Victim::Both][self.below(3)]
+    }
+}
+
+/// The whole test; runs in a network and a mount namespace of its own. Prints the table.
+pub(crate) fn watch() -> Result<()> {
+    let root = PathBuf::from(std::env::var_os("RDOCK_ROOT").ok_or("no RDOCK_ROOT")?);
+    let mut ids = BTreeSet::new();
+    // What one complete life makes and keeps (directories, formats) is no leak.
+    let whole = round(&root, Aim::Watch, &mut ids)?;
+    if !whole.said.contains("removed") {
+        return Err(format!("an undisturbed start: {}", whole.said).into());
+    }
+    let before = Before::look(&root)?;
+    let steps = steps(&root, &mut ids)?;
+    let left = before.remains(&ids)?;
+    if !left.is_empty() {
+        return Err(format!("left after starts that failed:\n{}", left.join("\n")).into());
+    }
+
+    let mut names: BTreeMap<&str, Vec<(Part, usize)>> = BTreeMap::new();
+    for (call, name) in &steps {
+        names.entry(name).or_default().push(*call);
+    }
+    let all: Vec<(Part, usize)> = steps.keys().copied().collect();
+    let aimed: Vec<&Vec<(Part, usize)>> = names.values().flat_map(|calls| vec![calls; PER_STEP]).collect();
+    let seed = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)?
+        .as_nanos() as u64;
+    let mut dice = Dice(seed ^ u64::from(std::process::id()) | 1);
+    let mut kills: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut done = 0;
+    while done < KILLS
+        || names
+            .keys()
+            .chain([&"Running"])
+            .any(|name| kills.get(name).copied().unwrap_or(0) < PER_STEP)
+    {
+        if done > 2 * KILLS {
+            return Err(format!("some step is never met: {kills:?}").into());
+        }
+        let victim = dice.victim();
+        let aim = match aimed.get(done) {
+            Some(calls) => {
+                let (part, nth) = calls[dice.below(calls.len())];
+                Aim::Kill(part, nth, victim)
+            }
+            None if dice.below(5) == 0 => {
+                Aim::KillRunning(Duration::from_millis(dice.below(60) as u64), victim)
+            }
+            None => {
+                let (part, nth) = all[dice.below(all.len())];
+                Aim::Kill(part, nth, victim)
+            }
+        };
+        let round = round(&root, aim, &mut ids).map_err(|error| format!("{aim:?}: {error}"))?;
+        let name = match round.killed {
+            Some(call) => steps.get(&call).map_or("Running", String::as_str),
+            None => return Err(format!("{aim:?} was never killed: {}", round.said).into()),
+        };
+        *kills.entry(name).or_default() += 1;
+        done += 1;
+    }
+
+    std::thread::sleep(Duration::from_secs(1));
+    let mut open = Command::new(std::env::current_exe()?);
+    let opened = open.env("RDOCK_TEST_ROLE", "leaks-open").status()?;
+    if !opened.success() {
+        return Err(format!("opening the root afterwards: {opened}").into());
+    }
+    let left = before.remains(&ids)?;
+    if !left.is_empty() {
+        return Err(format!("left after {done} kills:\n{}", left.join("\n")).into());
+    }
+    let mut table = format!("{done} kills, nothing left; they fell into\n");
+    for (name, count) in kills {
+        writeln!(table, "  {count:4}  {name}")?;
+    }
+    std::io::stdout().write_all(table.as_bytes())?;
+    Ok(())
+}
+
+/// The plan step of every call: each fails once, and the error says where. A call whose failure does not matter
+/// belongs to the step before it.
+fn steps(root: &Path, ids: &mut BTreeSet<String>) -> Result<BTreeMap<(Part, usize), String>> {
+    let calls = round(root, Aim::Watch, ids)?.calls;
+    let mut steps = BTreeMap::new();
+    let count = |part| calls.get(&part).copied().unwrap_or(0);
+    // Until the helper runs the host prepares; that a call of the host fails is not what its steps are about.
+    steps.extend((0..count(Part::Host)).map(|nth| ((Part::Host, nth), "Host".to_owned())));
+    steps.extend((0..count(Part::Spawn)).map(|nth| ((Part::Spawn, nth), "Spawn".to_owned())));
+    for part in [Part::Helper, Part::SetUp] {
+        let mut last = "ReceivePlan".to_owned();
+        for nth in 0..count(part) {
+            let said = round(root, Aim::Fail(part, nth), ids)
+                .map_err(|error| format!("{part:?} {nth}: {error}"))?
+                .said;
+            if let Some(step) = said.lines().find_map(|line| line.strip_prefix("failed "))
+                && !step.contains(' ')
+                && step != "Spawn"
+            {
+                last = step.to_owned();
+            }
+            steps.insert((part, nth), last.clone());
+        }
+    }
+    Ok(steps)
+}
+
+/// Starts the host program once.
+fn round(root: &Path, aim: Aim, ids: &mut BTreeSet<String>) -> Result<Round> {
+    let mut host = Command::new(std::env::current_exe()?);
+    host.env("RDOCK_TEST_ROLE", "leaks-host")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut host = host.spawn()?;
+    let (Some(stdin), Some(stdout)) = (host.stdin.take(), host.stdout.take()) else {
+        return Err("no pipes".into());
+    };
+    let mut talk = Talk {
+        stdin: Some(stdin),
+        stdout: File::from(std::os::fd::OwnedFd::from(stdout)),
+        said: String::new(),
+    };
+    talk.wait_for("ready\n")?;
+    let flags = rustix::fs::fcntl_getfl(&talk.stdout)?;
+    rustix::fs::fcntl_setfl(&talk.stdout, flags | rustix::fs::OFlags::NONBLOCK)?;
+    let mut tracer = Tracer::seize(host.id())?;
+    talk.go()?;
+
+    let deadline = Instant::now() + PATIENCE;
+    let mut killed = None;
+    let mut at_call = None;
+    let mut running = None;
+    loop {
+        // Without system calls to stop at, time alone says when the running container is killed.
+        let until = match (aim, running) {
+            (Aim::KillRunning(after, _), Some(since)) if killed.is_none() => since + after,
+            _ => deadline,
+        };
+        match tracer.next(until)? {
+            Stop::Gone => break,
+            Stop::Late => match aim {
+                Aim::KillRunning(_, victim) if killed.is_none() && running.is_some() => {
+                    collect(root, ids);
+                    killed = Some((Part::Payload, 0));
+                    strike(&tracer, victim)?;
+                }
+                _ => {
+                    talk.listen();
+                    return Err(format!("still there: {}; said {:?}", tracer.kill_rest(), talk.said).into());
+                }
+            },
+            Stop::Call { task, part, nth } => {
+                match aim {
+                    Aim::Kill(aimed, at, victim) if (aimed, at) == (part, nth) && killed.is_none() => {
+                        collect(root, ids);
+                        killed = Some((part, nth));
+                        at_call = Some(tracer.calls().clone());
+                        tracer.set_free();
+                        strike(&tracer, victim)?;
+                    }
+                    Aim::Fail(aimed, at) if (aimed, at) == (part, nth) => {
+                        tracer.fail(task)?;
+                        continue;
+                    }
+                    _ => {}
+                }
+                tracer.resume(task, None)?;
+                if part != Part::Host || running.is_some() || killed.is_some() {
+                    continue;
+                }
+                talk.listen();
+                if talk.said.contains("running\n") {
+                    running = Some(Instant::now());
+                    at_call = Some(tracer.calls().clone());
+                    tracer.set_free();
+                    match aim {
+                        Aim::Watch | Aim::Fail(..) => talk.go()?,
+                        // The call it was meant for did not come this time.
+                        Aim::Kill(.., victim) => {
+                            collect(root, ids);
+                            killed = Some((Part::Payload, 0));
+                            strike(&tracer, victim)?;
+                        }
+                        Aim::KillRunning(..) => {}
+                    }
+                }
+            }
+        }
+    }
+    talk.listen();
+    let calls = at_call.unwrap_or_else(|| tracer.calls().clone());
+    Ok(Round {
+        said: talk.said,
+        killed,
+        calls: calls.into_iter().collect(),
+    })
+}
+
+/// Kills; a helper that is not there yet stands for the host program.
+fn strike(tracer: &Tracer, victim: Victim) -> Result<()> {
+    let helper = !matches!(victim, Victim::Host) && tracer.kill_helper();
+    if !helper || matches!(victim, Victim::Both) {
+        tracer.kill_host()?;
+    }
+    Ok(())
+}
+
+/// The ids of the containers that are there now.
+fn collect(root: &Path, ids: &mut BTreeSet<String>) {
+    let entries = std::fs::read_dir(root.join("containers"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    ids.extend(names.filter(|name| name.len() == 64));
+}
+
+/// The pipes to the host program.
+struct Talk {
+    stdin: Option<ChildStdin>,
+    stdout: File,
+    said: String,
+}
+
+impl Talk {
+    /// Lets it go on. Once it has ended nobody reads this.
+    fn go(&mut self) -> Result<()> {
+        match self.stdin.as_mut().map(|stdin| stdin.write_all(b"x")) {
+            Some(Err(error)) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads what there is.
+    fn listen(&mut self) {
+        let mut buffer = [0; 512];
+        while let Ok(n @ 1..) = self.stdout.read(&mut buffer) {
+            self.said += &String::from_utf8_lossy(&buffer[..n]);
+        }
+    }
+
+    /// Reads until `word` comes.
+    fn wait_for(&mut self, word: &str) -> Result<()> {
+        let mut buffer = [0; 512];
+        while !self.said.contains(word) {
+            match self.stdout.read(&mut buffer)? {
+                0 => return Err(format!("the host program ended, having said {:?}", self.said).into()),
+                n => self.said += &String::from_utf8_lossy(&buffer[..n]),
+            }
+        }
+        Ok(())
+    }
+}
