@@ -130,7 +130,8 @@ fn entries(files: &Files, index: &Index, limit: u64) -> Result<Vec<LayoutEntry>>
         let annotation = |name: &str| descriptor.annotations.get(name).cloned();
         let (mut document, mut wrong_content) = (None, false);
         match blob(files, &digest, limit) {
-            Ok(Some(bytes)) => document = ManifestDocument::parse(&bytes, Some(&descriptor.media_type)).ok(),
+            // What it is listed as is checked when it is imported.
+            Ok(Some(bytes)) => document = ManifestDocument::parse(&bytes, None).ok(),
             Ok(None) => {}
             Err(Error::DigestMismatch { .. }) => wrong_content = true,
             Err(error) => return Err(error),

@@ -110,13 +110,13 @@ impl Import<'_> {
     fn run(mut self) -> Result<ImportReport> {
         let contents = ArchiveContents::read(&self.files, self.store.limits())?;
         for entry in &contents.manifests {
-            if entry.wrong_content {
-                // Reading it again gives the error.
-                blob(&self.files, &entry.digest, self.store.limits().json_bytes)?;
-            }
-            let found = match &entry.document {
-                Some(ManifestDocument::Manifest(manifest)) => Some((entry.digest.clone(), manifest.clone())),
-                Some(ManifestDocument::Index(index)) => self.select(index, 0)?,
+            let document = match blob(&self.files, &entry.digest, self.store.limits().json_bytes)? {
+                Some(bytes) => Some(ManifestDocument::parse(&bytes, Some(&entry.media_type))?),
+                None => None,
+            };
+            let found = match document {
+                Some(ManifestDocument::Manifest(manifest)) => Some((entry.digest.clone(), manifest)),
+                Some(ManifestDocument::Index(index)) => self.select(&index, 0)?,
                 None => None,
             };
             let Some((digest, manifest)) = found else {
