@@ -1,12 +1,19 @@
-//! rdock-registry
-#![allow(missing_docs, missing_debug_implementations, clippy::todo)]
-use rdock_image::{BoxError, Image, ImageSource, ImageStore, Platform, Progress, Reference};
-#[derive(Debug)]
-pub struct Error;
-impl std::fmt::Display for Error { fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str("pull") } }
-impl std::error::Error for Error {}
-impl Error { pub fn hint(&self) -> Option<String> { None } }
-#[derive(Clone)]
-pub struct RegistryClient;
-impl RegistryClient { pub fn from_environment() -> Result<Self, Error> { Ok(Self) } }
-impl ImageSource for RegistryClient { fn fetch(&self, _: &Reference, _: &Platform, _: &ImageStore, _: &Progress) -> Result<Image, BoxError> { Err(Error.into()) } }
+//! Images from registries: resolve a name, fetch what is missing in parallel, verify while streaming.
+//!
+//! [`RegistryClient`] implements [`rdock_image::ImageSource`], so that a runtime can pull what it misses.
+//! The transport is this crate's own, on reqwest with rustls: bounded bodies, retries, resumed layers,
+//! redirects that never carry credentials to another host.
+#![forbid(unsafe_code)]
+
+mod auth;
+mod challenge;
+mod client;
+mod config;
+mod error;
+mod pull;
+mod transport;
+
+pub use client::RegistryClient;
+pub use config::{Credential, Credentials, RegistriesConf, RegistryConfig};
+pub use error::{Error, Result};
+pub use rdock_image as image;

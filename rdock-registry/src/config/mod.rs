@@ -1,0 +1,82 @@
+//! Where registries are and who asks: plain data, read from the environment by one function alone.
+
+mod docker;
+mod registries;
+
+pub use docker::{Credential, Credentials};
+pub(crate) use registries::Endpoint;
+pub use registries::RegistriesConf;
+
+use crate::error::Result;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How a client behaves. The default is anonymous, with Docker Hub and every other registry at its own address.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RegistryConfig {
+    /// Who asks, by registry.
+    pub credentials: Credentials,
+    /// Mirrors, rewritten locations, insecure and blocked registries.
+    pub registries: RegistriesConf,
+    /// Layers fetched at a time; 3 by default.
+    pub parallel_layers: usize,
+    /// How long a connection may bring nothing; 60 s by default. There is no limit on the whole.
+    pub idle_timeout: Duration,
+    /// How often a failed request is tried again; 5 by default.
+    pub retries: u32,
+    /// More certificate authorities, in PEM, beside the system's.
+    pub certificate_authorities: Vec<Vec<u8>>,
+}
+
+impl Default for RegistryConfig {
+    fn default() -> Self {
+        Self {
+            credentials: Credentials::default(),
+            registries: RegistriesConf::default(),
+            parallel_layers: 3,
+            idle_timeout: Duration::from_secs(60),
+            retries: 5,
+            certificate_authorities: Vec::new(),
+        }
+    }
+}
+
+impl RegistryConfig {
+    /// Reads what docker and podman read: `registries.conf` (`CONTAINERS_REGISTRIES_CONF`, else
+    /// `$XDG_CONFIG_HOME/containers`, `~/.config/containers`, `/etc/containers`), docker's `config.json`
+    /// (`DOCKER_CONFIG`, else `~/.docker`) and podman's `auth.json`. Files that are not there are nothing.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] for a file that cannot be read or understood.
+    pub fn from_environment() -> Result<Self> {
+        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let home = variable("HOME");
+        let in_home = |path: &str| home.as_ref().map(|home| home.join(path));
+        let registries = variable("CONTAINERS_REGISTRIES_CONF").or_else(|| {
+            let user = variable("XDG_CONFIG_HOME").or_else(|| in_home(".config"));
+            let user = user.map(|dir| dir.join("containers/registries.conf"));
+            user.into_iter().chain([PathBuf::from("/etc/containers/registries.conf")]).find(|path| path.exists())
+        });
+        let docker = variable("DOCKER_CONFIG").or_else(|| in_home(".docker")).map(|dir| dir.join("config.json"));
+        let podman = variable("REGISTRY_AUTH_FILE")
+            .or_else(|| variable("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json")));
+        Self::load(registries.as_deref(), docker.as_deref(), podman.as_deref())
+    }
+
+    /// Reads these files. One that is not there is nothing, but for `registries`, which was named.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] for a file that cannot be read or understood.
+    pub fn load(registries: Option<&Path>, docker: Option<&Path>, podman: Option<&Path>) -> Result<Self> {
+        let mut config = Self::default();
+        if let Some(path) = registries {
+            config.registries = RegistriesConf::read(path)?;
+        }
+        // Docker's own entries come first.
+        for path in [docker, podman].into_iter().flatten() {
+            config.credentials.read(path)?;
+        }
+        Ok(config)
+    }
+}
