@@ -10,7 +10,7 @@ use crate::transport::{Answer, Request, Transport};
 use oci_distribution::errors::OciEnvelope;
 use rdock_image::{
     Descriptor, Digest, Event, Image, ImageConfig, ImageStore, Manifest, ManifestDocument, Platform, Progress, Reference,
-    media_type,
+    manifest::media_type,
 };
 use std::sync::Arc;
 use std::time::Duration;

@@ -146,6 +146,10 @@ impl Setup {
                 let (fd, kind) = (plan.u32().at(bad, b"")?, plan.u64().at(bad, b"")?);
                 setns(self.descriptor(fd).at(bad, b"")?, kind).at(Step::JoinNamespaces, b"")
             }
+            op::UNSHARE => {
+                let flags = plan.u64().at(bad, b"")?;
+                unshare(flags).at(Step::Clone, b"")
+            }
             op::JOIN_CGROUP => {
                 let fd = plan.u32().at(bad, b"")?;
                 write_all(self.descriptor(fd).at(bad, b"")?, b"0").at(Step::JoinCgroup, b"")

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// A container of an opened root. Cloning is cheap; dropping it does nothing to the container.
@@ -20,6 +20,37 @@ pub struct Container {
     runtime: Runtime,
     dir: ContainerDir,
     record: Arc<Record>,
+    /// Set when this process learns of the exit without the state directory, which may be gone by then.
+    exit: Arc<KnownExit>,
+}
+
+/// The exit as the starter of a container learns it.
+#[derive(Debug, Default)]
+pub(crate) struct KnownExit {
+    known: OnceLock<Exit>,
+    /// The monitor's socket, for its last message.
+    monitor: Option<OwnedFd>,
+}
+
+impl KnownExit {
+    pub(crate) fn from_monitor(monitor: OwnedFd) -> Self {
+        Self { known: OnceLock::new(), monitor: Some(monitor) }
+    }
+
+    pub(crate) fn set(&self, exit: Exit) {
+        // Whoever sets it first has seen the same end.
+        let _ = self.known.set(exit);
+    }
+
+    /// Waits for the monitor's last message, if there is one to come.
+    fn get(&self) -> Option<Exit> {
+        if let (None, Some(monitor)) = (self.known.get(), &self.monitor) {
+            if let Some(exit) = crate::monitor::last_answer(monitor) {
+                self.set(exit);
+            }
+        }
+        self.known.get().cloned()
+    }
 }
 
 /// The streams of a process in a container. With a terminal all output comes on `stdout`.
@@ -80,7 +111,11 @@ pub struct ContainerInfo {
 
 impl Container {
     pub(crate) fn new(runtime: Runtime, dir: ContainerDir, record: Record) -> Self {
-        Self { runtime, dir, record: Arc::new(record) }
+        Self::started(runtime, dir, record, Arc::default())
+    }
+
+    pub(crate) fn started(runtime: Runtime, dir: ContainerDir, record: Record, exit: Arc<KnownExit>) -> Self {
+        Self { runtime, dir, record: Arc::new(record), exit }
     }
 
     pub(crate) fn dir(&self) -> &ContainerDir {
@@ -270,9 +305,12 @@ impl Container {
         // An owner closes its socket a moment before the last of it is on disk, and a killed one is seen as
         // dead only when the kernel has ended it.
         for _ in 0..200 {
-            match self.dir.status()? {
-                Status::Exited(exit) => return Ok(exit),
-                _ => std::thread::sleep(Duration::from_millis(5)),
+            match (self.dir.status(), self.exit.known.get()) {
+                (Ok(Status::Exited(exit)), _) => return Ok(exit),
+                (_, Some(exit)) => return Ok(exit.clone()),
+                (Ok(_), None) => std::thread::sleep(Duration::from_millis(5)),
+                // It has removed itself; who started it is told all the same.
+                (Err(error), None) => return self.exit.get().ok_or(error),
             }
         }
         Err(Error::OwnerGone { name: self.name().to_owned() })

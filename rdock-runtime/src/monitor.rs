@@ -5,7 +5,7 @@
 //! seals and first bytes, and calls [`run`], which never returns. The request is JSON behind a magic and
 //! a version; optional sections may be added, since a monitor is always as old as its starter.
 
-use crate::container::{Attached, Container};
+use crate::container::{Attached, Container, KnownExit};
 use crate::error::{Cause, Error, Result};
 use crate::image::Image;
 use crate::owner;
@@ -14,6 +14,7 @@ use crate::remove::describe;
 use crate::runtime::Runtime;
 use crate::spec::ContainerSpec;
 use crate::start;
+use crate::state::Exit;
 use crate::step::Step;
 use crate::sys;
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,7 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// What the starter asks for.
 #[derive(Debug, Serialize, Deserialize)]
@@ -43,6 +45,16 @@ enum Answer {
     /// With the terminal's master when the starter attaches to one.
     Started,
     Failed(Failure),
+    /// The last message, at the container's end.
+    Exited(Exit),
+}
+
+/// Waits for the end that a monitor reports to its starter; `None` when it ended without a word.
+pub(crate) fn last_answer(answers: &OwnedFd) -> Option<Exit> {
+    match crate::control::receive::<Answer>(answers) {
+        Ok(Some((Answer::Exited(exit), _))) => Some(exit),
+        _ => None,
+    }
 }
 
 /// An error that crosses a process boundary.
@@ -162,14 +174,15 @@ pub(crate) fn start(
             }
         }
         Ok(Some((Answer::Failed(failure), _))) => return Err(failure.into()),
-        Ok(None) | Err(_) => {
+        Ok(Some((Answer::Exited(_), _)) | None) | Err(_) => {
             return Err(Error::NoMonitor {
                 reason: "this program, executed again, ended without an answer".into(),
             });
         }
     }
     let (dir, record) = runtime.state().load(&id)?;
-    Ok((Container::new(runtime.clone(), dir, record), attached))
+    let exit = Arc::new(KnownExit::from_monitor(answers));
+    Ok((Container::started(runtime.clone(), dir, record, exit), attached))
 }
 
 fn control_pair() -> std::io::Result<(OwnedFd, OwnedFd)> {
@@ -236,8 +249,13 @@ fn supervise(request: OwnedFd, given: Vec<OwnedFd>, answers: &OwnedFd) -> Result
         // leak, a named one is found again. Both go on; `docker run -d` killed at this moment does the same.
     }
     drop(image);
-    owner::adopt(&mut events, started, Box::new(|events, _| events.stop()))
-        .map_err(Error::system("watch the container"))?;
+    let starter = answers.try_clone().map_err(Error::system("copy a descriptor"))?;
+    let on_end = Box::new(move |events: &mut Loop, ended: owner::Ended| {
+        // A starter that has gone on with its life does not listen any more.
+        let _ = crate::control::send(&starter, &Answer::Exited(ended.exit), &[]);
+        events.stop();
+    });
+    owner::adopt(&mut events, started, on_end).map_err(Error::system("watch the container"))?;
     events.run().map_err(Error::system("wait for events"))
 }
 

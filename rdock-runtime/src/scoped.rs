@@ -1,6 +1,6 @@
 //! A container that dies with its handle, and with the process that holds it.
 
-use crate::container::Container;
+use crate::container::{Container, KnownExit};
 use crate::error::{Error, Result};
 use crate::owner::{self, Ended, Started};
 use crate::reactor::{LoopHandle, library_loop};
@@ -62,17 +62,22 @@ impl ScopedContainer {
         let events = library_loop().map_err(Error::system("start the event thread"))?;
         let id = crate::identity::random_id().map_err(Error::system("read random numbers"))?;
         let started = start::start(runtime, &id, spec, image, start::Owner::ThisProcess)?;
-        let container = Container::new(runtime.clone(), started.dir.clone(), started.record.clone());
+        let exit = Arc::<KnownExit>::default();
+        let (dir, record) = (started.dir.clone(), started.record.clone());
+        let container = Container::started(runtime.clone(), dir, record, exit.clone());
         let ending = Arc::new(Ending::default());
         let this = Self { container, ending: ending.clone(), events: events.clone(), gone: false };
-        this.hand_over(&events, started, ending);
+        this.hand_over(&events, started, ending, exit);
         Ok(this)
     }
 
-    fn hand_over(&self, events: &LoopHandle, started: Started, ending: Arc<Ending>) {
+    fn hand_over(&self, events: &LoopHandle, started: Started, ending: Arc<Ending>, exit: Arc<KnownExit>) {
         events.run(move |events| {
             let told = ending.clone();
-            let on_end = Box::new(move |_: &mut _, _: Ended| told.set());
+            let on_end = Box::new(move |_: &mut _, ended: Ended| {
+                exit.set(ended.exit);
+                told.set();
+            });
             if owner::adopt(events, started, on_end).is_err() {
                 // Descriptors ran out: dropping the helper's socket has ended the container.
                 ending.set();

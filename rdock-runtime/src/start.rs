@@ -358,7 +358,10 @@ fn follow(
         step,
         detail,
         log: Vec::new(),
-        source: std::io::Error::from_raw_os_error(errno),
+        source: match (step, errno) {
+            (Step::User, libc::ENOENT) => std::io::Error::new(std::io::ErrorKind::NotFound, "the image has no such user or group"),
+            _ => std::io::Error::from_raw_os_error(errno),
+        },
     };
     let deadline = Instant::now() + PATIENCE;
     let mut network = None;

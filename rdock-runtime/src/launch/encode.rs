@@ -106,10 +106,13 @@ pub(super) fn launch(plan: LaunchPlan) -> io::Result<Encoded> {
             before.u32(op::JOIN).u32(hold(fd)).u64(NEWPID);
         }
     }
+    let mut own_cgroup_view = false;
     for (namespace, kind) in
         [(plan.ipc, NEWIPC), (plan.uts, NEWUTS), (plan.cgroup_namespace, NEWCGROUP)]
     {
         match namespace {
+            // Its root is where the process is when it is made: after it has joined its groups.
+            NamespacePlan::New if kind == NEWCGROUP => own_cgroup_view = true,
             NamespacePlan::New => flags |= kind,
             NamespacePlan::Host => {}
             NamespacePlan::Join(fd) => joined.push((hold(fd), kind)),
@@ -157,6 +160,9 @@ pub(super) fn launch(plan: LaunchPlan) -> io::Result<Encoded> {
 
     for procs in plan.cgroup_procs {
         inside.u32(op::JOIN_CGROUP).u32(hold(procs));
+    }
+    if own_cgroup_view {
+        inside.u32(op::UNSHARE).u64(NEWCGROUP);
     }
     for (fd, kind) in joined {
         inside.u32(op::JOIN).u32(fd).u64(kind);

@@ -125,6 +125,8 @@ pub(crate) mod op {
     pub(crate) const OWNER: u32 = 38;
     /// Joins the namespaces of the payload (exec): flags
     pub(crate) const ENTER: u32 = 39;
+    /// flags
+    pub(crate) const UNSHARE: u32 = 40;
 }
 
 /// Flags of [`op::OVERLAY`].
