@@ -71,7 +71,9 @@ struct Failure {
 struct LaunchFailure {
     what: String,
     step: u16,
+    /// 0 when the cause is no system error; then it is in the text.
     errno: i32,
+    cause: String,
     detail: String,
     log: Vec<String>,
 }
@@ -84,8 +86,8 @@ impl From<Error> for Failure {
         match error {
             Error::NameInUse { name, id } => failure.name_in_use = Some((name, id)),
             Error::Launch { what, step, detail, log, source } => {
-                let errno = source.raw_os_error().unwrap_or(0);
-                failure.launch = Some(LaunchFailure { what, step: step as u16, errno, detail, log });
+                let (errno, cause) = (source.raw_os_error().unwrap_or(0), source.to_string());
+                failure.launch = Some(LaunchFailure { what, step: step as u16, errno, cause, detail, log });
             }
             _ => {}
         }
@@ -104,7 +106,10 @@ impl From<Failure> for Error {
                 step: Step::from_wire(launch.step).unwrap_or(Step::Spawn),
                 detail: launch.detail,
                 log: launch.log,
-                source: std::io::Error::from_raw_os_error(launch.errno),
+                source: match launch.errno {
+                    0 => std::io::Error::other(launch.cause),
+                    errno => std::io::Error::from_raw_os_error(errno),
+                },
             };
         }
         let mut messages = failure.messages.into_iter();
