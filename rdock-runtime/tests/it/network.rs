@@ -1,0 +1,279 @@
+//! What the default network promises: a way out, closed to the outside, published ports.
+
+use crate::host::{Firewall, HOST, Host, OUTSIDE, inside};
+use crate::payload::{self, PORT};
+use crate::{Cannot, Tested, needs_root, trial};
+use libtest_mimic::Trial;
+use rdock_runtime::{NetError, PortMapping, Runtime, ScopedContainer};
+use std::io::{ErrorKind, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("egress_beside_dockers_firewall_and_after_a_flush", egress),
+        trial("egress_that_a_firewall_forbids_is_a_warning", forbidden_egress),
+        trial("rt_publish_firewall", publish_firewall),
+        trial("rt_localhost_exposure", localhost_exposure),
+        trial("rt_ipv6_ra", ipv6),
+        trial("rules_of_a_dead_program_are_gone_after_the_next_open", dead_rules),
+        trial("a_published_port_refuses_until_the_server_listens", published),
+        trial("published_datagrams_come_back", datagrams),
+        trial("containers_of_a_network_reach_each_other", neighbours),
+        trial("a_port_in_use_is_a_typed_error", port_in_use),
+    ]
+}
+
+fn check(holds: bool, what: impl FnOnce() -> String) -> Tested {
+    if holds { Ok(()) } else { Err(what().into()) }
+}
+
+fn egress() -> Tested {
+    let root = tempfile::tempdir()?;
+    let mut host = Host::start(root.path(), Firewall::Docker)?;
+    check(host.docker_user_rules()? == 2, || {
+        "no rules in DOCKER-USER: the test has no firewall".into()
+    })?;
+    check(host.warnings == 0, || "the container has warnings".into())?;
+    for after in ["the start", "nft flush ruleset"] {
+        let answer = host.order(&format!("fetch {OUTSIDE}"))?;
+        check(answer == format!("you are {HOST}"), || {
+            format!("after {after}: {answer}")
+        })?;
+        host.flush_ruleset()?;
+    }
+    Ok(())
+}
+
+fn forbidden_egress() -> Tested {
+    let root = tempfile::tempdir()?;
+    let mut host = Host::start(root.path(), Firewall::Drop)?;
+    check(host.warnings == 1, || format!("{} warnings", host.warnings))?;
+    let answer = host.order(&format!("fetch {OUTSIDE}"))?;
+    check(answer.starts_with("failed"), || answer)
+}
+
+fn publish_firewall() -> Tested {
+    let root = tempfile::tempdir()?;
+    let mut host = Host::start(root.path(), Firewall::None)?;
+    host.route_everything_to_the_container()?;
+    let server = SocketAddr::from((host.container, PORT));
+    let (_, network) = host.uplink()?;
+    for round in ["before", "after"] {
+        // The server is there: its own container reaches it.
+        let own = host.order(&format!("fetch {server}"))?;
+        check(own.starts_with("you are"), || own)?;
+        for closed in [
+            server,
+            SocketAddr::from((network, PORT)),
+            SocketAddr::from((HOST, host.loopback_port)),
+        ] {
+            let answer = host.get_from_lan(closed)?;
+            check(answer.is_err(), || {
+                format!("{round} the flush {closed} answers {answer:?}")
+            })?;
+        }
+        let published = host.get_from_lan((HOST, host.port))?;
+        check(
+            published
+                .as_ref()
+                .is_ok_and(|answer| answer.starts_with("you are")),
+            || format!("{round} the flush the published port answers {published:?}"),
+        )?;
+        host.flush_ruleset()?;
+    }
+    Ok(())
+}
+
+fn localhost_exposure() -> Tested {
+    let root = tempfile::tempdir()?;
+    let mut host = Host::start(root.path(), Firewall::None)?;
+    let serve = |ip: Ipv4Addr| {
+        move || {
+            let listener = TcpListener::bind((ip, 0))?;
+            let port = listener.local_addr()?.port();
+            std::thread::spawn(move || {
+                while let Ok((mut client, _)) = listener.accept() {
+                    let _ = client.write_all(b"a service of the host");
+                }
+            });
+            std::io::Result::Ok(port)
+        }
+    };
+    let (uplink, network) = host.uplink()?;
+    let open = inside(&host.here, serve(Ipv4Addr::UNSPECIFIED))??;
+    let answer = host.order(&format!("fetch {uplink}:{open}"))?;
+    check(answer == "a service of the host", || {
+        format!("the test reaches no service at all: {answer}")
+    })?;
+    let port = inside(&host.here, serve(Ipv4Addr::LOCALHOST))??;
+    for ip in [uplink, network, HOST, Ipv4Addr::LOCALHOST] {
+        let answer = host.order(&format!("fetch {ip}:{port}"))?;
+        check(answer.starts_with("failed"), || {
+            format!("{ip}:{port} answers {answer}")
+        })?;
+    }
+    Ok(())
+}
+
+fn ipv6() -> Tested {
+    if !std::path::Path::new("/proc/sys/net/ipv6").exists() {
+        return Err(Cannot("this kernel has no IPv6".into()).into());
+    }
+    let root = tempfile::tempdir()?;
+    let mut host = Host::start(root.path(), Firewall::None)?;
+    let settings = "/proc/sys/net/ipv6/conf/eth0/disable_ipv6 /proc/sys/net/ipv6/conf/eth0/accept_ra";
+    let answer = host.order(&format!("read {settings}"))?;
+    check(answer == "1|0", || answer)?;
+    // No address at all but that of lo.
+    let answer = host.order("read /proc/net/if_inet6")?;
+    check(answer.split('|').all(|line| line.ends_with(" lo")), || answer)
+}
+
+fn dead_rules() -> Tested {
+    let root = tempfile::tempdir()?;
+    let mut host = Host::start(root.path(), Firewall::Docker)?;
+    check(host.docker_user_rules()? == 2, || {
+        "there are no rules to remove".into()
+    })?;
+    host.kill()?;
+    std::thread::sleep(Duration::from_secs(1));
+    host.open_again()?;
+    let left = host.docker_user_rules()?;
+    check(left == 0, || format!("{left} rules are left"))?;
+    let holders = std::fs::read_dir(root.path().join("networks/default/holders"))?.count();
+    check(holders == 0, || format!("{holders} addresses are still taken"))
+}
+
+/// Runs `test` with a runtime that holds the image.
+fn with_runtime<F: Future<Output = Tested>>(test: impl FnOnce(Runtime) -> F) -> Tested {
+    let root = tempfile::tempdir()?;
+    let runtime = Runtime::open(root.path())?;
+    payload::load(&runtime)?;
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(test(runtime))
+}
+
+/// What the server answers once it listens; before, every try has to be refused.
+fn first_answer(address: SocketAddr) -> Tested<(u32, String)> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut refused = 0;
+    loop {
+        match TcpStream::connect(address) {
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused && Instant::now() < deadline => {
+                refused += 1;
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(error) => return Err(format!("{address}: {error}").into()),
+            Ok(_) => return Ok((refused, payload::get(address)?)),
+        }
+    }
+}
+
+fn published() -> Tested {
+    with_runtime(async |runtime| {
+        let container = payload::server()?
+            .env("DELAY", "300")
+            .publish(PortMapping::tcp(PORT))
+            .start(&runtime)
+            .await?;
+        let (refused, answer) = first_answer(container.host_addr(PORT)?)?;
+        check(refused > 10, || format!("refused only {refused} times in 300 ms"))?;
+        let gateway = container.inspect()?.gateway.ok_or("no gateway")?;
+        check(answer == format!("you are {gateway}"), || answer)?;
+        let rootless = !rustix::process::geteuid().is_root();
+        let warned = container
+            .inspect()?
+            .warnings
+            .iter()
+            .any(|warning| warning.contains("outside"));
+        check(warned == rootless, || "the warning about egress".into())?;
+        let address = container.host_addr(PORT)?;
+        container.remove().await?;
+        let after = TcpStream::connect(address);
+        check(
+            after.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused),
+            || "still open".into(),
+        )
+    })
+}
+
+fn datagrams() -> Tested {
+    with_runtime(async |runtime| {
+        let container = payload::server()?
+            .publish(PortMapping::udp(PORT))
+            .publish(PortMapping::tcp(PORT))
+            .start(&runtime)
+            .await?;
+        first_answer(payload::loopback(port_of(&container, false)?))?;
+        let client = UdpSocket::bind("127.0.0.1:0")?;
+        client.set_read_timeout(Some(Duration::from_secs(5)))?;
+        client.connect(payload::loopback(port_of(&container, true)?))?;
+        let gateway = container.inspect()?.gateway.ok_or("no gateway")?;
+        for _ in 0..3 {
+            client.send(b"who am I")?;
+            let mut answer = [0; 64];
+            let size = client.recv(&mut answer)?;
+            let answer = String::from_utf8_lossy(&answer[..size]).into_owned();
+            check(answer == format!("you are {gateway}"), || answer)?;
+        }
+        container.remove().await?;
+        Ok(())
+    })
+}
+
+fn port_of(container: &ScopedContainer, udp: bool) -> Tested<u16> {
+    let ports = container.inspect()?.ports;
+    let wanted = if udp {
+        rdock_runtime::Protocol::Udp
+    } else {
+        rdock_runtime::Protocol::Tcp
+    };
+    let port = ports
+        .iter()
+        .find(|port| port.protocol == wanted)
+        .ok_or("not published")?;
+    Ok(port.host.port())
+}
+
+fn neighbours() -> Tested {
+    needs_root()?;
+    with_runtime(async |runtime| {
+        let one = payload::server()?
+            .publish(PortMapping::tcp(PORT))
+            .start(&runtime)
+            .await?;
+        let other = payload::server()?.start(&runtime).await?;
+        first_answer(one.host_addr(PORT)?)?;
+        let ip =
+            |container: &ScopedContainer| container.inspect()?.ip_address.ok_or_else(|| "no address".into());
+        let (first, second): (Tested<_>, Tested<_>) = (ip(&one), ip(&other));
+        let (first, second) = (first?, second?);
+        let answer = payload::run_inside(&other, "fetch", ("ADDRESS", &format!("{first}:{PORT}"))).await?;
+        check(answer.trim() == format!("you are {second}"), || answer)?;
+        one.remove().await?;
+        other.remove().await?;
+        Ok(())
+    })
+}
+
+fn port_in_use() -> Tested {
+    with_runtime(async |runtime| {
+        let taken = TcpListener::bind("127.0.0.1:0")?;
+        let port = taken.local_addr()?.port();
+        let started = payload::server()?
+            .publish(PortMapping::tcp(PORT).on_host(port))
+            .start(&runtime)
+            .await;
+        let error = started.err().ok_or("it started")?;
+        let right = matches!(&error, rdock_runtime::Error::Network(NetError::PortInUse { address, .. })
+            if address.port() == port);
+        check(right, || format!("{error:?}"))?;
+        check(error.hint().is_some(), || "no hint".into())?;
+        check(runtime.containers()?.is_empty(), || {
+            "something half-made is left".into()
+        })
+    })
+}

@@ -1,0 +1,189 @@
+//! What this program does when it is started again: the server or client in a container, or a host program.
+
+use crate::{Cannot, Tested, chain};
+use rdock_runtime::image::Progress;
+use rdock_runtime::{ContainerSpec, Mount, PortMapping, Runtime, ScopedContainer};
+use std::io::{BufRead, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// The port of [`serve`].
+pub(crate) const PORT: u16 = 8080;
+const PROGRAM: &str = "/test";
+
+pub(crate) fn play(role: &str) -> ExitCode {
+    let played = match role {
+        "serve" => serve(),
+        "fetch" => fetch(),
+        "read" => read(),
+        "host" => host(),
+        _ => Err(format!("no such role: {role}").into()),
+    };
+    match played {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stdout(), "failed: {}", chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn variable(name: &str) -> Tested<String> {
+    Ok(std::env::var(name).map_err(|_| format!("{name} is not set"))?)
+}
+
+/// Tells each client who it is, by TCP and UDP, after `DELAY` milliseconds.
+fn serve() -> Tested {
+    std::thread::sleep(Duration::from_millis(
+        variable("DELAY").unwrap_or_default().parse().unwrap_or(0),
+    ));
+    let datagrams = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT))?;
+    std::thread::spawn(move || {
+        let mut buffer = [0; 64];
+        while let Ok((_, from)) = datagrams.recv_from(&mut buffer) {
+            let _ = datagrams.send_to(format!("you are {}", from.ip()).as_bytes(), from);
+        }
+    });
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT))?;
+    loop {
+        let (mut client, from) = listener.accept()?;
+        // A client that has left is its own loss.
+        let _ = client.write_all(format!("you are {}", from.ip()).as_bytes());
+    }
+}
+
+/// Prints what a server at `ADDRESS` says.
+fn fetch() -> Tested {
+    writeln!(std::io::stdout(), "{}", get(variable("ADDRESS")?.parse()?)?)?;
+    Ok(())
+}
+
+/// Prints the files named by `FILES`.
+fn read() -> Tested {
+    for file in variable("FILES")?.split(' ') {
+        write!(
+            std::io::stdout(),
+            "{}",
+            std::fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?
+        )?;
+    }
+    Ok(())
+}
+
+pub(crate) fn get(address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// A host program with one container: says where it is, then does what it is told, line by line.
+fn host() -> Tested {
+    let root = variable("RDOCK_TEST_ROOT")?;
+    let tokio = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    tokio.block_on(async {
+        let runtime = Runtime::open(&root)?;
+        load(&runtime)?;
+        let container = server()?
+            .publish(PortMapping::tcp(PORT).on_every_address())
+            .publish(PortMapping::tcp(PORT))
+            .start(&runtime)
+            .await?;
+        let info = container.inspect()?;
+        let port = |loopback| {
+            let mut ports = info
+                .ports
+                .iter()
+                .filter(|port| port.host.ip().is_loopback() == loopback);
+            ports.next().map(|port| port.host.port()).ok_or("no such port")
+        };
+        let mut out = std::io::stdout();
+        let address = info.ip_address.clone().ok_or("no address")?;
+        writeln!(
+            out,
+            "{address} {} {} {}",
+            port(false)?,
+            port(true)?,
+            info.warnings.len()
+        )?;
+        for line in std::io::stdin().lock().lines() {
+            let line = line?;
+            let answer = match line.split_once(' ') {
+                Some(("fetch", address)) => run_inside(&container, "fetch", ("ADDRESS", address)).await?,
+                Some(("read", files)) => run_inside(&container, "read", ("FILES", files)).await?,
+                _ => format!("what? {line}"),
+            };
+            writeln!(out, "{}", answer.trim().replace('\n', "|"))?;
+        }
+        container.remove().await?;
+        Ok(())
+    })
+}
+
+/// Runs a role of this program in the container; its output, errors included.
+pub(crate) async fn run_inside(
+    container: &ScopedContainer,
+    role: &str,
+    variable: (&str, &str),
+) -> Tested<String> {
+    let exec = container
+        .exec([PROGRAM])
+        .env("RDOCK_TEST_ROLE", role)
+        .env(variable.0, variable.1);
+    let output = exec.output().await?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
+}
+
+/// A container that runs [`serve`]: an empty image, this program, and the host's libraries.
+pub(crate) fn server() -> Tested<ContainerSpec> {
+    let mut spec = ContainerSpec::new("empty")
+        .args([PROGRAM])
+        .env("RDOCK_TEST_ROLE", "serve")
+        .mount(Mount::bind(std::env::current_exe()?, PROGRAM).read_only());
+    for folder in ["/lib", "/lib64", "/usr/lib", "/usr/lib64"] {
+        if let Ok(source) = Path::new(folder).canonicalize() {
+            spec = spec.mount(Mount::bind(source, folder).read_only());
+        }
+    }
+    Ok(spec)
+}
+
+/// Imports an image with one empty layer.
+pub(crate) fn load(runtime: &Runtime) -> Tested {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => return Err(Cannot(format!("no image for {other}")).into()),
+    };
+    // The digest of an archive without members: 1,024 zero bytes.
+    let empty = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef";
+    let config = format!(
+        r#"{{"architecture":"{architecture}","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":["{empty}"]}}}}"#
+    );
+    let manifest = r#"[{"Config":"config.json","RepoTags":["empty:latest"],"Layers":["layer.tar"]}]"#;
+    let mut archive = tar::Builder::new(Vec::new());
+    for (name, bytes) in [
+        ("config.json", config.as_bytes()),
+        ("layer.tar", &[0; 1024]),
+        ("manifest.json", manifest.as_bytes()),
+    ] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        archive.append_data(&mut header, name, bytes)?;
+    }
+    runtime
+        .images()
+        .import_stream(&mut archive.into_inner()?.as_slice(), &Progress::default())?;
+    Ok(())
+}
+
+/// The address on the loopback interface with a port.
+pub(crate) fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
