@@ -7,7 +7,11 @@ use std::env;
 use std::path::PathBuf;
 
 fn main() {
-    for source in ["rdock-runtime/freestanding.rs", "rdock-runtime/helper/arch.rs", "examples/payload"] {
+    for source in [
+        "rdock-runtime/freestanding.rs",
+        "rdock-runtime/helper/arch.rs",
+        "examples/payload",
+    ] {
         println!("cargo::rerun-if-changed={source}");
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("payload");

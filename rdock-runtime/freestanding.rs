@@ -47,9 +47,26 @@ fn compile_with(
 ) -> Result<(), String> {
     let mut command = Command::new(rustc);
     command
-        .args(["--edition=2024", "--crate-type=bin", "--crate-name", name, "--target", target])
-        .args(["-Copt-level=s", "-Clto=fat", "-Cpanic=abort", "-Ccodegen-units=1", "-Cstrip=symbols"])
-        .args(["-Crelocation-model=static", "-Ctarget-feature=+crt-static", "-Cforce-unwind-tables=no"])
+        .args([
+            "--edition=2024",
+            "--crate-type=bin",
+            "--crate-name",
+            name,
+            "--target",
+            target,
+        ])
+        .args([
+            "-Copt-level=s",
+            "-Clto=fat",
+            "-Cpanic=abort",
+            "-Ccodegen-units=1",
+            "-Cstrip=symbols",
+        ])
+        .args([
+            "-Crelocation-model=static",
+            "-Ctarget-feature=+crt-static",
+            "-Cforce-unwind-tables=no",
+        ])
         .arg(format!("-Clinker={linker}"))
         .arg(source)
         .arg("-o")
@@ -62,9 +79,19 @@ fn compile_with(
     if target.contains("musl") {
         command.arg("-Clink-self-contained=no");
     }
-    for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTC_LINKER"] {
+    for variable in [
+        "RUSTFLAGS",
+        "CARGO_ENCODED_RUSTFLAGS",
+        "RUSTC_WRAPPER",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "RUSTC_LINKER",
+    ] {
         command.env_remove(variable);
     }
     let output = command.output().map_err(|error| error.to_string())?;
-    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
 }

@@ -27,7 +27,11 @@ numbers! {
 fn call(number: usize, args: [usize; 6]) -> Result<usize> {
     // SAFETY: every wrapper below passes what its call expects, with pointers to live values.
     let result = unsafe { syscall(number, args) };
-    if result < 0 { Err(-result as i32) } else { Ok(result as usize) }
+    if result < 0 {
+        Err(-result as i32)
+    } else {
+        Ok(result as usize)
+    }
 }
 
 /// Bytes that are followed by a NUL.
@@ -65,7 +69,11 @@ impl Text {
             b'0'..=b'9' => sum.checked_mul(10)?.checked_add(u64::from(byte - b'0')),
             _ => None,
         };
-        if self.0.is_empty() { None } else { self.0.iter().try_fold(0, digit) }
+        if self.0.is_empty() {
+            None
+        } else {
+            self.0.iter().try_fold(0, digit)
+        }
     }
 }
 
@@ -91,12 +99,18 @@ pub fn close(fd: i32) {
 }
 
 pub fn read(fd: i32, into: &mut [u8]) -> Result<usize> {
-    call(NR_READ, [fd as usize, into.as_mut_ptr() as usize, into.len(), 0, 0, 0])
+    call(
+        NR_READ,
+        [fd as usize, into.as_mut_ptr() as usize, into.len(), 0, 0, 0],
+    )
 }
 
 pub fn write_all(fd: i32, mut bytes: &[u8]) -> Result<()> {
     while !bytes.is_empty() {
-        let count = call(NR_WRITE, [fd as usize, bytes.as_ptr() as usize, bytes.len(), 0, 0, 0])?;
+        let count = call(
+            NR_WRITE,
+            [fd as usize, bytes.as_ptr() as usize, bytes.len(), 0, 0, 0],
+        )?;
         bytes = &bytes[count..];
     }
     Ok(())
@@ -138,7 +152,11 @@ pub fn print_ids() {
     print_number(1, number(NR_GETGID));
     print(1, b" groups=");
     let mut groups = [0u32; 64];
-    let count = call(NR_GETGROUPS, [groups.len(), groups.as_mut_ptr() as usize, 0, 0, 0, 0]).unwrap_or(0);
+    let count = call(
+        NR_GETGROUPS,
+        [groups.len(), groups.as_mut_ptr() as usize, 0, 0, 0, 0],
+    )
+    .unwrap_or(0);
     for (at, group) in groups[..count].iter().enumerate() {
         if at > 0 {
             print(1, b",");
@@ -151,7 +169,10 @@ pub fn print_ids() {
 /// Names in a folder, without `.` and `..`.
 pub fn print_names(fd: i32) {
     let mut buffer = [0u8; 8192];
-    while let Ok(count @ 1..) = call(NR_GETDENTS64, [fd as usize, buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0]) {
+    while let Ok(count @ 1..) = call(
+        NR_GETDENTS64,
+        [fd as usize, buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0],
+    ) {
         let mut at = 0;
         while at < count {
             let length = usize::from(u16::from_le_bytes([buffer[at + 16], buffer[at + 17]]));
@@ -168,7 +189,10 @@ pub fn print_names(fd: i32) {
 
 pub fn print_directory() {
     let mut buffer = [0u8; 4096];
-    if let Ok(count @ 1..) = call(NR_GETCWD, [buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0, 0]) {
+    if let Ok(count @ 1..) = call(
+        NR_GETCWD,
+        [buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0, 0],
+    ) {
         print(1, &buffer[..count - 1]);
         print(1, b"\n");
     }
@@ -178,7 +202,10 @@ pub fn print_directory() {
 pub fn terminal_size(fd: i32) -> Result<(u16, u16)> {
     const TIOCGWINSZ: usize = 0x5413;
     let mut size = [0u16; 4];
-    call(NR_IOCTL, [fd as usize, TIOCGWINSZ, size.as_mut_ptr() as usize, 0, 0, 0])?;
+    call(
+        NR_IOCTL,
+        [fd as usize, TIOCGWINSZ, size.as_mut_ptr() as usize, 0, 0, 0],
+    )?;
     Ok((size[0], size[1]))
 }
 
@@ -212,8 +239,17 @@ extern "C" fn on_signal(signal: i32) {
 fn set_action(signal: usize, handler: usize) -> Result<usize> {
     // The handler never returns; x86_64 wants a restorer all the same.
     const SA_RESTORER: usize = 0x0400_0000;
-    let flags = if cfg!(target_arch = "x86_64") { SA_RESTORER } else { 0 };
-    let action = SignalAction { handler, flags, restorer: handler, mask: 0 };
+    let flags = if cfg!(target_arch = "x86_64") {
+        SA_RESTORER
+    } else {
+        0
+    };
+    let action = SignalAction {
+        handler,
+        flags,
+        restorer: handler,
+        mask: 0,
+    };
     call(NR_SIGACTION, [signal, &raw const action as usize, 0, 8, 0, 0])
 }
 
@@ -271,7 +307,10 @@ pub fn bound(port: u16, kind: usize) -> Result<i32> {
     const SO_REUSEADDR: usize = 2;
     let fd = call(NR_SOCKET, [AF_INET, kind, 0, 0, 0, 0])?;
     let on = 1u32;
-    call(NR_SETSOCKOPT, [fd, SOL_SOCKET, SO_REUSEADDR, &raw const on as usize, 4, 0])?;
+    call(
+        NR_SETSOCKOPT,
+        [fd, SOL_SOCKET, SO_REUSEADDR, &raw const on as usize, 4, 0],
+    )?;
     let mut address = [0u8; 16];
     address[..2].copy_from_slice(&(AF_INET as u16).to_ne_bytes());
     address[2..4].copy_from_slice(&port.to_be_bytes());
@@ -290,10 +329,29 @@ pub fn accept(fd: i32) -> Result<i32> {
 /// A datagram and where it came from.
 pub fn receive(fd: i32, into: &mut [u8], from: &mut [u8; 16]) -> Result<usize> {
     let mut length = from.len() as u32;
-    let args = [into.as_mut_ptr() as usize, into.len(), 0, from.as_mut_ptr() as usize, &raw mut length as usize];
-    call(NR_RECVFROM, [fd as usize, args[0], args[1], args[2], args[3], args[4]])
+    let args = [
+        into.as_mut_ptr() as usize,
+        into.len(),
+        0,
+        from.as_mut_ptr() as usize,
+        &raw mut length as usize,
+    ];
+    call(
+        NR_RECVFROM,
+        [fd as usize, args[0], args[1], args[2], args[3], args[4]],
+    )
 }
 
 pub fn send(fd: i32, bytes: &[u8], to: &[u8; 16]) -> Result<usize> {
-    call(NR_SENDTO, [fd as usize, bytes.as_ptr() as usize, bytes.len(), 0, to.as_ptr() as usize, to.len()])
+    call(
+        NR_SENDTO,
+        [
+            fd as usize,
+            bytes.as_ptr() as usize,
+            bytes.len(),
+            0,
+            to.as_ptr() as usize,
+            to.len(),
+        ],
+    )
 }

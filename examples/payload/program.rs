@@ -35,7 +35,10 @@ impl Start {
         unsafe {
             let count = *stack;
             let first = stack.add(1).cast::<*const u8>();
-            Self { arguments: core::slice::from_raw_parts(first, count), environment: first.add(count + 1) }
+            Self {
+                arguments: core::slice::from_raw_parts(first, count),
+                environment: first.add(count + 1),
+            }
         }
     }
 
@@ -113,7 +116,9 @@ extern "C" fn rdock_start(stack: *const usize) -> ! {
     let count = start.arguments.len();
     let mut from = 1;
     while from < count {
-        let to = (from..count).find(|at| start.argument(*at).bytes() == b",").unwrap_or(count);
+        let to = (from..count)
+            .find(|at| start.argument(*at).bytes() == b",")
+            .unwrap_or(count);
         if to > from {
             command(start, start.argument(from), Words { from: from + 1, to });
         }
@@ -127,18 +132,28 @@ fn command(start: Start, name: Text, words: Words) {
         true => start.argument(words.from + at),
         false => fail("an argument is missing for", name, 0),
     };
-    let number = |at: usize| word(at).number().unwrap_or_else(|| fail("not a number:", word(at), 0));
+    let number = |at: usize| {
+        word(at)
+            .number()
+            .unwrap_or_else(|| fail("not a number:", word(at), 0))
+    };
     let checked = |what: &str, result: calls::Result<usize>| match result {
         Ok(value) => value,
         Err(errno) => fail(what, name, errno),
     };
     let into_file = |flags| match calls::open(word(0), flags) {
         Ok(fd) => {
-            start.line(Words { from: words.from + 1, ..words }, &mut |bytes| {
-                if let Err(errno) = calls::write_all(fd, bytes) {
-                    fail("cannot write", word(0), errno);
-                }
-            });
+            start.line(
+                Words {
+                    from: words.from + 1,
+                    ..words
+                },
+                &mut |bytes| {
+                    if let Err(errno) = calls::write_all(fd, bytes) {
+                        fail("cannot write", word(0), errno);
+                    }
+                },
+            );
             calls::close(fd);
         }
         Err(errno) => fail("cannot open", word(0), errno),
@@ -174,12 +189,22 @@ fn command(start: Start, name: Text, words: Words) {
         b"pwd" => calls::print_directory(),
         b"exit" => exit(number(0) as i32),
         b"sleep" => calls::sleep(number(0)),
-        b"trap" => drop(checked("cannot", calls::exit_on(number(0) as usize, number(1) as i32))),
+        b"trap" => drop(checked(
+            "cannot",
+            calls::exit_on(number(0) as usize, number(1) as i32),
+        )),
         b"ignore" => drop(checked("cannot", calls::ignore(number(0) as usize))),
         b"setuid" => drop(checked("cannot", calls::set_ids(number(0) as usize))),
         b"daemon" => calls::daemon(),
         b"memory" => drop(checked("cannot", calls::touch(number(0) as usize))),
-        b"serve" => serve::http(start, number(0) as u16, Words { from: words.from + 1, ..words }),
+        b"serve" => serve::http(
+            start,
+            number(0) as u16,
+            Words {
+                from: words.from + 1,
+                ..words
+            },
+        ),
         b"udp" => serve::udp(number(0) as u16),
         _ => fail("no such command:", name, 0),
     }

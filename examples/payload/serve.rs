@@ -21,7 +21,9 @@ pub fn http(start: Start, port: u16, words: Words) -> ! {
     }
     calls::print(1, b"payload: serving\n");
     loop {
-        let Ok(client) = calls::accept(listener) else { continue };
+        let Ok(client) = calls::accept(listener) else {
+            continue;
+        };
         let mut request = [0u8; 4096];
         let mut length = 0;
         // A client that sends more than that, or stops before the empty line, gets its page all the same.
@@ -37,7 +39,10 @@ pub fn http(start: Start, port: u16, words: Words) -> ! {
             start.line(words, &mut |bytes| {
                 let _ = calls::write_all(client, bytes);
             });
-            let line = request[..length].split(|byte| *byte == b'\r').next().unwrap_or_default();
+            let line = request[..length]
+                .split(|byte| *byte == b'\r')
+                .next()
+                .unwrap_or_default();
             calls::print(1, line);
             calls::print(1, b"\n");
         }
