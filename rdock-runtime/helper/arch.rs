@@ -15,15 +15,7 @@ global_asm!(
 );
 
 #[cfg(target_arch = "aarch64")]
-global_asm!(
-    ".globl _start",
-    "_start:",
-    "mov x29, #0",
-    "mov x30, #0",
-    "mov x0, sp",
-    "bl rdock_start",
-    "brk #1"
-);
+global_asm!(".globl _start", "_start:", "mov x29, #0", "mov x30, #0", "mov x0, sp", "bl rdock_start", "brk #1");
 
 /// One system call.
 ///
@@ -154,12 +146,7 @@ pub unsafe extern "C" fn memset(to: *mut u8, byte: i32, count: usize) -> *mut u8
 pub unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, count: usize) -> i32 {
     for at in 0..count {
         // SAFETY: the caller vouches for both ranges.
-        let (a, b) = unsafe {
-            (
-                core::ptr::read_volatile(a.add(at)),
-                core::ptr::read_volatile(b.add(at)),
-            )
-        };
+        let (a, b) = unsafe { (core::ptr::read_volatile(a.add(at)), core::ptr::read_volatile(b.add(at))) };
         if a != b {
             return i32::from(a) - i32::from(b);
         }
