@@ -1,6 +1,7 @@
 //! What is mounted into a container, and the words of `-v`, `--mount` and `--tmpfs`.
 
 use super::{ParseError, parse_size};
+use crate::identity::{NAME_GRAMMAR, is_name};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -156,11 +157,11 @@ impl Mount {
                     read_only: false,
                 }
             }
-            Some(name) if crate::identity::is_name(name) => Self::volume(name, target),
+            Some(name) if is_name(name) => Self::volume(name, target),
             Some(_) => {
-                return Err(error(
-                    "the source is neither an absolute path nor a volume's name",
-                ));
+                return Err(error(&format!(
+                    "the source is neither an absolute path nor a volume's name: {NAME_GRAMMAR}"
+                )));
             }
         };
         let mut access = None;
@@ -315,11 +316,11 @@ impl MountFields {
                 if self
                     .source
                     .as_deref()
-                    .is_some_and(|name| !crate::identity::is_name(name))
+                    .is_some_and(|name| !is_name(name))
                 {
-                    return Err(
-                        "the source is not a volume's name (a path of the host needs type=bind)".into(),
-                    );
+                    return Err(format!(
+                        "the source is not a volume's name: {NAME_GRAMMAR}; a path of the host needs type=bind"
+                    ));
                 }
                 if self.source.is_none() && self.subpath.is_some() {
                     return Err("volume-subpath needs a named volume".into());
