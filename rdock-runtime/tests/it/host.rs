@@ -35,6 +35,11 @@ pub(crate) struct Host {
     /// The neighbour's.
     pub(crate) lan: OwnedFd,
     root: PathBuf,
+    program: Program,
+}
+
+/// A host program with one container.
+pub(crate) struct Program {
     child: Child,
     orders: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
@@ -83,36 +88,18 @@ impl Host {
             })?
             .map_err(|error| Cannot(format!("nftables: {error}")))?;
         }
-        let mut child = spawn(&here, root)?;
-        let orders = child.stdin.take();
-        let mut answers = BufReader::new(child.stdout.take().ok_or("no output")?);
-        let mut line = String::new();
-        answers.read_line(&mut line)?;
-        let words: Vec<_> = line.split_whitespace().collect();
-        let [container, port, loopback_port, warnings] = words[..] else {
-            return Err(format!("the host program says {line:?}").into());
-        };
+        let program = Program::start(&here, root)?;
         Ok(Self {
             here,
             lan,
             root: root.into(),
-            container: container.parse()?,
-            port: port.parse()?,
-            loopback_port: loopback_port.parse()?,
-            warnings: warnings.parse()?,
-            child,
-            orders,
-            answers,
+            program,
         })
     }
 
-    /// Has the host program do something in the container.
-    pub(crate) fn order(&mut self, order: &str) -> Tested<String> {
-        let orders = self.orders.as_mut().ok_or("no input")?;
-        writeln!(orders, "{order}")?;
-        let mut line = String::new();
-        self.answers.read_line(&mut line)?;
-        Ok(line.trim().into())
+    /// One more program with the same root.
+    pub(crate) fn another(&self) -> Tested<Program> {
+        Program::start(&self.here, &self.root)
     }
 
     /// Addresses of the host's and the network's end of the uplink.
@@ -164,13 +151,6 @@ impl Host {
         })??)
     }
 
-    /// kill -9 for the host program.
-    pub(crate) fn kill(&mut self) -> Tested {
-        self.child.kill()?;
-        self.child.wait()?;
-        Ok(())
-    }
-
     /// Opens the root again, as a program that comes later does.
     pub(crate) fn open_again(&self) -> Tested {
         let root = self.root.clone();
@@ -179,7 +159,60 @@ impl Host {
     }
 }
 
-impl Drop for Host {
+impl std::ops::Deref for Host {
+    type Target = Program;
+
+    fn deref(&self) -> &Program {
+        &self.program
+    }
+}
+
+impl std::ops::DerefMut for Host {
+    fn deref_mut(&mut self) -> &mut Program {
+        &mut self.program
+    }
+}
+
+impl Program {
+    fn start(here: &OwnedFd, root: &Path) -> Tested<Self> {
+        let mut child = spawn(here, root)?;
+        let orders = child.stdin.take();
+        let mut answers = BufReader::new(child.stdout.take().ok_or("no output")?);
+        let mut line = String::new();
+        answers.read_line(&mut line)?;
+        let words: Vec<_> = line.split_whitespace().collect();
+        let [container, port, loopback_port, warnings] = words[..] else {
+            return Err(format!("the host program says {line:?}").into());
+        };
+        Ok(Self {
+            container: container.parse()?,
+            port: port.parse()?,
+            loopback_port: loopback_port.parse()?,
+            warnings: warnings.parse()?,
+            child,
+            orders,
+            answers,
+        })
+    }
+
+    /// Has the host program do something in the container.
+    pub(crate) fn order(&mut self, order: &str) -> Tested<String> {
+        let orders = self.orders.as_mut().ok_or("no input")?;
+        writeln!(orders, "{order}")?;
+        let mut line = String::new();
+        self.answers.read_line(&mut line)?;
+        Ok(line.trim().into())
+    }
+
+    /// kill -9 for the host program.
+    pub(crate) fn kill(&mut self) -> Tested {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Program {
     fn drop(&mut self) {
         // The end of its input ends it, and its container in an orderly way.
         self.orders = None;

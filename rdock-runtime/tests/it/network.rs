@@ -5,6 +5,7 @@ use crate::payload::{self, PORT};
 use crate::{Cannot, Tested, needs_root, trial};
 use libtest_mimic::Trial;
 use rdock_runtime::{NetError, PortMapping, Runtime, ScopedContainer};
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
@@ -13,6 +14,10 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("egress_beside_dockers_firewall_and_after_a_flush", egress),
         trial("egress_that_a_firewall_forbids_is_a_warning", forbidden_egress),
+        trial(
+            "egress_outlives_the_program_that_made_the_network",
+            egress_of_the_second,
+        ),
         trial("rt_publish_firewall", publish_firewall),
         trial("rt_localhost_exposure", localhost_exposure),
         trial("rt_ipv6_ra", ipv6),
@@ -20,6 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_published_port_refuses_until_the_server_listens", published),
         trial("published_datagrams_come_back", datagrams),
         trial("containers_of_a_network_reach_each_other", neighbours),
+        trial("containers_started_at_once_have_addresses_of_their_own", at_once),
         trial("a_port_in_use_is_a_typed_error", port_in_use),
     ]
 }
@@ -51,6 +57,25 @@ fn forbidden_egress() -> Tested {
     check(host.warnings == 1, || format!("{} warnings", host.warnings))?;
     let answer = host.order(&format!("fetch {OUTSIDE}"))?;
     check(answer.starts_with("failed"), || answer)
+}
+
+fn egress_of_the_second() -> Tested {
+    let root = tempfile::tempdir()?;
+    let mut host = Host::start(root.path(), Firewall::Docker)?;
+    let mut second = host.another()?;
+    check(second.container != host.container, || {
+        "both have one address".into()
+    })?;
+    let answer = second.order(&format!("fetch {}:{PORT}", host.container))?;
+    check(answer == format!("you are {}", second.container), || answer)?;
+    host.kill()?;
+    host.open_again()?;
+    let answer = second.order(&format!("fetch {OUTSIDE}"))?;
+    check(answer == format!("you are {HOST}"), || answer)?;
+    // A newcomer finds the network by the second's helper.
+    let mut third = host.another()?;
+    let answer = third.order(&format!("fetch {}:{PORT}", second.container))?;
+    check(answer == format!("you are {}", third.container), || answer)
 }
 
 fn publish_firewall() -> Tested {
@@ -256,6 +281,28 @@ fn neighbours() -> Tested {
         one.remove().await?;
         other.remove().await?;
         Ok(())
+    })
+}
+
+fn at_once() -> Tested {
+    with_runtime(async |runtime| {
+        let mut starting = Vec::new();
+        for _ in 0..12 {
+            let (spec, runtime) = (payload::server()?, runtime.clone());
+            starting.push(tokio::spawn(async move { spec.start(&runtime).await }));
+        }
+        let (mut addresses, mut containers) = (BTreeSet::new(), Vec::new());
+        for one in starting {
+            let container = one.await??;
+            addresses.insert(container.inspect()?.ip_address.ok_or("no address")?);
+            containers.push(container);
+        }
+        check(addresses.len() == containers.len(), || format!("{addresses:?}"))?;
+        for container in containers {
+            container.remove().await?;
+        }
+        let left = std::fs::read_dir(runtime.root().join("networks/default/holders"))?.count();
+        check(left == 0, || format!("{left} addresses are still taken"))
     })
 }
 
