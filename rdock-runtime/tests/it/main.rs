@@ -5,6 +5,10 @@
 mod host;
 mod network;
 mod payload;
+mod probe;
+mod readiness;
+mod settings;
+mod volumes;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
@@ -53,10 +57,36 @@ pub(crate) fn needs_root() -> Result<(), Cannot> {
     }
 }
 
+/// Fails with both sides.
+#[track_caller]
+pub(crate) fn same<T, U>(found: &T, expected: &U) -> Tested
+where
+    T: PartialEq<U> + std::fmt::Debug + ?Sized,
+    U: std::fmt::Debug + ?Sized,
+{
+    if found == expected {
+        return Ok(());
+    }
+    Err(format!(
+        "{}: found {found:?} instead of {expected:?}",
+        std::panic::Location::caller()
+    )
+    .into())
+}
+
 fn main() -> std::process::ExitCode {
     // This program is also what runs in the containers, and a host program in a network of its own.
     if let Some(role) = std::env::var_os("RDOCK_TEST_ROLE") {
         return payload::play(&role.to_string_lossy());
     }
-    libtest_mimic::run(&Arguments::from_args(), network::trials()).exit_code()
+    let trials = [
+        network::trials(),
+        settings::trials(),
+        volumes::trials(),
+        readiness::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

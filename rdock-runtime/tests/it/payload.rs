@@ -19,6 +19,7 @@ pub(crate) fn play(role: &str) -> ExitCode {
         "fetch" => fetch(),
         "read" => read(),
         "host" => host(),
+        "probe" => crate::probe::play(),
         _ => Err(format!("no such role: {role}").into()),
     };
     match played {
