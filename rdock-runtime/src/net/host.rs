@@ -5,10 +5,11 @@
 //! the network's namespace, the table with the socket that owns it.
 
 use super::error::NetError;
+use super::forwarding;
 use super::messages::{self, HostRoutes, UPLINK_NAME};
 use super::netlink::Netlink;
 use super::nft::{self, Batch, Family, Hook, Interface, Rule, TABLE_OWNER, Verdict};
-use super::state::UplinkRecord;
+use super::state::{self, UplinkRecord};
 use crate::warning::{NoEgress, Warning};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::io;
@@ -60,9 +61,12 @@ pub(super) fn inner_rules() -> Vec<u8> {
 /// any of them may end first.
 #[derive(Debug)]
 pub(super) struct Masquerade {
-    socket: Mutex<Netlink>,
+    /// `None` once it is being dropped.
+    socket: Option<Netlink>,
     /// Set when the kernel is older than the owner flag: the table has to be deleted.
     plain: Option<String>,
+    /// The host's end.
+    uplink: String,
 }
 
 /// The tables of this process that are in use.
@@ -89,6 +93,8 @@ impl Masquerade {
         let mut socket = Netlink::netfilter()?;
         let unique = getrandom::u32().map_err(io::Error::other)?;
         let name = format!("{}-{unique:08x}", uplink.interface);
+        // What forwards only for us forwards only to us.
+        let guarded = forwarding::switched_on();
         let batch = |flags| {
             let mut batch = Batch::new();
             batch.table(Family::Ipv4, &name, flags);
@@ -99,6 +105,17 @@ impl Masquerade {
                 .interface(Interface::Out, false, &uplink.interface)
                 .masquerade();
             batch.append(Family::Ipv4, &name, "postrouting", &rule);
+            if !guarded.is_empty() {
+                let at = (Hook::Forward, 0);
+                batch.chain(Family::Ipv4, &name, "forward", "filter", at, Verdict::Accept);
+            }
+            for interface in &guarded {
+                let rule = Rule::default().interface(Interface::In, true, interface);
+                let rule = rule
+                    .interface_prefix(Interface::Out, false, PREFIX)
+                    .verdict(Verdict::Drop);
+                batch.append(Family::Ipv4, &name, "forward", &rule);
+            }
             batch.finish()
         };
         let owned = socket.batch(&batch(TABLE_OWNER));
@@ -113,25 +130,52 @@ impl Masquerade {
             }
         };
         Ok(Self {
-            socket: Mutex::new(socket),
+            socket: Some(socket),
             plain,
+            uplink: uplink.interface.clone(),
         })
     }
 }
 
 impl Drop for Masquerade {
     fn drop(&mut self) {
-        if let Some(name) = &self.plain {
-            let mut batch = Batch::new();
-            batch.delete_table(Family::Ipv4, name);
-            // The janitor deletes it when this does not.
-            let _ = self
-                .socket
-                .get_mut()
-                .unwrap_or_else(PoisonError::into_inner)
-                .batch(&batch.finish());
+        let (socket, plain) = (self.socket.take(), self.plain.take());
+        let uplink = std::mem::take(&mut self.uplink);
+        // The kernel takes milliseconds for a table, and more for the uplink of a network that has ended. Without a
+        // thread the socket closes here, and the rest is the janitor's.
+        let _ = std::thread::Builder::new()
+            .name("rdock-net".into())
+            .spawn(move || {
+                if let (Some(mut socket), Some(name)) = (socket, plain) {
+                    let mut batch = Batch::new();
+                    batch.delete_table(Family::Ipv4, &name);
+                    let _ = socket.batch(&batch.finish());
+                }
+                sweep_after(&uplink);
+            });
+    }
+}
+
+/// Sweeps when the uplink goes: at once, unless others still have containers in its network.
+fn sweep_after(uplink: &str) {
+    for _ in 0..20 {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        let Ok(interfaces) = Netlink::route().and_then(|mut socket| HostRoutes::read(&mut socket)) else {
+            return;
+        };
+        if !interfaces.has_interface(uplink) {
+            // Whoever has the lock is making a network; its own end comes later.
+            if let Some(_lock) = state::try_lock(&lock_path()) {
+                let _ = sweep();
+            }
+            return;
         }
     }
+}
+
+/// The lock of whoever changes the host's side of a network.
+pub(super) fn lock_path() -> PathBuf {
+    PathBuf::from("/run/rdock/network.lock")
 }
 
 /// Joins a network just made to the host.
@@ -281,7 +325,7 @@ fn open_firewall(uplink: &UplinkRecord) -> io::Result<Vec<String>> {
 }
 
 /// Removes what networks that have ended left on the host: rules in Docker's chain, tables of kernels without
-/// the owner flag.
+/// the owner flag, forwarding. The caller holds the host's lock.
 pub(super) fn sweep() -> io::Result<()> {
     let interfaces = HostRoutes::read(&mut Netlink::route()?)?;
     let mut socket = Netlink::netfilter()?;
@@ -314,8 +358,11 @@ pub(super) fn sweep() -> io::Result<()> {
         }
     }
     if found {
-        socket.batch(&batch.finish())
-    } else {
-        Ok(())
+        socket.batch(&batch.finish())?;
+    }
+    let uplink = |(_, name, _): &(u32, String, u32)| name.starts_with(PREFIX);
+    match interfaces.interfaces.iter().any(uplink) {
+        true => Ok(()),
+        false => forwarding::switch_off(),
     }
 }

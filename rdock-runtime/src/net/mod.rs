@@ -7,6 +7,7 @@
 
 mod error;
 mod files;
+mod forwarding;
 mod host;
 mod messages;
 mod netlink;
@@ -90,6 +91,8 @@ enum Egress {
     None(NoEgress),
     Masquerade {
         _table: Arc<Masquerade>,
+        /// What may be in the way.
+        doubt: Option<NoEgress>,
     },
 }
 
@@ -122,7 +125,7 @@ pub(crate) fn prepare(
     let (record, namespace, egress, host_lock) = match (recorded, joined) {
         (Some(record), Some(namespace)) => {
             let egress = match &record.uplink {
-                Some(uplink) => masquerade(uplink),
+                Some(uplink) => masquerade(uplink, None),
                 None => Egress::None(NoEgress::NoFreeAddress),
             };
             (record, Some(namespace), egress, None)
@@ -200,7 +203,7 @@ pub(crate) fn janitor(root: &Path) {
         }
     }
     if rustix::process::geteuid().is_root()
-        && let Some(_lock) = state::try_lock(&host_lock_path())
+        && let Some(_lock) = state::try_lock(&host::lock_path())
     {
         let _ = host::sweep();
     }
@@ -238,15 +241,16 @@ impl Attachment {
         if let Some(namespace) = namespace {
             self.namespace = state::identity(namespace);
         }
+        let warning = |reason: &NoEgress| Warning::NoEgress {
+            network: self.dir.name.clone(),
+            reason: reason.clone(),
+        };
         let warnings = match (&self.egress, &self.record.uplink, namespace) {
-            (Egress::None(reason), ..) => {
-                vec![Warning::NoEgress {
-                    network: self.dir.name.clone(),
-                    reason: reason.clone(),
-                }]
-            }
-            (Egress::Masquerade { .. }, Some(uplink), Some(namespace)) => {
-                host::connect(&self.dir.name, uplink, self.record.mtu, namespace.as_fd())?
+            (Egress::None(reason), ..) => vec![warning(reason)],
+            (Egress::Masquerade { doubt, .. }, Some(uplink), Some(namespace)) => {
+                let mut warnings = host::connect(&self.dir.name, uplink, self.record.mtu, namespace.as_fd())?;
+                warnings.extend(doubt.as_ref().map(warning));
+                warnings
             }
             (Egress::Masquerade { .. }, ..) => Vec::new(),
         };
@@ -289,22 +293,18 @@ fn living_namespace(holders: &[(Ipv4Addr, PathBuf)]) -> Option<OwnedFd> {
         .find_map(|(_, path)| HolderRecord::read(path)?.namespace())
 }
 
-fn masquerade(uplink: &UplinkRecord) -> Egress {
+fn masquerade(uplink: &UplinkRecord, doubt: Option<NoEgress>) -> Egress {
     match Masquerade::of(uplink) {
-        Ok(_table) => Egress::Masquerade { _table },
+        Ok(_table) => Egress::Masquerade { _table, doubt },
         Err(error) => Egress::None(NoEgress::Kernel {
             reason: error.to_string(),
         }),
     }
 }
 
-fn host_lock_path() -> PathBuf {
-    PathBuf::from("/run/rdock/network.lock")
-}
-
 /// Subnets and uplink addresses are chosen by one process of the host at a time, whatever its root.
 fn lock_host(dir: &NetworkDir) -> Result<fs::File, NetError> {
-    let path = host_lock_path();
+    let path = host::lock_path();
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(|source| dir.error("make", parent.into(), source))?;
     }
@@ -337,11 +337,20 @@ fn choose(
         (None, Egress::None(NoEgress::Rootless))
     } else {
         match choose_uplink(&host, subnet) {
-            // The table comes first: it shows whether the kernel can do all this.
-            Some(uplink) => match masquerade(&uplink) {
-                egress @ Egress::Masquerade { .. } => (Some(uplink), egress),
-                none @ Egress::None(_) => (None, none),
-            },
+            Some(uplink) => {
+                let forwards = host
+                    .way_out()
+                    .map_or(Ok(()), |(name, _)| forwarding::switch_on(name));
+                let doubt = forwards.err().map(|(path, error)| NoEgress::Forwarding {
+                    path,
+                    reason: error.to_string(),
+                });
+                // The table comes first: it shows whether the kernel can do all this.
+                match masquerade(&uplink, doubt) {
+                    egress @ Egress::Masquerade { .. } => (Some(uplink), egress),
+                    none @ Egress::None(_) => (None, none),
+                }
+            }
             None => (None, Egress::None(NoEgress::NoFreeAddress)),
         }
     };

@@ -165,6 +165,13 @@ impl Rule {
         self
     }
 
+    /// As [`Self::interface`], for every name that begins so.
+    pub(super) fn interface_prefix(mut self, which: Interface, equal: bool, prefix: &str) -> Self {
+        self.expression("meta", &[number(1, 1), number(2, which as u32)].concat());
+        self.compare(equal, &prefix.as_bytes()[..prefix.len().min(15)]);
+        self
+    }
+
     /// Matches the packet's source address.
     pub(super) fn source(mut self, ip: Ipv4Addr) -> Self {
         // Base 1: the network header; the source is 4 bytes at 12.

@@ -151,6 +151,60 @@ impl Host {
         })??)
     }
 
+    /// Whether packets that come in by the host's `eth0` may go on.
+    pub(crate) fn forwards(&self) -> Tested<bool> {
+        let setting = "/proc/sys/net/ipv4/conf/eth0/forwarding";
+        Ok(inside(&self.here, move || std::fs::read(setting))??.starts_with(b"1"))
+    }
+
+    /// A network that only the host is in, by its `eth1`.
+    pub(crate) fn network_behind(&self) -> Tested<OwnedFd> {
+        let there = new_namespace()?;
+        let end = there.try_clone()?;
+        inside(&self.here, move || {
+            let route = Socket::open(None)?;
+            route.cable(BEHIND, "eth1", &end)?;
+            route.address(BEHIND, Ipv4Addr::new(203, 0, 113, 1), 24)
+        })??;
+        inside(&there, || {
+            let route = Socket::open(None)?;
+            route.up(BEHIND)?;
+            route.address(BEHIND, SECRET, 24)
+        })??;
+        inside(&self.lan, || Socket::open(None)?.route(SECRET, 32, HOST))??;
+        Ok(there)
+    }
+
+    /// Whether a datagram of the LAN gets to the network behind the host.
+    pub(crate) fn lan_reaches(&self, behind: &OwnedFd) -> Tested<bool> {
+        let listener = inside(behind, || {
+            let socket = std::net::UdpSocket::bind((SECRET, 0))?;
+            socket.set_read_timeout(Some(std::time::Duration::from_millis(500)))?;
+            std::io::Result::Ok(socket)
+        })??;
+        let to = listener.local_addr()?;
+        inside(&self.lan, move || {
+            std::net::UdpSocket::bind((NEIGHBOUR, 0))?
+                .send_to(b"hello", to)
+                .map(drop)
+        })??;
+        Ok(listener.recv(&mut [0; 9]).is_ok())
+    }
+
+    /// Makes the host a router.
+    pub(crate) fn forward(&self) -> Tested {
+        Ok(inside(&self.here, || {
+            std::fs::write("/proc/sys/net/ipv4/conf/eth0/forwarding", "1")
+        })??)
+    }
+
+    /// Ends the program in an orderly way.
+    pub(crate) fn end(&mut self) -> Tested {
+        self.program.orders = None;
+        self.program.child.wait()?;
+        Ok(())
+    }
+
     /// Opens the root again, as a program that comes later does.
     pub(crate) fn open_again(&self) -> Tested {
         let root = self.root.clone();
@@ -260,28 +314,17 @@ pub(crate) fn inside<T: Send + 'static>(
 fn lay_cable(lan: OwnedFd) -> std::io::Result<()> {
     let route = Socket::open(None)?;
     route.up(1)?;
-    let mut end = LinkMessage::default();
-    end.header.index = INDEX;
-    let mut other = end.clone();
-    other.attributes = vec![
-        LinkAttribute::IfName("lan0".into()),
-        LinkAttribute::NetNsFd(lan.as_raw_fd()),
-    ];
-    end.attributes = vec![
-        LinkAttribute::IfName("eth0".into()),
-        LinkAttribute::LinkInfo(vec![
-            LinkInfo::Kind(InfoKind::Veth),
-            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(other))),
-        ]),
-    ];
-    route.request(RouteNetlinkMessage::NewLink(end))?;
-    // Not before the other end exists.
-    route.up(INDEX)?;
+    route.cable(INDEX, "eth0", &lan)?;
     route.address(INDEX, HOST, 24)?;
     route.route(Ipv4Addr::UNSPECIFIED, 0, NEIGHBOUR)
 }
 
+/// Of `eth0` and of its other end.
 const INDEX: u32 = 20;
+/// Of `eth1`.
+const BEHIND: u32 = 21;
+/// An address behind the host.
+const SECRET: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
 
 struct Socket(OwnedFd);
 
@@ -331,6 +374,27 @@ impl Socket {
                 rest = rest.get(length.next_multiple_of(4)..).unwrap_or(&[]);
             }
         }
+    }
+
+    /// A veth pair; both ends have the index, the other one is in `there` and down.
+    fn cable(&self, index: u32, name: &str, there: &OwnedFd) -> std::io::Result<()> {
+        let mut end = LinkMessage::default();
+        end.header.index = index;
+        let mut other = end.clone();
+        other.attributes = vec![
+            LinkAttribute::IfName("lan0".into()),
+            LinkAttribute::NetNsFd(there.as_raw_fd()),
+        ];
+        end.attributes = vec![
+            LinkAttribute::IfName(name.into()),
+            LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::Veth),
+                LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(other))),
+            ]),
+        ];
+        self.request(RouteNetlinkMessage::NewLink(end))?;
+        // Not before the other end exists.
+        self.up(index)
     }
 
     fn up(&self, index: u32) -> std::io::Result<()> {

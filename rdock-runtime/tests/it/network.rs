@@ -19,6 +19,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             egress_of_the_second,
         ),
         trial("rt_publish_firewall", publish_firewall),
+        trial("a_host_that_is_no_router_does_not_become_one", no_router),
         trial("rt_localhost_exposure", localhost_exposure),
         trial("rt_ipv6_ra", ipv6),
         trial("rules_of_a_dead_program_are_gone_after_the_next_open", dead_rules),
@@ -161,13 +162,42 @@ fn dead_rules() -> Tested {
     check(host.docker_user_rules()? == 2, || {
         "there are no rules to remove".into()
     })?;
+    check(host.forwards()?, || "the host does not forward".into())?;
     host.kill()?;
     std::thread::sleep(Duration::from_secs(1));
     host.open_again()?;
     let left = host.docker_user_rules()?;
     check(left == 0, || format!("{left} rules are left"))?;
+    check(!host.forwards()?, || "the host still forwards".into())?;
     let holders = std::fs::read_dir(root.path().join("networks/default/holders"))?.count();
     check(holders == 0, || format!("{holders} addresses are still taken"))
+}
+
+fn no_router() -> Tested {
+    let root = tempfile::tempdir()?;
+    let mut host = Host::start(root.path(), Firewall::None)?;
+    let answer = host.order(&format!("fetch {OUTSIDE}"))?;
+    check(answer == format!("you are {HOST}"), || answer)?;
+    let behind = host.network_behind()?;
+    check(host.forwards()?, || "the host does not forward".into())?;
+    check(!host.lan_reaches(&behind)?, || "the host is a router now".into())?;
+    // The rule belongs to a process; another one's has to do as well.
+    let second = host.another()?;
+    drop(std::mem::replace(&mut *host, second));
+    check(!host.lan_reaches(&behind)?, || {
+        "the host is a router since the first program ended".into()
+    })?;
+    host.end()?;
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while host.forwards()? {
+        // A program that ends at once leaves this to the next one.
+        host.open_again()?;
+        check(Instant::now() < deadline, || "the host still forwards".into())?;
+    }
+    host.forward()?;
+    check(host.lan_reaches(&behind)?, || {
+        "the test cannot see a router".into()
+    })
 }
 
 /// Runs `test` with a runtime that holds the image.
