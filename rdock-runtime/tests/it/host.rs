@@ -179,16 +179,22 @@ impl Host {
     pub(crate) fn lan_reaches(&self, behind: &OwnedFd) -> Tested<bool> {
         let listener = inside(behind, || {
             let socket = std::net::UdpSocket::bind((SECRET, 0))?;
-            socket.set_read_timeout(Some(std::time::Duration::from_millis(500)))?;
+            socket.set_read_timeout(Some(std::time::Duration::from_millis(200)))?;
             std::io::Result::Ok(socket)
         })??;
         let to = listener.local_addr()?;
-        inside(&self.lan, move || {
-            std::net::UdpSocket::bind((NEIGHBOUR, 0))?
-                .send_to(b"hello", to)
-                .map(drop)
-        })??;
-        Ok(listener.recv(&mut [0; 9]).is_ok())
+        // The first ones may be lost while addresses are being resolved.
+        for _ in 0..5 {
+            inside(&self.lan, move || {
+                std::net::UdpSocket::bind((NEIGHBOUR, 0))?
+                    .send_to(b"hello", to)
+                    .map(drop)
+            })??;
+            if listener.recv(&mut [0; 9]).is_ok() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Makes the host a router.
