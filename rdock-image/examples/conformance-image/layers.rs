@@ -46,8 +46,11 @@ fn plain(tar: Vec<u8>) -> (Vec<u8>, Digest) {
     (tar, digest)
 }
 
-/// Content, mode and owner of everything below `dir`.
-fn state(dir: &Path) -> Result<BTreeMap<PathBuf, (u32, u32, u64, Vec<u8>)>, String> {
+/// Mode, owner, link count and content by path.
+type State = BTreeMap<PathBuf, (u32, u32, u64, Vec<u8>)>;
+
+/// The state of everything below `dir`.
+fn state(dir: &Path) -> Result<State, String> {
     let mut found = BTreeMap::new();
     let mut open = vec![dir.to_owned()];
     while let Some(path) = open.pop() {

@@ -161,7 +161,7 @@ mod tests {
         let tree = dir.path().join("tree");
         fs::create_dir_all(tree.join("work")).unwrap();
         fs::write(tree.join("work/file"), "x").unwrap();
-        fs::set_permissions(tree.join("work"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(tree.join("work"), fs::Permissions::from_mode(0o000)).unwrap();
         remove_tree(&tree).unwrap();
         assert!(!tree.exists());
     }

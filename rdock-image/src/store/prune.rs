@@ -173,7 +173,7 @@ fn children(path: &Path) -> Result<Vec<PathBuf>> {
         .map_err(|e| Error::io("list", path, e))
 }
 
-/// Deletes what dead processes left in `ingest/` and `trash/`. Files that only a user namespace may delete stay.
+/// Deletes what dead processes left in `ingest/`, `leases/` and `trash/`. Files that only a user namespace may delete stay.
 pub(super) fn sweep(layout: &Layout) -> Result<()> {
     for path in children(&layout.ingest())? {
         let extension = path
@@ -189,6 +189,11 @@ pub(super) fn sweep(layout: &Layout) -> Result<()> {
             _ => is_older(&path, Duration::from_secs(600)),
         };
         if dead {
+            ignore_foreign(remove_tree(&path))?;
+        }
+    }
+    for path in children(&layout.leases())? {
+        if !OwnedLock::is_held(&path) {
             ignore_foreign(remove_tree(&path))?;
         }
     }

@@ -1,0 +1,391 @@
+//! Names, snapshots, garbage, and the tree that the kernel makes of a snapshot.
+use crate::children::command;
+use crate::support::{Bed, Outcome, Tar, read};
+use crate::{Needs, Test};
+use rdock_image::{Error, FileKind, ImageStore, Mount, PruneFilter, Reference, SnapshotOptions};
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+pub(crate) fn tests() -> Vec<(&'static str, Needs, Test)> {
+    vec![
+        ("names_lead_to_images", Needs::Nothing, names_lead_to_images),
+        (
+            "an_image_that_lost_its_name_is_kept_until_pruned",
+            Needs::Nothing,
+            an_image_that_lost_its_name,
+        ),
+        (
+            "a_snapshot_keeps_its_layers",
+            Needs::Nothing,
+            a_snapshot_keeps_its_layers,
+        ),
+        (
+            "the_upper_directory_has_the_roots_attributes",
+            Needs::Nothing,
+            upper_attributes,
+        ),
+        (
+            "hard_links_to_layers_below_are_one_file",
+            Needs::Nothing,
+            hard_links_below,
+        ),
+        (
+            "implicit_directories_take_attributes_from_below",
+            Needs::Nothing,
+            implicit_directories,
+        ),
+        (
+            "what_a_layer_puts_below_a_symlink_goes_where_it_leads",
+            Needs::Nothing,
+            implicit_over_symlink,
+        ),
+        (
+            "the_kernel_shows_what_the_view_says",
+            Needs::Root,
+            the_kernel_agrees,
+        ),
+        ("owners_are_kept", Needs::Nothing, owners_are_kept),
+        ("the_store_is_closed_to_others", Needs::Nothing, closed_to_others),
+    ]
+}
+
+fn names_lead_to_images() -> Outcome {
+    let bed = Bed::new()?;
+    let image = bed.image("busybox", &[Tar::new().file("a", "1").end()])?;
+    assert_eq!(image.references(), [Reference::parse("busybox:latest")?]);
+    bed.store
+        .tag(&image, &Reference::parse("example.com:5000/x/y:2")?)?;
+    let id = image.id().clone();
+    for name in [
+        "busybox",
+        "docker.io/library/busybox:latest",
+        "example.com:5000/x/y:2",
+        id.as_str(),
+        id.hex(),
+        id.short(),
+        &format!("sha256:{}", id.short()),
+        &format!("busybox@{}", image.manifest_digest()),
+    ] {
+        assert_eq!(
+            bed.store
+                .get(name)?
+                .ok_or_else(|| format!("{name} is not found"))?
+                .id(),
+            &id
+        );
+    }
+    assert!(bed.store.get("busybox:2")?.is_none());
+    assert!(bed.store.get("0123456789ab")?.is_none());
+    assert!(matches!(
+        bed.store.get("not/Valid"),
+        Err(Error::InvalidReference { .. })
+    ));
+    assert!(matches!(
+        bed.store.remove(id.short(), false),
+        Err(Error::SeveralTags { .. })
+    ));
+    let removed = bed.store.remove("busybox", false)?;
+    assert_eq!((removed.untagged.len(), removed.deleted.len()), (1, 0));
+    let removed = bed.store.remove("example.com:5000/x/y:2", false)?;
+    assert_eq!(removed.deleted, [id.clone(), image.diff_ids()[0].clone()]);
+    assert!(
+        bed.store.images()?.is_empty()
+            && bed.names("layers")?.is_empty()
+            && bed.names("blobs/sha256")?.is_empty()
+    );
+    assert!(matches!(
+        bed.store.remove("busybox", false),
+        Err(Error::NotFound { .. })
+    ));
+    assert!(matches!(
+        bed.store.tag(&image, &Reference::parse("gone:1")?),
+        Err(Error::MissingBlob { .. })
+    ));
+    bed.assert_clean()
+}
+
+fn an_image_that_lost_its_name() -> Outcome {
+    let bed = Bed::new()?;
+    let base = Tar::new().file("base", "1").end();
+    let old = bed.image("x:1", &[base.clone(), Tar::new().file("a", "1").end()])?;
+    let new = bed.image("x:1", &[base, Tar::new().file("a", "2").end()])?;
+    let found = bed.store.get(old.id().as_str())?.ok_or("the old image is gone")?;
+    assert!(found.references().is_empty());
+    assert_eq!(bed.store.images()?.len(), 2);
+    let pruned = bed.store.prune(&PruneFilter::default())?;
+    assert_eq!(pruned.images, [old.id().clone()]);
+    assert!(pruned.bytes > 0);
+    assert_eq!(bed.names("layers")?.len(), 2, "the shared layer stays");
+    assert_eq!(bed.store.get("x:1")?.ok_or("gone")?.id(), new.id());
+    assert_eq!(
+        bed.store.prune(&PruneFilter::default())?,
+        rdock_image::Pruned::default()
+    );
+    Ok(())
+}
+
+fn a_snapshot_keeps_its_layers() -> Outcome {
+    let bed = Bed::new()?;
+    let image = bed.image("x:1", &[Tar::new().file("a", "1").end()])?;
+    let snapshot = bed.store.snapshot(&image, "c1", &SnapshotOptions::default())?;
+    assert!(matches!(
+        bed.store.snapshot(&image, "c1", &SnapshotOptions::default()),
+        Err(Error::Exists { .. })
+    ));
+    assert!(matches!(
+        bed.store.remove("x:1", false),
+        Err(Error::ImageInUse { .. })
+    ));
+    assert!(bed.store.prune(&PruneFilter { all: true })?.images.is_empty());
+    bed.store.remove("x:1", true)?;
+    assert!(bed.store.get("x:1")?.is_none());
+    bed.store.prune(&PruneFilter { all: true })?;
+    let Some(Mount::Overlay {
+        lower, upper, work, ..
+    }) = snapshot.mounts().pop()
+    else {
+        return Err("no overlay".into());
+    };
+    assert!(lower[0].join("a").exists() && upper.is_dir() && work.is_dir());
+    let again = ImageStore::open(bed.dir.path().join("store"))?
+        .open_snapshot("c1")?
+        .ok_or("gone")?;
+    assert_eq!(again.mounts(), snapshot.mounts());
+    fs::write(snapshot.upper().join("changed"), "x")?;
+    // As overlayfs leaves it after a volatile mount.
+    fs::create_dir_all(work.join("work/incompat/volatile"))?;
+    again.clear_volatile_mark()?;
+    again.clear_volatile_mark()?;
+    assert!(!work.join("work/incompat").exists());
+    again.remove()?;
+    assert!(matches!(snapshot.remove(), Err(Error::NotFound { .. })));
+    bed.store.prune(&PruneFilter::default())?;
+    assert!(
+        bed.names("layers")?.is_empty()
+            && bed.names("snapshots")?.is_empty()
+            && bed.names("chains")?.is_empty()
+    );
+    bed.assert_clean()
+}
+
+fn upper_attributes() -> Outcome {
+    let bed = Bed::new()?;
+    let layers = [
+        Tar::new().dir("./", 0o711).file("a", "").end(),
+        Tar::new().file("b", "").end(),
+    ];
+    let image = bed.image("x:1", &layers)?;
+    let snapshot = bed.store.snapshot(
+        &image,
+        "c1",
+        &SnapshotOptions {
+            volatile: true,
+            user_namespace: true,
+        },
+    )?;
+    let meta = fs::metadata(snapshot.upper())?;
+    assert_eq!((meta.mode() & 0o7777, meta.mtime()), (0o711, 0o14_000_000_000));
+    let Some(Mount::Overlay {
+        volatile,
+        userxattr,
+        lower,
+        ..
+    }) = snapshot.mounts().pop()
+    else {
+        return Err("no overlay".into());
+    };
+    assert!(volatile && userxattr);
+    assert_eq!(lower.len(), 2);
+    assert!(lower[0].join("b").exists(), "the uppermost layer comes first");
+    Ok(())
+}
+
+fn hard_links_below() -> Outcome {
+    let bed = Bed::new()?;
+    let layers = [
+        Tar::new().dir("bin", 0o755).file("bin/tool", "x").end(),
+        Tar::new()
+            .dir("sbin", 0o700)
+            .hard_link("sbin/link", "bin/tool")
+            .end(),
+        Tar::new().hard_link("bin/third", "/sbin/link").end(),
+    ];
+    let view = bed.view(&layers)?;
+    let inode =
+        |path| -> Result<_, Box<dyn std::error::Error>> { Ok(view.metadata(path)?.ok_or(path)?.inode) };
+    assert_eq!(inode("bin/tool")?, inode("sbin/link")?);
+    assert_eq!(inode("bin/tool")?, inode("bin/third")?);
+    assert_eq!(view.metadata("sbin")?.map(|info| info.mode), Some(0o700));
+    let missing = bed.image(
+        "y",
+        &[layers[0].clone(), Tar::new().hard_link("a", "bin/none").end()],
+    );
+    assert!(
+        matches!(missing, Err(Error::LayerMalformed { .. })),
+        "{missing:?}"
+    );
+    bed.assert_clean()
+}
+
+fn implicit_directories() -> Outcome {
+    let bed = Bed::new()?;
+    let lower = Tar::new()
+        .dir("tmp", 0o1777)
+        .dir("srv", 0o700)
+        .dir("srv/in", 0o750)
+        .end();
+    let upper = Tar::new()
+        .file("tmp/a", "1")
+        .file("srv/in/b", "2")
+        .file("new/c", "3")
+        .end();
+    let view = bed.view(&[lower.clone(), upper.clone()])?;
+    let mode = |path| -> Result<_, Error> { Ok(view.metadata(path)?.map(|info| (info.mode, info.mtime))) };
+    let time = 0o14_000_000_000;
+    assert_eq!(mode("tmp")?, Some((0o1777, time)));
+    assert_eq!(mode("srv")?, Some((0o700, time)));
+    assert_eq!(mode("srv/in")?, Some((0o750, time)));
+    assert_eq!(mode("new")?.map(|found| found.0), Some(0o755));
+    assert_eq!(
+        (read(&view, "tmp/a")?, read(&view, "srv/in/b")?),
+        ("1".into(), "2".into())
+    );
+    // Below an opaque directory there is nothing to take from.
+    let hidden = Tar::new()
+        .file("srv/.wh..wh..opq", "")
+        .file("srv/in/b", "2")
+        .end();
+    let view = bed.view(&[lower, hidden])?;
+    assert_eq!(view.metadata("srv/in")?.map(|info| info.mode), Some(0o755));
+    Ok(())
+}
+
+fn implicit_over_symlink() -> Outcome {
+    let bed = Bed::new()?;
+    let lower = Tar::new()
+        .dir("usr", 0o755)
+        .dir("usr/lib", 0o755)
+        .file("usr/lib/old", "1")
+        .symlink("lib", "usr/lib")
+        .end();
+    let upper = Tar::new()
+        .file("lib/new", "2")
+        .file("lib/sub/deep", "3")
+        .file("lib/.wh.old", "")
+        .end();
+    let view = bed.view(&[lower, upper])?;
+    assert_eq!(
+        view.symlink_metadata("lib")?.map(|info| info.kind),
+        Some(FileKind::Symlink)
+    );
+    assert_eq!(read(&view, "usr/lib/new")?, "2");
+    assert_eq!(read(&view, "lib/sub/deep")?, "3");
+    assert!(view.metadata("usr/lib/old")?.is_none());
+    bed.assert_clean()
+}
+
+/// The merged view is our own reading of what overlayfs does; the kernel is the judge.
+fn the_kernel_agrees() -> Outcome {
+    let bed = Bed::new()?;
+    let layers = [
+        Tar::new()
+            .dir(".", 0o751)
+            .dir("etc", 0o755)
+            .file("etc/kept", "1")
+            .file("etc/removed", "2")
+            .dir("opaque", 0o755)
+            .file("opaque/hidden", "3")
+            .dir("replaced", 0o755)
+            .file("replaced/x", "4")
+            .dir("tmp", 0o1777)
+            .dir("usr", 0o755)
+            .dir("usr/lib", 0o755)
+            .file("usr/lib/old", "5")
+            .symlink("lib", "usr/lib")
+            .end(),
+        Tar::new()
+            .dir("etc", 0o711)
+            .file("etc/.wh.removed", "")
+            .dir("opaque", 0o700)
+            .file("opaque/.wh..wh..opq", "")
+            .file("opaque/shown", "6")
+            .file("replaced", "a file now")
+            .file("tmp/implicit", "7")
+            .file("lib/new", "8")
+            .hard_link("etc/link", "usr/lib/old")
+            .file(".wh.never-there", "")
+            .end(),
+        Tar::new().file(".wh.opaque", "").file("opaque/again", "9").end(),
+    ];
+    let image = bed.image("x:1", &layers)?;
+    bed.store.snapshot(&image, "c1", &SnapshotOptions::default())?;
+    let root = bed.dir.path().join("store");
+    let output = command("mounted", &[&root.display().to_string(), "c1"])?.output()?;
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let mut kernel: Vec<String> = String::from_utf8(output.stdout)?
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    kernel.sort();
+    let view = bed.store.view(&image)?;
+    let mut ours = vec![format!("/ {:o} 0:0 ", 0o040_751)];
+    for (path, info) in view.walk()? {
+        let path = path.display().to_string();
+        let (kind, content) = match info.kind {
+            FileKind::Dir => (0o040_000, String::new()),
+            FileKind::Symlink => (0o120_000, String::new()),
+            _ => (0o100_000, read(&view, &path)?),
+        };
+        ours.push(format!(
+            "{path} {:o} {}:{} {content}",
+            kind | info.mode,
+            info.uid,
+            info.gid
+        ));
+    }
+    ours.sort();
+    assert_eq!(kernel, ours);
+    Ok(())
+}
+
+fn owners_are_kept() -> Outcome {
+    let bed = Bed::new()?;
+    let tar = Tar::new()
+        .changed("mine", b'0', b"x", |_| {})
+        .changed("theirs", b'0', b"y", |block| {
+            block[108..116].copy_from_slice(b"0001751\0");
+            block[116..124].copy_from_slice(b"0000144\0");
+            block[100..108].copy_from_slice(b"0006755\0");
+        })
+        .end();
+    let layer = bed.ingest(&tar)?;
+    let path = bed.store.root().join("layers").join(layer.hex());
+    let meta = fs::metadata(path.join("fs/theirs"))?;
+    assert_eq!(meta.mode() & 0o7777, 0o6755);
+    if bed.store.info()?.ownership == "exact" {
+        assert_eq!((meta.uid(), meta.gid()), (0o1751, 0o144));
+        assert!(!path.join("owners").exists());
+    } else {
+        let owners = fs::read_to_string(path.join("owners"))?;
+        assert_eq!(owners.trim(), r#"["theirs",{"uid":1001,"gid":100}]"#);
+    }
+    Ok(())
+}
+
+fn closed_to_others() -> Outcome {
+    let bed = Bed::new()?;
+    bed.image("x:1", &[Tar::new().entry("su", b'0', "", 0o4755, b"x").end()])?;
+    assert_eq!(
+        fs::metadata(bed.store.root())?.permissions().mode() & 0o777,
+        0o700
+    );
+    let blobs = bed.store.root().join("blobs/sha256");
+    for entry in fs::read_dir(blobs)? {
+        assert_eq!(entry?.metadata()?.mode() & 0o777, 0o444);
+    }
+    Ok(())
+}
