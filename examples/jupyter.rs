@@ -20,7 +20,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     while let Some(line) = logs.next().await? {
         let text = String::from_utf8_lossy(&line.bytes);
         if let Some((_, token)) = text.trim_end().split_once("?token=") {
-            println!("{} is open at http://{}/lab?token={token}", folder.display(), server.host_addr(8888)?);
+            println!(
+                "{} is open at http://{}/lab?token={token}",
+                folder.display(),
+                server.host_addr(8888)?
+            );
             tokio::signal::ctrl_c().await?;
             break;
         }

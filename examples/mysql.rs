@@ -18,7 +18,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .ready_timeout(Duration::from_secs(120))
         .start(&runtime)
         .await?;
-    let url = format!("mysql://root:1234@{}/mysql?prefer_socket=false", server.host_addr(3306)?);
+    let url = format!(
+        "mysql://root:1234@{}/mysql?prefer_socket=false",
+        server.host_addr(3306)?
+    );
     println!("ready at {url}");
 
     let mut connection = mysql::Conn::new(url.as_str())?;

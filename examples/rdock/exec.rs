@@ -78,7 +78,11 @@ impl ExecArguments {
         if self.detach {
             return Ok(0);
         }
-        let raw = if self.tty && streams::is_terminal() { Some(RawMode::enter()?) } else { None };
+        let raw = if self.tty && streams::is_terminal() {
+            Some(RawMode::enter()?)
+        } else {
+            None
+        };
         let terminal = process.terminal();
         let mut attached = std::mem::take(&mut process.streams);
         if !self.interactive {
@@ -100,6 +104,8 @@ impl ExecArguments {
         };
         pumps.finish().await?;
         drop(raw);
-        Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)) as u8)
+        Ok(status
+            .code()
+            .unwrap_or_else(|| 128 + status.signal().unwrap_or(0)) as u8)
     }
 }

@@ -28,18 +28,30 @@ impl Images {
     pub(crate) fn execute(self, runtime: &Runtime) -> Outcome {
         let mut rows = Vec::new();
         for image in runtime.images().images()? {
-            let id = if self.no_trunc { image.id().to_string() } else { image.id().short().to_owned() };
+            let id = if self.no_trunc {
+                image.id().to_string()
+            } else {
+                image.id().short().to_owned()
+            };
             if self.quiet {
                 print(&id);
                 continue;
             }
-            let created = image.config().created.as_deref().map(|time| format!("{} ago", ago(time)));
+            let created = image
+                .config()
+                .created
+                .as_deref()
+                .map(|time| format!("{} ago", ago(time)));
             let mut row = |repository: String, tag: String| {
                 let mut cells = vec![repository, tag];
                 if self.digests {
                     cells.push(image.manifest_digest().to_string());
                 }
-                cells.extend([id.clone(), created.clone().unwrap_or_else(|| "N/A".to_owned()), size(image.size())]);
+                cells.extend([
+                    id.clone(),
+                    created.clone().unwrap_or_else(|| "N/A".to_owned()),
+                    size(image.size()),
+                ]);
                 rows.push(cells);
             };
             if image.references().is_empty() {
@@ -122,7 +134,9 @@ impl Load {
         let progress = Progress::default();
         let images = match &self.input {
             Some(path) => runtime.images().import(path, &progress)?,
-            None => runtime.images().import_stream(&mut std::io::stdin().lock(), &progress)?,
+            None => runtime
+                .images()
+                .import_stream(&mut std::io::stdin().lock(), &progress)?,
         };
         for image in images.iter().filter(|_| !self.quiet) {
             if image.references().is_empty() {

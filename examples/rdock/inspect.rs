@@ -70,7 +70,11 @@ fn container_json(container: &Container) -> Result<Value, Failure> {
     };
     let mut ports = Map::new();
     for bound in &info.ports {
-        let key = format!("{}/{}", bound.container, format!("{:?}", bound.protocol).to_lowercase());
+        let key = format!(
+            "{}/{}",
+            bound.container,
+            format!("{:?}", bound.protocol).to_lowercase()
+        );
         let place = json!({"HostIp": bound.host.ip(), "HostPort": bound.host.port().to_string()});
         if let Value::Array(places) = ports.entry(key).or_insert_with(|| Value::Array(Vec::new())) {
             places.push(place);
@@ -84,7 +88,10 @@ fn container_json(container: &Container) -> Result<Value, Failure> {
                    "RW": !mount.read_only})
         })
         .collect();
-    let (path, args) = info.command.split_first().map_or((None, Vec::new()), |(path, args)| (Some(path), args.to_vec()));
+    let (path, args) = info
+        .command
+        .split_first()
+        .map_or((None, Vec::new()), |(path, args)| (Some(path), args.to_vec()));
     Ok(json!({
         "Id": info.id,
         "Name": format!("/{}", info.name),

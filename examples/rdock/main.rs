@@ -35,7 +35,11 @@ struct Failure {
 
 impl Failure {
     fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None, code: 1 }
+        Self {
+            message: message.into(),
+            hint: None,
+            code: 1,
+        }
     }
 
     /// docker's code for an `exec` that could not start.
@@ -49,7 +53,10 @@ impl Failure {
     /// docker's code for a `run` that could not start.
     fn of_run(error: rdock_runtime::Error) -> Self {
         let code = error.exit_code() as u8;
-        Self { code, ..Self::from(error) }
+        Self {
+            code,
+            ..Self::from(error)
+        }
     }
 }
 
@@ -71,7 +78,11 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 impl From<rdock_runtime::Error> for Failure {
     fn from(error: rdock_runtime::Error) -> Self {
-        Self { message: chain(&error), hint: error.hint(), code: 1 }
+        Self {
+            message: chain(&error),
+            hint: error.hint(),
+            code: 1,
+        }
     }
 }
 
@@ -177,8 +188,11 @@ fn open(root: Option<PathBuf>) -> Result<Runtime, Failure> {
     Ok(match root {
         None => Runtime::open_default()?,
         Some(root) => {
-            let client = rdock_registry::RegistryClient::from_environment()
-                .map_err(|error| Failure { message: chain(&error), hint: error.hint(), code: 1 })?;
+            let client = rdock_registry::RegistryClient::from_environment().map_err(|error| Failure {
+                message: chain(&error),
+                hint: error.hint(),
+                code: 1,
+            })?;
             Runtime::open(root)?.with_source(std::sync::Arc::new(client))
         }
     })
@@ -189,7 +203,10 @@ async fn run_verb(arguments: Arguments) -> Outcome {
         return system::version();
     }
     let is_run = matches!(arguments.verb, Verb::Run(_));
-    let runtime = open(arguments.root).map_err(|failure| Failure { code: if is_run { 125 } else { 1 }, ..failure })?;
+    let runtime = open(arguments.root).map_err(|failure| Failure {
+        code: if is_run { 125 } else { 1 },
+        ..failure
+    })?;
     match arguments.verb {
         Verb::Pull(verb) => verb.execute(&runtime).await,
         Verb::Images(verb) => verb.execute(&runtime),

@@ -22,7 +22,10 @@ pub(crate) enum Network {
 
 /// With docker's field names.
 pub(crate) fn describe(info: &NetworkInfo) -> Value {
-    let config = info.subnet.as_ref().map(|subnet| json!({"Subnet": subnet, "Gateway": info.gateway}));
+    let config = info
+        .subnet
+        .as_ref()
+        .map(|subnet| json!({"Subnet": subnet, "Gateway": info.gateway}));
     json!({
         "Name": info.name,
         "Driver": info.driver,
@@ -46,7 +49,9 @@ impl Network {
             Self::Inspect { names } => {
                 let find = |name: &String| {
                     let found = networks.iter().find(|network| network.name == *name);
-                    found.map(describe).ok_or_else(|| Failure::new(format!("no such network: {name}")))
+                    found
+                        .map(describe)
+                        .ok_or_else(|| Failure::new(format!("no such network: {name}")))
                 };
                 let all = names.iter().map(find).collect::<Result<Vec<_>, _>>()?;
                 print(&format!("{:#}", Value::Array(all)));

@@ -34,11 +34,17 @@ impl Ps {
         let mut rows = Vec::new();
         for container in runtime.containers()?.into_iter().take(most.unwrap_or(usize::MAX)) {
             // It may be removed while we look.
-            let (Ok(info), Ok(started)) = (container.inspect(), container.started_at()) else { continue };
+            let (Ok(info), Ok(started)) = (container.inspect(), container.started_at()) else {
+                continue;
+            };
             if info.status != Status::Running && !self.all && most.is_none() {
                 continue;
             }
-            let id = if self.no_trunc { info.id.clone() } else { info.id[..12].to_owned() };
+            let id = if self.no_trunc {
+                info.id.clone()
+            } else {
+                info.id[..12].to_owned()
+            };
             if self.quiet {
                 print(&id);
                 continue;
@@ -59,7 +65,15 @@ impl Ps {
             ]);
         }
         if !self.quiet {
-            let headings = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
+            let headings = [
+                "CONTAINER ID",
+                "IMAGE",
+                "COMMAND",
+                "CREATED",
+                "STATUS",
+                "PORTS",
+                "NAMES",
+            ];
             show(&headings, rows, self.format == "json");
         }
         Ok(0)
@@ -78,7 +92,14 @@ fn ports(info: &ContainerInfo) -> String {
     let texts: Vec<String> = info
         .ports
         .iter()
-        .map(|bound| format!("{}->{}/{}", bound.host, bound.container, format!("{:?}", bound.protocol).to_lowercase()))
+        .map(|bound| {
+            format!(
+                "{}->{}/{}",
+                bound.host,
+                bound.container,
+                format!("{:?}", bound.protocol).to_lowercase()
+            )
+        })
         .collect();
     texts.join(", ")
 }

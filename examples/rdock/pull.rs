@@ -28,7 +28,10 @@ impl Pull {
             Some(text) => Platform::parse(text)?,
             None => Platform::host(),
         };
-        let before = runtime.images().get(&reference.to_string())?.map(|image| image.id().clone());
+        let before = runtime
+            .images()
+            .get(&reference.to_string())?
+            .map(|image| image.id().clone());
         if !self.quiet {
             match (reference.tag(), reference.digest()) {
                 (Some(tag), _) => print(&format!("{tag}: Pulling from {}", reference.path())),
@@ -37,13 +40,19 @@ impl Pull {
             }
         }
         let screen = Screen::new(self.quiet, false);
-        let pulled = runtime.pull_platform(&reference, &platform, &screen.progress()).await;
+        let pulled = runtime
+            .pull_platform(&reference, &platform, &screen.progress())
+            .await;
         screen.finish();
         let image = pulled.map_err(Failure::from)?;
         if !self.quiet {
             print(&format!("Digest: {}", image.manifest_digest()));
             let newer = before.as_ref() != Some(image.id());
-            let status = if newer { "Downloaded newer image for" } else { "Image is up to date for" };
+            let status = if newer {
+                "Downloaded newer image for"
+            } else {
+                "Image is up to date for"
+            };
             print(&format!("Status: {status} {}", reference.familiar()));
         }
         print(&reference.to_string());
@@ -73,7 +82,14 @@ impl Screen {
             rustix::termios::isatty(rustix::stdio::stdout())
         };
         let bars = (terminal && !quiet).then(MultiProgress::new);
-        Self { inner: Arc::new(Inner { quiet, on_stderr, bars, layers: Mutex::default() }) }
+        Self {
+            inner: Arc::new(Inner {
+                quiet,
+                on_stderr,
+                bars,
+                layers: Mutex::default(),
+            }),
+        }
     }
 
     pub(crate) fn progress(&self) -> Progress {
@@ -107,13 +123,17 @@ impl Inner {
             Event::LayerStarted { digest, total } => match &self.bars {
                 Some(bars) => {
                     let bar = bars.add(ProgressBar::new(total));
-                    let style = ProgressStyle::with_template("{prefix}: {msg} [{bar:40}] {bytes}/{total_bytes}");
+                    let style =
+                        ProgressStyle::with_template("{prefix}: {msg} [{bar:40}] {bytes}/{total_bytes}");
                     if let Ok(style) = style {
                         bar.set_style(style.progress_chars("=> "));
                     }
                     bar.set_prefix(short(&digest));
                     bar.set_message("Downloading");
-                    self.layers.lock().unwrap_or_else(PoisonError::into_inner).insert(short(&digest), bar);
+                    self.layers
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .insert(short(&digest), bar);
                 }
                 None => self.line(&format!("{}: Pulling fs layer", short(&digest))),
             },
@@ -124,14 +144,27 @@ impl Inner {
                 }
             }
             Event::LayerDone { digest } => {
-                let bar = self.layers.lock().unwrap_or_else(PoisonError::into_inner).remove(&short(&digest));
+                let bar = self
+                    .layers
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .remove(&short(&digest));
                 if let Some(bar) = bar {
                     bar.finish_and_clear();
                 }
                 self.line(&format!("{}: Pull complete", short(&digest)));
             }
-            Event::Retrying { what, attempt, delay, cause, .. } => {
-                self.line(&format!("{what}: attempt {attempt} failed ({cause}); again in {:.1} s", delay.as_secs_f32()));
+            Event::Retrying {
+                what,
+                attempt,
+                delay,
+                cause,
+                ..
+            } => {
+                self.line(&format!(
+                    "{what}: attempt {attempt} failed ({cause}); again in {:.1} s",
+                    delay.as_secs_f32()
+                ));
             }
             _ => {}
         }

@@ -5,8 +5,8 @@ use crate::{Failure, Outcome, chain};
 use clap::{Args, ValueEnum};
 use rdock_runtime::image::{Platform, Progress, Reference};
 use rdock_runtime::{
-    Container, ContainerSpec, Mount, MountSource, NamespaceMode, NetworkMode, PortMapping, Protocol, Runtime, Seccomp,
-    parse_env_file, parse_env_flag, parse_size,
+    Container, ContainerSpec, Mount, MountSource, NamespaceMode, NetworkMode, PortMapping, Protocol, Runtime,
+    Seccomp, parse_env_file, parse_env_flag, parse_size,
 };
 use std::path::PathBuf;
 use std::time::Duration;
@@ -169,16 +169,23 @@ pub(crate) struct Run {
 }
 
 fn bad(error: impl std::error::Error) -> Failure {
-    Failure { code: 125, ..Failure::new(chain(&error)) }
+    Failure {
+        code: 125,
+        ..Failure::new(chain(&error))
+    }
 }
 
 fn wrong(message: String) -> Failure {
-    Failure { code: 125, ..Failure::new(message) }
+    Failure {
+        code: 125,
+        ..Failure::new(message)
+    }
 }
 
 /// `NAME=VALUE`.
 fn pair<'a>(flag: &str, text: &'a str) -> Result<(&'a str, &'a str), Failure> {
-    text.split_once('=').ok_or_else(|| wrong(format!("{flag} {text}: expected NAME=VALUE")))
+    text.split_once('=')
+        .ok_or_else(|| wrong(format!("{flag} {text}: expected NAME=VALUE")))
 }
 
 impl Run {
@@ -191,10 +198,12 @@ impl Run {
         spec.auto_remove = self.rm;
         for path in &self.env_file {
             let text = std::fs::read(path).map_err(|error| wrong(format!("{}: {error}", path.display())))?;
-            spec.env.extend(parse_env_file(&text, |name| std::env::var(name).ok()).map_err(bad)?);
+            spec.env
+                .extend(parse_env_file(&text, |name| std::env::var(name).ok()).map_err(bad)?);
         }
         for text in &self.env {
-            spec.env.extend(parse_env_flag(text, |name| std::env::var(name).ok()).map_err(bad)?);
+            spec.env
+                .extend(parse_env_flag(text, |name| std::env::var(name).ok()).map_err(bad)?);
         }
         for text in &self.publish {
             spec.ports.extend(PortMapping::parse(text).map_err(bad)?);
@@ -217,7 +226,11 @@ impl Run {
         if let Some(text) = &self.network {
             spec.network = NetworkMode::parse(text).map_err(bad)?;
         }
-        for (text, mode) in [(&self.pid, &mut spec.pid), (&self.ipc, &mut spec.ipc), (&self.uts, &mut spec.uts)] {
+        for (text, mode) in [
+            (&self.pid, &mut spec.pid),
+            (&self.ipc, &mut spec.ipc),
+            (&self.uts, &mut spec.uts),
+        ] {
             if let Some(text) = text {
                 *mode = NamespaceMode::parse(text).map_err(bad)?;
             }
@@ -226,7 +239,11 @@ impl Run {
         spec.user.clone_from(&self.user);
         spec.groups.clone_from(&self.group_add);
         if let Some(entrypoint) = &self.entrypoint {
-            spec.entrypoint = Some(if entrypoint.is_empty() { Vec::new() } else { vec![entrypoint.clone()] });
+            spec.entrypoint = Some(if entrypoint.is_empty() {
+                Vec::new()
+            } else {
+                vec![entrypoint.clone()]
+            });
         }
         spec.hostname.clone_from(&self.hostname);
         for text in &self.add_host {
@@ -242,13 +259,18 @@ impl Run {
         spec.resources.cpus = self.cpus;
         spec.resources.cpu_shares = self.cpu_shares;
         spec.resources.cpuset_cpus.clone_from(&self.cpuset_cpus);
-        spec.resources.pids = self.pids_limit.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit > 0);
+        spec.resources.pids = self
+            .pids_limit
+            .and_then(|limit| u64::try_from(limit).ok())
+            .filter(|limit| *limit > 0);
         for text in &self.ulimit {
             let (name, limits) = pair("--ulimit", text)?;
             let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
             let number = |text: &str| match text {
                 "-1" | "unlimited" => Ok(u64::MAX),
-                _ => text.parse().map_err(|_| wrong(format!("--ulimit {name}: {text:?} is not a number"))),
+                _ => text
+                    .parse()
+                    .map_err(|_| wrong(format!("--ulimit {name}: {text:?} is not a number"))),
             };
             spec.ulimits.push((name.to_owned(), number(soft)?, number(hard)?));
         }
@@ -285,7 +307,8 @@ impl Run {
             ("no-new-privileges", "false") => spec.no_new_privileges = false,
             ("seccomp", "unconfined") => spec.seccomp = Seccomp::Unconfined,
             ("seccomp", path) => {
-                let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("{path}: {error}")))?;
+                let text =
+                    std::fs::read_to_string(path).map_err(|error| wrong(format!("{path}: {error}")))?;
                 spec.seccomp = Seccomp::Profile(text);
             }
             _ => return Err(wrong(format!("--security-opt {text}: not known here"))),
@@ -301,7 +324,10 @@ impl Run {
         self.bring_image(runtime, &mut spec).await?;
         if let Some(path) = &self.cidfile {
             if path.exists() {
-                return Err(wrong(format!("{} exists already: remove it, or another container has it", path.display())));
+                return Err(wrong(format!(
+                    "{} exists already: remove it, or another container has it",
+                    path.display()
+                )));
             }
         }
         let (container, attached) = match self.detach {
@@ -329,18 +355,29 @@ impl Run {
 
     /// The image is here afterwards; its exposed ports are published when asked for.
     async fn bring_image(&self, runtime: &Runtime, spec: &mut ContainerSpec) -> Result<(), Failure> {
-        let here = runtime.images().get(&self.image).map_err(|error| Failure { code: 125, ..error.into() })?;
+        let here = runtime.images().get(&self.image).map_err(|error| Failure {
+            code: 125,
+            ..error.into()
+        })?;
         let image = match (self.pull, here) {
             (PullPolicy::Missing | PullPolicy::Never, Some(image)) => image,
             (PullPolicy::Never, None) => return Err(wrong(format!("no such image: {}", self.image))),
             _ => {
-                let reference =
-                    Reference::parse(&self.image).map_err(|error| Failure { code: 125, ..error.into() })?;
+                let reference = Reference::parse(&self.image).map_err(|error| Failure {
+                    code: 125,
+                    ..error.into()
+                })?;
                 if self.pull == PullPolicy::Missing {
-                    streams::say(&format!("Unable to find image '{}' locally", reference.familiar()));
+                    streams::say(&format!(
+                        "Unable to find image '{}' locally",
+                        reference.familiar()
+                    ));
                 }
                 let platform = match &self.platform {
-                    Some(text) => Platform::parse(text).map_err(|error| Failure { code: 125, ..error.into() })?,
+                    Some(text) => Platform::parse(text).map_err(|error| Failure {
+                        code: 125,
+                        ..error.into()
+                    })?,
                     None => Platform::host(),
                 };
                 let screen = crate::pull::Screen::new(false, true);
@@ -354,7 +391,11 @@ impl Run {
             for text in image.config().config.exposed_ports.keys() {
                 let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
                 let Ok(port) = port.parse() else { continue };
-                let mapping = if protocol == "udp" { PortMapping::udp(port) } else { PortMapping::tcp(port) };
+                let mapping = if protocol == "udp" {
+                    PortMapping::udp(port)
+                } else {
+                    PortMapping::tcp(port)
+                };
                 let known = |other: &PortMapping| {
                     other.container == port && (other.protocol == Protocol::Udp) == (protocol == "udp")
                 };
@@ -369,7 +410,11 @@ impl Run {
 
 /// This terminal belongs to the payload until it ends; its exit code is ours.
 async fn attach(container: &Container, attached: rdock_runtime::Attached, terminal: bool) -> Outcome {
-    let raw = if terminal && streams::is_terminal() { Some(RawMode::enter()?) } else { None };
+    let raw = if terminal && streams::is_terminal() {
+        Some(RawMode::enter()?)
+    } else {
+        None
+    };
     let mut pumps = streams::pump(attached, raw.is_some());
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

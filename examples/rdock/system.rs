@@ -14,7 +14,8 @@ pub(crate) struct InfoArguments {
 
 impl InfoArguments {
     pub(crate) fn execute(self, runtime: &Runtime) -> Outcome {
-        let info = serde_json::to_value(runtime.info()?).map_err(|error| crate::Failure::new(error.to_string()))?;
+        let info =
+            serde_json::to_value(runtime.info()?).map_err(|error| crate::Failure::new(error.to_string()))?;
         if self.format == "json" {
             print(&info.to_string());
             return Ok(0);

@@ -62,7 +62,9 @@ pub(crate) fn size(bytes: u64) -> String {
 
 /// How long ago a time stamp was, in docker's words.
 pub(crate) fn ago(time: &str) -> String {
-    let Ok(then) = time.parse::<jiff::Timestamp>() else { return String::new() };
+    let Ok(then) = time.parse::<jiff::Timestamp>() else {
+        return String::new();
+    };
     let seconds = jiff::Timestamp::now().duration_since(then).as_secs().max(0);
     let count = |amount: i64, unit: &str| format!("{amount} {unit}{}", if amount == 1 { "" } else { "s" });
     match seconds {

@@ -72,7 +72,10 @@ impl Volume {
                 if quiet {
                     all.iter().for_each(|info| print(&info.name));
                 } else {
-                    let rows = all.into_iter().map(|info| vec!["local".to_owned(), info.name]).collect();
+                    let rows = all
+                        .into_iter()
+                        .map(|info| vec!["local".to_owned(), info.name])
+                        .collect();
                     show(&["DRIVER", "VOLUME NAME"], rows, false);
                 }
             }
@@ -85,7 +88,9 @@ impl Volume {
                 print(&volumes.create(name.as_deref(), labels)?.name);
             }
             Self::Inspect { names } => {
-                let all = names.iter().map(|name| volumes.get(name).map(|info| describe(&info)));
+                let all = names
+                    .iter()
+                    .map(|name| volumes.get(name).map(|info| describe(&info)));
                 let all = all.collect::<Result<Vec<_>, _>>()?;
                 print(&format!("{:#}", Value::Array(all)));
             }

@@ -40,14 +40,20 @@ struct Token {
 
 impl Authorization {
     pub(crate) fn new(credential: Credential) -> Self {
-        Self { credential, current: Mutex::new(None) }
+        Self {
+            credential,
+            current: Mutex::new(None),
+        }
     }
 
     /// The header to send now, if any is known.
     pub(crate) async fn header(&self) -> Option<String> {
         let current = self.current.lock().await;
         let fresh = |current: &&Current| current.until.is_none_or(|until| until > Instant::now());
-        current.as_ref().filter(fresh).map(|current| current.header.clone())
+        current
+            .as_ref()
+            .filter(fresh)
+            .map(|current| current.header.clone())
     }
 
     /// Answers a 401. `sent` is what it was an answer to: when another task has renewed it meanwhile, theirs
@@ -60,7 +66,10 @@ impl Authorization {
         sent: Option<&str>,
     ) -> Result<String> {
         let mut current = self.current.lock().await;
-        if let Some(known) = current.as_ref().filter(|known| Some(known.header.as_str()) != sent) {
+        if let Some(known) = current
+            .as_ref()
+            .filter(|known| Some(known.header.as_str()) != sent)
+        {
             return Ok(known.header.clone());
         }
         let denied = |reason: &str| Error::Denied {
@@ -68,7 +77,11 @@ impl Authorization {
             what: endpoint.repository.clone(),
             reason: reason.to_owned(),
         };
-        let challenges: Vec<Challenge> = challenges.iter().filter_map(|text| challenge::parse(text)).flatten().collect();
+        let challenges: Vec<Challenge> = challenges
+            .iter()
+            .filter_map(|text| challenge::parse(text))
+            .flatten()
+            .collect();
         let made = if let Some(bearer) = challenges.iter().find(|one| one.scheme == "bearer") {
             self.token(transport, endpoint, bearer).await?
         } else if challenges.iter().any(|one| one.scheme == "basic") {
@@ -79,7 +92,10 @@ impl Authorization {
             if sent.is_some_and(|sent| sent.starts_with("Basic ")) {
                 return Err(denied("wrong user or password"));
             }
-            Current { header: basic(user, password), until: None }
+            Current {
+                header: basic(user, password),
+                until: None,
+            }
         } else {
             return Err(denied("it asks for no known kind of credentials"));
         };
@@ -88,9 +104,17 @@ impl Authorization {
         Ok(header)
     }
 
-    async fn token(&self, transport: &Transport, endpoint: &Endpoint, challenge: &Challenge) -> Result<Current> {
+    async fn token(
+        &self,
+        transport: &Transport,
+        endpoint: &Endpoint,
+        challenge: &Challenge,
+    ) -> Result<Current> {
         if let Credential::RegistryToken(token) = &self.credential {
-            return Ok(Current { header: format!("Bearer {token}"), until: None });
+            return Ok(Current {
+                header: format!("Bearer {token}"),
+                until: None,
+            });
         }
         let realm = self.realm(endpoint, challenge)?;
         let scope = format!("repository:{}:pull", endpoint.repository);
@@ -139,7 +163,11 @@ impl Authorization {
                 },
             });
         }
-        parse_token(&body).map_err(|reason| Error::Malformed { registry: host, what: "token", reason })
+        parse_token(&body).map_err(|reason| Error::Malformed {
+            registry: host,
+            what: "token",
+            reason,
+        })
     }
 
     /// Where tokens come from. Credentials go there only over TLS, or to where plain http is allowed.
@@ -151,7 +179,11 @@ impl Authorization {
             reason: format!("{text:?}: {error}"),
         })?;
         let refused = |reason| {
-            Err(Error::UnsafeRealm { registry: endpoint.host.clone(), target: text.to_owned(), reason })
+            Err(Error::UnsafeRealm {
+                registry: endpoint.host.clone(),
+                target: text.to_owned(),
+                reason,
+            })
         };
         match realm.scheme() {
             "https" => Ok(realm),
@@ -166,7 +198,10 @@ impl Authorization {
 /// Plain http is allowed to the registry's own host, and on this machine.
 fn may_have_plain(endpoint: &Endpoint, realm: &Url) -> bool {
     let host = realm.host_str().unwrap_or_default();
-    let own = endpoint.host.rsplit_once(':').map_or(endpoint.host.as_str(), |(name, _)| name);
+    let own = endpoint
+        .host
+        .rsplit_once(':')
+        .map_or(endpoint.host.as_str(), |(name, _)| name);
     host == own || host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
@@ -176,11 +211,18 @@ fn basic(user: &str, password: &str) -> String {
 
 fn parse_token(body: &[u8]) -> Result<Current, String> {
     let token: Token = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-    let text = token.token.or(token.access_token).filter(|text| !text.is_empty()).ok_or("no token in it")?;
+    let text = token
+        .token
+        .or(token.access_token)
+        .filter(|text| !text.is_empty())
+        .ok_or("no token in it")?;
     // A token is used a little shorter than it lasts; clocks differ, so only durations count.
     let lasts = token.expires_in.unwrap_or(SHORTEST).max(SHORTEST);
     let until = Instant::now() + Duration::from_secs(lasts - SHORTEST / 6);
-    Ok(Current { header: format!("Bearer {text}"), until: Some(until) })
+    Ok(Current {
+        header: format!("Bearer {text}"),
+        until: Some(until),
+    })
 }
 
 #[cfg(test)]
@@ -188,7 +230,11 @@ mod tests {
     use super::*;
 
     fn endpoint(host: &str, insecure: bool) -> Endpoint {
-        Endpoint { host: host.into(), repository: "a/b".into(), insecure }
+        Endpoint {
+            host: host.into(),
+            repository: "a/b".into(),
+            insecure,
+        }
     }
 
     #[test]
@@ -197,8 +243,13 @@ mod tests {
             scheme: "bearer".into(),
             parameters: vec![("realm".into(), realm.into())],
         };
-        let basic = Authorization::new(Credential::Basic { user: "u".into(), password: "p".into() });
-        let allowed = |host: &str, insecure, realm: &str| basic.realm(&endpoint(host, insecure), &challenge(realm)).is_ok();
+        let basic = Authorization::new(Credential::Basic {
+            user: "u".into(),
+            password: "p".into(),
+        });
+        let allowed = |host: &str, insecure, realm: &str| {
+            basic.realm(&endpoint(host, insecure), &challenge(realm)).is_ok()
+        };
         assert!(allowed("r.example", false, "https://auth.example/token"));
         assert!(!allowed("r.example", false, "http://auth.example/token"));
         assert!(!allowed("r.example", false, "http://r.example/token"));
@@ -211,8 +262,16 @@ mod tests {
 
     #[test]
     fn tokens_have_either_name_and_last_a_minute_at_least() {
-        assert_eq!(parse_token(br#"{"token":"a","expires_in":1}"#).expect("token").header, "Bearer a");
-        assert_eq!(parse_token(br#"{"access_token":"b"}"#).expect("token").header, "Bearer b");
+        assert_eq!(
+            parse_token(br#"{"token":"a","expires_in":1}"#)
+                .expect("token")
+                .header,
+            "Bearer a"
+        );
+        assert_eq!(
+            parse_token(br#"{"access_token":"b"}"#).expect("token").header,
+            "Bearer b"
+        );
         for wrong in ["", "{}", r#"{"token":""}"#, r#"{"token":5}"#] {
             assert!(parse_token(wrong.as_bytes()).is_err(), "{wrong}");
         }

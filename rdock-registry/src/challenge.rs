@@ -9,7 +9,10 @@ pub(crate) struct Challenge {
 
 impl Challenge {
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.parameters
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 }
 
@@ -26,14 +29,20 @@ pub(crate) fn parse(header: &str) -> Option<Vec<Challenge>> {
         let spaced = after.trim_start();
         if let Some(value) = spaced.strip_prefix('=') {
             let (value, after) = self::value(value.trim_start())?;
-            challenges.last_mut()?.parameters.push((word.to_ascii_lowercase(), value));
+            challenges
+                .last_mut()?
+                .parameters
+                .push((word.to_ascii_lowercase(), value));
             let after = after.trim_start();
             if !after.is_empty() && !after.starts_with(',') {
                 return None;
             }
             rest = after;
         } else {
-            challenges.push(Challenge { scheme: word.to_ascii_lowercase(), parameters: Vec::new() });
+            challenges.push(Challenge {
+                scheme: word.to_ascii_lowercase(),
+                parameters: Vec::new(),
+            });
             rest = spaced;
         }
     }
@@ -69,11 +78,16 @@ mod tests {
 
     #[test]
     fn challenges_as_registries_write_them() {
-        let found = parse(r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull,push""#);
+        let found = parse(
+            r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull,push""#,
+        );
         let found = found.expect("well-formed");
         assert_eq!(found[0].get("scope"), Some("repository:a/b:pull,push"));
         let found = parse(r#"Basic realm="a \"quoted\" one", Bearer realm=https://x/t"#).expect("two");
-        assert_eq!((found.len(), found[0].get("realm")), (2, Some("a \"quoted\" one")));
+        assert_eq!(
+            (found.len(), found[0].get("realm")),
+            (2, Some("a \"quoted\" one"))
+        );
         assert_eq!(found[1].get("realm"), Some("https://x/t"));
     }
 

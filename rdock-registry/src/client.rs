@@ -21,7 +21,9 @@ impl RegistryClient {
     pub fn new(config: RegistryConfig) -> Result<Self> {
         // Said now rather than at the first pull.
         Transport::new(&config)?;
-        Ok(Self { config: Arc::new(config) })
+        Ok(Self {
+            config: Arc::new(config),
+        })
     }
 
     /// Makes a client that is configured as docker and podman are; see [`RegistryConfig::from_environment`].
@@ -29,7 +31,9 @@ impl RegistryClient {
     /// # Errors
     /// [`Error::Config`] for a file that cannot be used, [`Error::Client`].
     pub fn from_environment() -> Result<Self> {
-        Ok(Self { config: Arc::new(RegistryConfig::from_environment()?) })
+        Ok(Self {
+            config: Arc::new(RegistryConfig::from_environment()?),
+        })
     }
 
     /// Brings `reference` into `store`, for `platform`, and tags it. Layers that are there are not fetched.
@@ -58,7 +62,9 @@ impl ImageSource for RegistryClient {
         progress: &Progress,
     ) -> Result<Image, BoxError> {
         let work = || -> Result<Image, BoxError> {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
             Ok(runtime.block_on(self.pull(reference, platform, store, progress))?)
         };
         std::thread::scope(|scope| match scope.spawn(work).join() {

@@ -125,7 +125,11 @@ pub enum Error {
 }
 
 fn detail(message: &str) -> String {
-    if message.is_empty() { String::new() } else { format!(": {message}") }
+    if message.is_empty() {
+        String::new()
+    } else {
+        format!(": {message}")
+    }
 }
 
 impl Error {
@@ -140,9 +144,9 @@ impl Error {
                 "is {registry} reachable from here? a mirror can be named in registries.conf \
                  (CONTAINERS_REGISTRIES_CONF)"
             )),
-            Self::UnsafeRealm { registry, .. } => {
-                Some(format!("if {registry} is trusted, mark it `insecure = true` in registries.conf"))
-            }
+            Self::UnsafeRealm { registry, .. } => Some(format!(
+                "if {registry} is trusted, mark it `insecure = true` in registries.conf"
+            )),
             Self::Status { status: 429, .. } => Some("the registry limits pulls: log in, or wait".into()),
             _ => None,
         }
@@ -150,6 +154,9 @@ impl Error {
 
     /// Whether another mirror or another attempt may help.
     pub(crate) fn is_about_the_endpoint(&self) -> bool {
-        !matches!(self, Self::Image(_) | Self::NoSuchPlatform { .. } | Self::Blocked { .. } | Self::Config { .. })
+        !matches!(
+            self,
+            Self::Image(_) | Self::NoSuchPlatform { .. } | Self::Blocked { .. } | Self::Config { .. }
+        )
     }
 }

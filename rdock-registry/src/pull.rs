@@ -9,8 +9,8 @@ use crate::error::{Error, Result};
 use crate::transport::{Answer, Request, Transport};
 use oci_distribution::errors::OciEnvelope;
 use rdock_image::{
-    Descriptor, Digest, Event, Image, ImageConfig, ImageStore, Manifest, ManifestDocument, Platform, Progress, Reference,
-    manifest::media_type,
+    Descriptor, Digest, Event, Image, ImageConfig, ImageStore, Manifest, ManifestDocument, Platform,
+    Progress, Reference, manifest::media_type,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,8 +24,12 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// A registry may ask for longer pauses than this; then it is an error.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-const MANIFESTS: [&str; 4] =
-    [media_type::OCI_INDEX, media_type::DOCKER_LIST, media_type::OCI_MANIFEST, media_type::DOCKER_MANIFEST];
+const MANIFESTS: [&str; 4] = [
+    media_type::OCI_INDEX,
+    media_type::DOCKER_LIST,
+    media_type::OCI_MANIFEST,
+    media_type::DOCKER_MANIFEST,
+];
 
 /// Everything about one place that is asked for one image.
 pub(crate) struct Session {
@@ -44,12 +48,18 @@ pub(crate) async fn pull(
     store: &ImageStore,
     progress: &Progress,
 ) -> Result<Image> {
-    progress.emit(Event::Resolving { reference: reference.clone() });
+    progress.emit(Event::Resolving {
+        reference: reference.clone(),
+    });
     let mut last = None;
     for endpoint in config.registries.endpoints(reference)? {
         // A mirror has credentials of its own: those of the host that is asked.
         let own = endpoint.host == "registry-1.docker.io" || endpoint.host == reference.domain();
-        let registry = if own { reference.domain() } else { endpoint.host.as_str() };
+        let registry = if own {
+            reference.domain()
+        } else {
+            endpoint.host.as_str()
+        };
         let (credentials, registry) = (config.credentials.clone(), registry.to_owned());
         // A helper is a program: it may take its time.
         let found = tokio::task::spawn_blocking(move || credentials.find(&registry)).await;
@@ -61,13 +71,25 @@ pub(crate) async fn pull(
             retries: config.retries,
             progress: progress.clone(),
         });
-        match session.pull(reference, platform, store, config.parallel_layers.max(1)).await {
+        match session
+            .pull(reference, platform, store, config.parallel_layers.max(1))
+            .await
+        {
             Ok(image) => return Ok(image),
             Err(error) if error.is_about_the_endpoint() => {
                 let error = match (warning, error) {
-                    (Some(warning), Error::Denied { registry, what, reason }) => {
-                        Error::Denied { registry, what, reason: format!("{reason} ({warning})") }
-                    }
+                    (
+                        Some(warning),
+                        Error::Denied {
+                            registry,
+                            what,
+                            reason,
+                        },
+                    ) => Error::Denied {
+                        registry,
+                        what,
+                        reason: format!("{reason} ({warning})"),
+                    },
                     (_, error) => error,
                 };
                 // What a mirror does not have says less than what the registry itself says, unless the
@@ -80,7 +102,10 @@ pub(crate) async fn pull(
             Err(error) => return Err(error),
         }
     }
-    Err(last.unwrap_or_else(|| Error::NotFound { reference: reference.familiar(), registry: reference.domain().into() }))
+    Err(last.unwrap_or_else(|| Error::NotFound {
+        reference: reference.familiar(),
+        registry: reference.domain().into(),
+    }))
 }
 
 impl Session {
@@ -108,10 +133,19 @@ impl Session {
         if config.rootfs.diff_ids.len() != manifest.layers.len() {
             return Err(self.malformed(
                 "manifest",
-                format!("{} layers, but {} diffIDs", manifest.layers.len(), config.rootfs.diff_ids.len()),
+                format!(
+                    "{} layers, but {} diffIDs",
+                    manifest.layers.len(),
+                    config.rootfs.diff_ids.len()
+                ),
             ));
         }
-        let work: Vec<_> = manifest.layers.iter().cloned().zip(config.rootfs.diff_ids.iter().cloned()).collect();
+        let work: Vec<_> = manifest
+            .layers
+            .iter()
+            .cloned()
+            .zip(config.rootfs.diff_ids.iter().cloned())
+            .collect();
         self.layers(work, store, &lease, parallel, reference).await?;
         let (store, reference, progress) = (store.clone(), reference.clone(), self.progress.clone());
         blocking(move || {
@@ -137,8 +171,12 @@ impl Session {
             ManifestDocument::Index(index) => index,
         };
         let Some(chosen) = index.select(platform) else {
-            let available: Vec<_> =
-                index.manifests.iter().filter_map(|one| one.platform.as_ref()).map(ToString::to_string).collect();
+            let available: Vec<_> = index
+                .manifests
+                .iter()
+                .filter_map(|one| one.platform.as_ref())
+                .map(ToString::to_string)
+                .collect();
             return Err(Error::NoSuchPlatform {
                 reference: reference.familiar(),
                 platform: platform.to_string(),
@@ -151,22 +189,38 @@ impl Session {
         }
     }
 
-    async fn document(&self, reference: &Reference, wanted: &str) -> Result<(Digest, ManifestDocument, Vec<u8>)> {
+    async fn document(
+        &self,
+        reference: &Reference,
+        wanted: &str,
+    ) -> Result<(Digest, ManifestDocument, Vec<u8>)> {
         let path = format!("{}/manifests/{wanted}", self.endpoint.repository);
-        let request = Request { accept: MANIFESTS.to_vec(), ..Request::default() };
+        let request = Request {
+            accept: MANIFESTS.to_vec(),
+            ..Request::default()
+        };
         let what = format!("the manifest of {}", reference.familiar());
         let (bytes, content_type, announced) = self
             .retrying(&what, async || {
                 let answer = self.get(&path, &request, &what, Some(reference)).await?;
                 let text = |name| answer.header(name).map(str::to_owned);
                 let (content_type, announced) = (text("content-type"), text("docker-content-digest"));
-                Ok((answer.body("the manifest", LARGEST_DOCUMENT).await?, content_type, announced))
+                Ok((
+                    answer.body("the manifest", LARGEST_DOCUMENT).await?,
+                    content_type,
+                    announced,
+                ))
             })
             .await?;
         let found = Digest::sha256_of(&bytes);
         // What was asked for by digest must have it, and so must what is announced with one.
-        for expected in [Some(wanted).filter(|wanted| wanted.starts_with("sha256:")), announced.as_deref()] {
-            if let Some(expected) = expected.filter(|expected| expected.starts_with("sha256:") && *expected != found.as_str()) {
+        for expected in [
+            Some(wanted).filter(|wanted| wanted.starts_with("sha256:")),
+            announced.as_deref(),
+        ] {
+            if let Some(expected) =
+                expected.filter(|expected| expected.starts_with("sha256:") && *expected != found.as_str())
+            {
                 return Err(Error::WrongDigest {
                     registry: self.endpoint.host.clone(),
                     expected: expected.to_owned(),
@@ -174,7 +228,10 @@ impl Session {
                 });
             }
         }
-        let content_type = content_type.as_deref().and_then(|text| text.split(';').next()).map(str::trim);
+        let content_type = content_type
+            .as_deref()
+            .and_then(|text| text.split(';').next())
+            .map(str::trim);
         let document = ManifestDocument::parse(&bytes, content_type)?;
         Ok((found, document, bytes))
     }
@@ -183,7 +240,11 @@ impl Session {
     async fn small_blob(&self, descriptor: &Descriptor, digest: &Digest) -> Result<Vec<u8>> {
         let limit = LARGEST_DOCUMENT;
         if descriptor.size > limit {
-            return Err(Error::TooLarge { registry: self.endpoint.host.clone(), what: "the image config", limit });
+            return Err(Error::TooLarge {
+                registry: self.endpoint.host.clone(),
+                what: "the image config",
+                limit,
+            });
         }
         let path = format!("{}/blobs/{digest}", self.endpoint.repository);
         let what = format!("blob {}", digest.short());
@@ -247,23 +308,39 @@ impl Session {
         let mut message = error_text(&body);
         let registry = self.endpoint.host.clone();
         Err(match (status, reference) {
-            (404, Some(reference)) => Error::NotFound { reference: reference.familiar(), registry },
+            (404, Some(reference)) => Error::NotFound {
+                reference: reference.familiar(),
+                registry,
+            },
             (401 | 403, _) => Error::Denied {
                 registry,
                 what: what.to_owned(),
-                reason: if message.is_empty() { format!("status {status}") } else { message },
+                reason: if message.is_empty() {
+                    format!("status {status}")
+                } else {
+                    message
+                },
             },
             _ => {
                 if let Some(pause) = pause {
                     message = format!("{message} (retry after {pause})").trim_start().to_owned();
                 }
-                Error::Status { registry, status, what: what.to_owned(), message }
+                Error::Status {
+                    registry,
+                    status,
+                    what: what.to_owned(),
+                    message,
+                }
             }
         })
     }
 
     /// Repeats what may succeed later, with growing pauses, or as long as the registry asks for.
-    pub(crate) async fn retrying<T>(&self, what: &str, mut work: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+    pub(crate) async fn retrying<T>(
+        &self,
+        what: &str,
+        mut work: impl AsyncFnMut() -> Result<T>,
+    ) -> Result<T> {
         let mut pause = FIRST_PAUSE;
         for attempt in 1.. {
             let error = match work().await {
@@ -287,23 +364,37 @@ impl Session {
         if let Some(source) = std::error::Error::source(error) {
             cause = format!("{cause}: {source}");
         }
-        self.progress.emit(Event::Retrying { what: what.to_owned(), attempt, delay, cause });
+        self.progress.emit(Event::Retrying {
+            what: what.to_owned(),
+            attempt,
+            delay,
+            cause,
+        });
     }
 
     pub(crate) fn malformed(&self, what: &'static str, reason: String) -> Error {
-        Error::Malformed { registry: self.endpoint.host.clone(), what, reason }
+        Error::Malformed {
+            registry: self.endpoint.host.clone(),
+            what,
+            reason,
+        }
     }
 }
 
 /// What `Retry-After` (seconds or a date) asked for, kept at the end of the message.
 fn asked_pause(error: &Error) -> Option<Duration> {
-    let Error::Status { message, .. } = error else { return None };
+    let Error::Status { message, .. } = error else {
+        return None;
+    };
     let text = message.rsplit_once("(retry after ")?.1.trim_end_matches(')');
     if let Ok(seconds) = text.parse() {
         return Some(Duration::from_secs(seconds));
     }
     let when = httpdate::parse_http_date(text).ok()?;
-    Some(when.duration_since(std::time::SystemTime::now()).unwrap_or_default())
+    Some(
+        when.duration_since(std::time::SystemTime::now())
+            .unwrap_or_default(),
+    )
 }
 
 /// What a registry says of an error: its envelope's codes and messages, else the beginning of the text.
@@ -316,11 +407,18 @@ pub(crate) fn error_text(body: &[u8]) -> String {
 }
 
 fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(400).collect::<String>().trim().to_owned()
+    text.chars()
+        .filter(|c| !c.is_control())
+        .take(400)
+        .collect::<String>()
+        .trim()
+        .to_owned()
 }
 
 /// Runs one bounded piece of work of the store.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),

@@ -71,8 +71,10 @@ impl Transport {
             }
         }
         let strict = tls()?.with_root_certificates(roots).with_no_client_auth();
-        let lenient =
-            tls()?.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer(provider.clone()))).with_no_client_auth();
+        let lenient = tls()?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyServer(provider.clone())))
+            .with_no_client_auth();
         let client = |tls: rustls::ClientConfig| {
             reqwest::Client::builder()
                 .tls_backend_preconfigured(tls)
@@ -91,7 +93,12 @@ impl Transport {
     }
 
     /// Asks a registry for a path below `/v2/`.
-    pub(crate) async fn registry(&self, endpoint: &Endpoint, path: &str, request: &Request) -> Result<Answer> {
+    pub(crate) async fn registry(
+        &self,
+        endpoint: &Endpoint,
+        path: &str,
+        request: &Request,
+    ) -> Result<Answer> {
         let url = |scheme: &str| {
             Url::parse(&format!("{scheme}://{}/v2/{path}", endpoint.host)).map_err(|error| Error::Malformed {
                 registry: endpoint.host.clone(),
@@ -102,7 +109,12 @@ impl Transport {
         if !endpoint.insecure {
             return self.send(&endpoint.host, url("https")?, request, false).await;
         }
-        let known = || self.plain.lock().unwrap_or_else(PoisonError::into_inner).contains(&endpoint.host);
+        let known = || {
+            self.plain
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .contains(&endpoint.host)
+        };
         if !known() {
             match self.send(&endpoint.host, url("https")?, request, true).await {
                 // Nothing there speaks TLS. Plain http is what `insecure` allows.
@@ -112,26 +124,49 @@ impl Transport {
         }
         let answer = self.send(&endpoint.host, url("http")?, request, true).await?;
         if !known() {
-            self.plain.lock().unwrap_or_else(PoisonError::into_inner).push(endpoint.host.clone());
+            self.plain
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(endpoint.host.clone());
         }
         Ok(answer)
     }
 
     /// One request with its redirects. Authorization goes to the first origin alone.
-    pub(crate) async fn send(&self, registry: &str, first: Url, request: &Request, insecure: bool) -> Result<Answer> {
+    pub(crate) async fn send(
+        &self,
+        registry: &str,
+        first: Url,
+        request: &Request,
+        insecure: bool,
+    ) -> Result<Answer> {
         let client = if insecure { &self.lenient } else { &self.strict };
         let mut url = first.clone();
         for _ in 0..=MOST_REDIRECTS {
-            let method = if request.form.is_some() { Method::POST } else { Method::GET };
-            let mut builder = client.request(method, url.clone()).headers(headers(request, registry)?);
-            if let Some(authorization) = request.authorization.as_ref().filter(|_| same_origin(&url, &first)) {
+            let method = if request.form.is_some() {
+                Method::POST
+            } else {
+                Method::GET
+            };
+            let mut builder = client
+                .request(method, url.clone())
+                .headers(headers(request, registry)?);
+            if let Some(authorization) = request
+                .authorization
+                .as_ref()
+                .filter(|_| same_origin(&url, &first))
+            {
                 let mut value = header(authorization, registry)?;
                 value.set_sensitive(true);
                 builder = builder.header(AUTHORIZATION, value);
             }
             if let Some(form) = &request.form {
-                let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-                builder = builder.header("content-type", "application/x-www-form-urlencoded").body(body);
+                let body = url::form_urlencoded::Serializer::new(String::new())
+                    .extend_pairs(form)
+                    .finish();
+                builder = builder
+                    .header("content-type", "application/x-www-form-urlencoded")
+                    .body(body);
             }
             let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::Transport {
                 registry: registry.to_owned(),
@@ -143,14 +178,23 @@ impl Transport {
                 Ok(response) => response.map_err(|error| failed(error.without_url().into()))?,
             };
             if !response.status().is_redirection() {
-                return Ok(Answer { response, idle: self.idle, registry: registry.to_owned() });
+                return Ok(Answer {
+                    response,
+                    idle: self.idle,
+                    registry: registry.to_owned(),
+                });
             }
-            let next = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
-            let next = next.and_then(|location| url.join(location).ok()).ok_or_else(|| Error::Malformed {
-                registry: registry.to_owned(),
-                what: "redirect",
-                reason: "no usable Location".into(),
-            })?;
+            let next = response
+                .headers()
+                .get(LOCATION)
+                .and_then(|location| location.to_str().ok());
+            let next = next
+                .and_then(|location| url.join(location).ok())
+                .ok_or_else(|| Error::Malformed {
+                    registry: registry.to_owned(),
+                    what: "redirect",
+                    reason: "no usable Location".into(),
+                })?;
             if url.scheme() == "https" && next.scheme() != "https" && !insecure {
                 return Err(Error::Malformed {
                     registry: registry.to_owned(),
@@ -206,13 +250,21 @@ impl Answer {
 
     /// A header as text; `None` when it is missing or not text.
     pub(crate) fn header(&self, name: &'static str) -> Option<&str> {
-        self.response.headers().get(HeaderName::from_static(name))?.to_str().ok()
+        self.response
+            .headers()
+            .get(HeaderName::from_static(name))?
+            .to_str()
+            .ok()
     }
 
     /// Every value of a header.
     pub(crate) fn headers(&self, name: &'static str) -> Vec<String> {
         let values = self.response.headers().get_all(HeaderName::from_static(name));
-        values.iter().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect()
+        values
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .map(str::to_owned)
+            .collect()
     }
 
     /// The next part of the body; `None` at its end.
@@ -223,7 +275,9 @@ impl Answer {
             source,
         };
         match tokio::time::timeout(self.idle, self.response.chunk()).await {
-            Err(_) => Err(failed(format!("nothing came in {} s", self.idle.as_secs()).into())),
+            Err(_) => Err(failed(
+                format!("nothing came in {} s", self.idle.as_secs()).into(),
+            )),
             Ok(chunk) => chunk.map_err(|error| failed(error.without_url().into())),
         }
     }
@@ -236,7 +290,11 @@ impl Answer {
         let mut body = Vec::new();
         while let Some(chunk) = self.chunk().await? {
             if (body.len() + chunk.len()) as u64 > limit {
-                return Err(Error::TooLarge { registry: self.registry, what, limit });
+                return Err(Error::TooLarge {
+                    registry: self.registry,
+                    what,
+                    limit,
+                });
             }
             body.extend_from_slice(&chunk);
         }
@@ -266,7 +324,12 @@ impl ServerCertVerifier for AnyServer {
         certificate: &CertificateDer<'_>,
         signature: &rustls::DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -275,7 +338,12 @@ impl ServerCertVerifier for AnyServer {
         certificate: &CertificateDer<'_>,
         signature: &rustls::DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {

@@ -34,7 +34,10 @@ pub(crate) struct KnownExit {
 
 impl KnownExit {
     pub(crate) fn from_monitor(monitor: OwnedFd) -> Self {
-        Self { known: OnceLock::new(), monitor: Some(monitor) }
+        Self {
+            known: OnceLock::new(),
+            monitor: Some(monitor),
+        }
     }
 
     pub(crate) fn set(&self, exit: Exit) {
@@ -115,7 +118,12 @@ impl Container {
     }
 
     pub(crate) fn started(runtime: Runtime, dir: ContainerDir, record: Record, exit: Arc<KnownExit>) -> Self {
-        Self { runtime, dir, record: Arc::new(record), exit }
+        Self {
+            runtime,
+            dir,
+            record: Arc::new(record),
+            exit,
+        }
     }
 
     pub(crate) fn dir(&self) -> &ContainerDir {
@@ -172,7 +180,17 @@ impl Container {
             state_dir: self.dir.path().to_owned(),
         };
         for event in self.dir.events()? {
-            if let Happened::Started { pid, helper, ip, gateway, mac, ports, warnings, .. } = event {
+            if let Happened::Started {
+                pid,
+                helper,
+                ip,
+                gateway,
+                mac,
+                ports,
+                warnings,
+                ..
+            } = event
+            {
                 info.warnings = warnings;
                 if info.status == Status::Running {
                     info.pid = Some(pid);
@@ -212,12 +230,15 @@ impl Container {
     pub fn host_addr(&self, container_port: u16) -> Result<SocketAddr> {
         let info = self.inspect()?;
         if info.status != Status::Running {
-            return Err(Error::NotRunning { name: self.name().to_owned() });
+            return Err(Error::NotRunning {
+                name: self.name().to_owned(),
+            });
         }
         let bound = info.ports.iter().find(|bound| bound.container == container_port);
-        let mut address = bound
-            .map(|bound| bound.host)
-            .ok_or_else(|| Error::NotPublished { name: self.name().to_owned(), port: container_port })?;
+        let mut address = bound.map(|bound| bound.host).ok_or_else(|| Error::NotPublished {
+            name: self.name().to_owned(),
+            port: container_port,
+        })?;
         if address.ip().is_unspecified() {
             address.set_ip(match address.ip() {
                 IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
@@ -246,10 +267,21 @@ impl Container {
         blocking(move || {
             let connection = this.connect()?;
             match connection.ask(&Request::Attach, &[])? {
-                (Reply::Attached { stdin, stdout, stderr }, fds) => {
+                (
+                    Reply::Attached {
+                        stdin,
+                        stdout,
+                        stderr,
+                    },
+                    fds,
+                ) => {
                     let mut fds = fds.into_iter();
                     let mut take = |named: bool| if named { fds.next() } else { None };
-                    Ok(Attached { stdin: take(stdin), stdout: take(stdout), stderr: take(stderr) })
+                    Ok(Attached {
+                        stdin: take(stdin),
+                        stdout: take(stdout),
+                        stderr: take(stderr),
+                    })
                 }
                 (reply, _) => Err(this.refused(reply)),
             }
@@ -273,7 +305,11 @@ impl Container {
     pub async fn stop(&self, timeout: Option<Duration>) -> Result<Exit> {
         let timeout = timeout.unwrap_or(self.record.spec.stop_timeout);
         let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-        self.ask_for_exit(Request::Stop { signal: self.record.stop_signal, timeout_ms }).await
+        self.ask_for_exit(Request::Stop {
+            signal: self.record.stop_signal,
+            timeout_ms,
+        })
+        .await
     }
 
     async fn ask_for_exit(&self, request: Request) -> Result<Exit> {
@@ -313,7 +349,9 @@ impl Container {
                 (Err(error), None) => return self.exit.get().ok_or(error),
             }
         }
-        Err(Error::OwnerGone { name: self.name().to_owned() })
+        Err(Error::OwnerGone {
+            name: self.name().to_owned(),
+        })
     }
 
     /// Sends a signal to the payload: `SIGTERM`, `TERM` or a number.
@@ -321,7 +359,9 @@ impl Container {
     /// # Errors
     /// [`Error::Signal`] for an unknown one, [`Error::NotRunning`].
     pub async fn kill(&self, signal: &str) -> Result<()> {
-        let number = crate::signal::parse(signal).ok_or_else(|| Error::Signal { text: signal.to_owned() })?;
+        let number = crate::signal::parse(signal).ok_or_else(|| Error::Signal {
+            text: signal.to_owned(),
+        })?;
         self.ask_done(Request::Kill { signal: number }).await
     }
 
@@ -351,21 +391,31 @@ impl Container {
         let this = self.clone();
         if !matches!(blocking(move || this.status()).await?, Status::Exited(_)) {
             if !force {
-                return Err(Error::StillRunning { name: self.name().to_owned() });
+                return Err(Error::StillRunning {
+                    name: self.name().to_owned(),
+                });
             }
-            self.ask_for_exit(Request::Stop { signal: libc::SIGKILL, timeout_ms: 0 }).await?;
+            self.ask_for_exit(Request::Stop {
+                signal: libc::SIGKILL,
+                timeout_ms: 0,
+            })
+            .await?;
         }
         let this = self.clone();
-        blocking(move || match crate::remove::ended(&this.runtime, &this.record, volumes) {
-            // It removed itself.
-            Err(Error::State { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            other => other,
-        })
+        blocking(
+            move || match crate::remove::ended(&this.runtime, &this.record, volumes) {
+                // It removed itself.
+                Err(Error::State { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                other => other,
+            },
+        )
         .await
     }
 
     pub(crate) fn connect(&self) -> Result<Connection> {
-        let gone = || Error::NotRunning { name: self.name().to_owned() };
+        let gone = || Error::NotRunning {
+            name: self.name().to_owned(),
+        };
         Connection::open(self.dir.path(), self.name())?.ok_or_else(gone)
     }
 
@@ -375,7 +425,9 @@ impl Container {
                 action: "do what was asked of the container's owner",
                 source: std::io::Error::other(reason),
             },
-            _ => Error::NotRunning { name: self.name().to_owned() },
+            _ => Error::NotRunning {
+                name: self.name().to_owned(),
+            },
         }
     }
 

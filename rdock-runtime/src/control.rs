@@ -8,8 +8,8 @@ use crate::error::{Error, Result};
 use crate::state::Exit;
 use crate::step::Step;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
 use serde::{Deserialize, Serialize};
 use std::io::{self, IoSlice, IoSliceMut};
@@ -76,20 +76,40 @@ pub(crate) struct ExecRequest {
 #[serde(tag = "reply", rename_all = "snake_case")]
 pub(crate) enum Reply {
     Done,
-    Exited { exit: Exit },
+    Exited {
+        exit: Exit,
+    },
     /// Comes with the terminal's master when there is one.
-    ExecStarted { pid: i32 },
-    ExecFailed { step: u16, errno: i32, detail: String },
+    ExecStarted {
+        pid: i32,
+    },
+    ExecFailed {
+        step: u16,
+        errno: i32,
+        detail: String,
+    },
     /// As waitpid(2) gives it.
-    ExecExited { status: i32 },
+    ExecExited {
+        status: i32,
+    },
     /// Comes with `[stdin] stdout [stderr]`, those that are named.
-    Attached { stdin: bool, stdout: bool, stderr: bool },
-    Listening { state: Listening },
-    Removed { remains: Vec<String> },
+    Attached {
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+    },
+    Listening {
+        state: Listening,
+    },
+    Removed {
+        remains: Vec<String>,
+    },
     /// The payload has ended already.
     NotRunning,
     /// Not understood, or refused.
-    Refused { reason: String },
+    Refused {
+        reason: String,
+    },
 }
 
 /// What listens on a port of the container.
@@ -103,7 +123,11 @@ pub(crate) enum Listening {
 
 impl Reply {
     pub(crate) fn exec_failed(step: Step, errno: i32, detail: String) -> Self {
-        Self::ExecFailed { step: step as u16, errno, detail }
+        Self::ExecFailed {
+            step: step as u16,
+            errno,
+            detail,
+        }
     }
 }
 
@@ -123,18 +147,30 @@ pub(crate) fn connect(dir: &Path) -> io::Result<OwnedFd> {
 }
 
 fn seqpacket(flags: SocketFlags) -> io::Result<OwnedFd> {
-    Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
+    Ok(rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        flags,
+        None,
+    )?)
 }
 
 fn open_dir(dir: &Path) -> io::Result<OwnedFd> {
     use rustix::fs::{Mode, OFlags};
-    Ok(rustix::fs::open(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+    Ok(rustix::fs::open(
+        dir,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)
 }
 
 /// A root of any length fits: sun_path takes 108 bytes only.
 fn short_address(dir: &OwnedFd) -> io::Result<SocketAddrUnix> {
     use std::os::fd::AsRawFd;
-    Ok(SocketAddrUnix::new(format!("/proc/self/fd/{}/control", dir.as_raw_fd()))?)
+    Ok(SocketAddrUnix::new(format!(
+        "/proc/self/fd/{}/control",
+        dir.as_raw_fd()
+    ))?)
 }
 
 /// Whether the other side of a connection is this user or root.
@@ -147,26 +183,44 @@ pub(crate) fn peer_is_trusted(socket: impl AsFd) -> bool {
 pub(crate) fn send(socket: impl AsFd, message: &impl Serialize, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let bytes = serde_json::to_vec(message)?;
     if bytes.len() > LARGEST {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the request is larger than 160 KiB"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the request is larger than 160 KiB",
+        ));
     }
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "too many descriptors",
+        ));
     }
     rustix::io::retry_on_intr(|| {
-        rustix::net::sendmsg(&socket, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL)
+        rustix::net::sendmsg(
+            &socket,
+            &[IoSlice::new(&bytes)],
+            &mut ancillary,
+            SendFlags::NOSIGNAL,
+        )
     })?;
     Ok(())
 }
 
 /// The next message and its descriptors; `None` when the other side has closed.
-pub(crate) fn receive<T: for<'de> Deserialize<'de>>(socket: impl AsFd) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+pub(crate) fn receive<T: for<'de> Deserialize<'de>>(
+    socket: impl AsFd,
+) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut bytes = vec![0u8; LARGEST];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let received = rustix::io::retry_on_intr(|| {
-        rustix::net::recvmsg(&socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+        rustix::net::recvmsg(
+            &socket,
+            &mut [IoSliceMut::new(&mut bytes)],
+            &mut ancillary,
+            RecvFlags::CMSG_CLOEXEC,
+        )
     })?;
     let mut fds = Vec::new();
     for message in ancillary.drain() {
@@ -191,16 +245,31 @@ impl Connection {
     /// `None` when nobody listens any more: the owner is gone.
     pub(crate) fn open(dir: &Path, name: &str) -> Result<Option<Self>> {
         match connect(dir) {
-            Ok(socket) => Ok(Some(Self { socket, name: name.to_owned() })),
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
+            Ok(socket) => Ok(Some(Self {
+                socket,
+                name: name.to_owned(),
+            })),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                ) =>
+            {
+                Ok(None)
+            }
             Err(error) => Err(Error::state("connect to", dir.join("control"))(error)),
         }
     }
 
     pub(crate) fn send(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<()> {
         send(&self.socket, request, fds).map_err(|error| match error.kind() {
-            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Error::OwnerGone { name: self.name.clone() },
-            _ => Error::System { action: "send a request to the container's owner", source: error },
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Error::OwnerGone {
+                name: self.name.clone(),
+            },
+            _ => Error::System {
+                action: "send a request to the container's owner",
+                source: error,
+            },
         })
     }
 
@@ -208,11 +277,16 @@ impl Connection {
     pub(crate) fn receive(&self) -> Result<(Reply, Vec<OwnedFd>)> {
         match receive(&self.socket) {
             Ok(Some(reply)) => Ok(reply),
-            Ok(None) => Err(Error::OwnerGone { name: self.name.clone() }),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
-                Err(Error::OwnerGone { name: self.name.clone() })
-            }
-            Err(source) => Err(Error::System { action: "read the reply of the container's owner", source }),
+            Ok(None) => Err(Error::OwnerGone {
+                name: self.name.clone(),
+            }),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Err(Error::OwnerGone {
+                name: self.name.clone(),
+            }),
+            Err(source) => Err(Error::System {
+                action: "read the reply of the container's owner",
+                source,
+            }),
         }
     }
 
@@ -224,7 +298,9 @@ impl Connection {
 
     /// Waits for the next reply without a thread.
     pub(crate) async fn receive_async(&self) -> Result<(Reply, Vec<OwnedFd>)> {
-        crate::sys::readable(self.socket.as_fd()).await.map_err(Error::system("wait for a reply"))?;
+        crate::sys::readable(self.socket.as_fd())
+            .await
+            .map_err(Error::system("wait for a reply"))?;
         // A whole message is there, or the end of the connection.
         self.receive()
     }

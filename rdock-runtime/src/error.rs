@@ -202,16 +202,27 @@ impl Cause {
     /// A chain, outermost first; `None` for an empty one.
     pub(crate) fn chain(messages: &[String]) -> Option<Self> {
         let (first, rest) = messages.split_first()?;
-        Some(Self { message: first.clone(), source: Self::chain(rest).map(Box::new) })
+        Some(Self {
+            message: first.clone(),
+            source: Self::chain(rest).map(Box::new),
+        })
     }
 }
 
 fn at(detail: &str) -> String {
-    if detail.is_empty() { String::new() } else { format!(" ({detail})") }
+    if detail.is_empty() {
+        String::new()
+    } else {
+        format!(" ({detail})")
+    }
 }
 
 fn tail(log: &[String]) -> String {
-    if log.is_empty() { String::new() } else { format!("; its last output:\n{}", log.join("\n")) }
+    if log.is_empty() {
+        String::new()
+    } else {
+        format!("; its last output:\n{}", log.join("\n"))
+    }
 }
 
 impl Error {
@@ -246,17 +257,27 @@ impl Error {
     /// cannot be executed, 125 otherwise.
     pub fn exit_code(&self) -> i32 {
         match self {
-            Self::Launch { step: Step::Exec, source, .. } => match source.raw_os_error() {
+            Self::Launch {
+                step: Step::Exec,
+                source,
+                ..
+            } => match source.raw_os_error() {
                 Some(libc::ENOENT | libc::ENOTDIR) => 127,
                 _ => 126,
             },
-            Self::Launch { step: Step::WorkingDirectory, .. } => 126,
+            Self::Launch {
+                step: Step::WorkingDirectory,
+                ..
+            } => 126,
             Self::Monitor { exit_code, .. } => *exit_code,
             _ => 125,
         }
     }
 
-    pub(crate) fn state(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+    pub(crate) fn state(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::State { action, path, source }
     }
@@ -268,7 +289,9 @@ impl Error {
 
 #[cfg(feature = "registry")]
 fn source_hint(source: &(dyn std::error::Error + Send + Sync + 'static)) -> Option<String> {
-    source.downcast_ref::<rdock_registry::Error>().and_then(rdock_registry::Error::hint)
+    source
+        .downcast_ref::<rdock_registry::Error>()
+        .and_then(rdock_registry::Error::hint)
 }
 
 #[cfg(not(feature = "registry"))]

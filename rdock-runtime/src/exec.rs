@@ -24,7 +24,14 @@ pub struct Exec {
 
 impl Exec {
     pub(crate) fn new(container: Container, args: Vec<String>) -> Self {
-        Self { container, request: ExecRequest { args, ..ExecRequest::default() }, interactive: false }
+        Self {
+            container,
+            request: ExecRequest {
+                args,
+                ..ExecRequest::default()
+            },
+            interactive: false,
+        }
     }
 
     /// Sets an environment variable.
@@ -79,27 +86,42 @@ impl Exec {
     }
 
     fn start(self) -> Result<ExecProcess> {
-        let Self { container, request, interactive } = self;
+        let Self {
+            container,
+            request,
+            interactive,
+        } = self;
         let connection = container.connect()?;
         let mut streams = Attached::default();
         let mut inside: Vec<OwnedFd> = Vec::new();
         if request.terminal.is_none() {
-            let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(std::io::Error::from);
+            let pipe =
+                || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(std::io::Error::from);
             let make = || -> std::io::Result<_> {
                 let (stdin, to_stdin) = if interactive {
                     let (read, write) = pipe()?;
                     (read, Some(write))
                 } else {
-                    (rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?, None)
+                    (
+                        rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?,
+                        None,
+                    )
                 };
                 Ok(((stdin, to_stdin), pipe()?, pipe()?))
             };
             let (input, output, errors) = make().map_err(Error::system("make pipes for exec"))?;
             inside.extend([input.0, output.1, errors.1]);
-            streams = Attached { stdin: input.1, stdout: Some(output.0), stderr: Some(errors.0) };
+            streams = Attached {
+                stdin: input.1,
+                stdout: Some(output.0),
+                stderr: Some(errors.0),
+            };
         }
         let fds: Vec<BorrowedFd<'_>> = inside.iter().map(AsFd::as_fd).collect();
-        let (terminal, command) = (request.terminal.is_some(), request.args.first().cloned().unwrap_or_default());
+        let (terminal, command) = (
+            request.terminal.is_some(),
+            request.args.first().cloned().unwrap_or_default(),
+        );
         let (reply, mut received) = connection.ask(&Request::Exec(request), &fds)?;
         match reply {
             Reply::ExecStarted { .. } => {}
@@ -116,13 +138,21 @@ impl Exec {
         }
         let mut own_terminal = None;
         if terminal {
-            let master = received.pop().ok_or_else(|| Error::OwnerGone { name: container.name().to_owned() })?;
+            let master = received.pop().ok_or_else(|| Error::OwnerGone {
+                name: container.name().to_owned(),
+            })?;
             let copy = || master.try_clone().map_err(Error::system("copy a descriptor"));
             (streams.stdin, streams.stdout) = (Some(copy()?), Some(copy()?));
             own_terminal = Some(ExecTerminal(Arc::new(master)));
         }
         let connection = Arc::new(connection);
-        Ok(ExecProcess { streams, connection, container, terminal: own_terminal, status: None })
+        Ok(ExecProcess {
+            streams,
+            connection,
+            container,
+            terminal: own_terminal,
+            status: None,
+        })
     }
 
     /// Runs it to its end and returns what it wrote.
@@ -149,7 +179,11 @@ impl Exec {
             })
         };
         let (stdout, stderr) = tokio::join!(read(streams.stdout), read(streams.stderr));
-        Ok(Output { status: process.wait().await?, stdout: stdout?, stderr: stderr? })
+        Ok(Output {
+            status: process.wait().await?,
+            stdout: stdout?,
+            stderr: stderr?,
+        })
     }
 
     /// Runs it to its end, its output thrown away.
@@ -200,7 +234,9 @@ impl ExecProcess {
                 (other, _) => return Err(self.container.refused(other)),
             }
         }
-        self.status.ok_or_else(|| Error::OwnerGone { name: self.container.name().to_owned() })
+        self.status.ok_or_else(|| Error::OwnerGone {
+            name: self.container.name().to_owned(),
+        })
     }
 
     /// Returns its terminal, when it has one; it stays usable while the streams are used elsewhere.
@@ -213,7 +249,9 @@ impl ExecProcess {
     /// # Errors
     /// [`Error::Signal`] for an unknown one, [`Error::OwnerGone`].
     pub async fn kill(&self, signal: &str) -> Result<()> {
-        let number = crate::signal::parse(signal).ok_or_else(|| Error::Signal { text: signal.to_owned() })?;
+        let number = crate::signal::parse(signal).ok_or_else(|| Error::Signal {
+            text: signal.to_owned(),
+        })?;
         let connection = self.connection.clone();
         blocking(move || connection.send(&Request::KillSession { signal: number }, &[])).await
     }

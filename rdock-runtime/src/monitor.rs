@@ -82,12 +82,31 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let messages = describe(&error);
         let (exit_code, hint) = (error.exit_code(), error.hint());
-        let mut failure = Self { messages, exit_code, hint, name_in_use: None, launch: None };
+        let mut failure = Self {
+            messages,
+            exit_code,
+            hint,
+            name_in_use: None,
+            launch: None,
+        };
         match error {
             Error::NameInUse { name, id } => failure.name_in_use = Some((name, id)),
-            Error::Launch { what, step, detail, log, source } => {
+            Error::Launch {
+                what,
+                step,
+                detail,
+                log,
+                source,
+            } => {
                 let (errno, cause) = (source.raw_os_error().unwrap_or(0), source.to_string());
-                failure.launch = Some(LaunchFailure { what, step: step as u16, errno, cause, detail, log });
+                failure.launch = Some(LaunchFailure {
+                    what,
+                    step: step as u16,
+                    errno,
+                    cause,
+                    detail,
+                    log,
+                });
             }
             _ => {}
         }
@@ -149,7 +168,8 @@ pub(crate) fn start(
         terminal,
     };
     let failed = Error::system("start a monitor");
-    let bytes = serde_json::to_vec(&request).map_err(|error| Error::system("write the monitor's request")(error.into()))?;
+    let bytes = serde_json::to_vec(&request)
+        .map_err(|error| Error::system("write the monitor's request")(error.into()))?;
     let make = || -> std::io::Result<_> {
         let memfd = sys::entry::sealed_request(&bytes)?;
         let (ours, theirs) = control_pair()?;
@@ -192,7 +212,12 @@ pub(crate) fn start(
 
 fn control_pair() -> std::io::Result<(OwnedFd, OwnedFd)> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType};
-    Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+    Ok(rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?)
 }
 
 /// The size of the terminal that this program runs on.
@@ -232,18 +257,27 @@ fn supervise(request: OwnedFd, given: Vec<OwnedFd>, answers: &OwnedFd) -> Result
     let image = runtime
         .images()
         .get(&request.image)?
-        .ok_or_else(|| Error::NoSuchImage { reference: request.spec.image.clone() })?;
+        .ok_or_else(|| Error::NoSuchImage {
+            reference: request.spec.image.clone(),
+        })?;
     let mut given = given.into_iter();
     let mut attached = None;
     if request.attach {
         if let (Some(stdout), Some(stderr), Some(stdin)) = (given.next(), given.next(), given.next()) {
-            attached = Some(start::AttachedFrom { stdout, stderr, stdin });
+            attached = Some(start::AttachedFrom {
+                stdout,
+                stderr,
+                stdin,
+            });
         }
     }
     if let Some(attached) = attached.as_mut().filter(|_| !request.spec.interactive) {
         attached.stdin = null()?;
     }
-    let owner = start::Owner::Monitor { attached, terminal: request.terminal };
+    let owner = start::Owner::Monitor {
+        attached,
+        terminal: request.terminal,
+    };
     let started = start::start(&runtime, &request.id, &request.spec, &image, owner)?;
     let mut events = Loop::new().map_err(Error::system("make an event loop"))?;
     let terminal = started.streams.terminal.as_ref().filter(|_| request.attach);

@@ -70,7 +70,11 @@ pub(crate) struct LoopHandle(Arc<Inbox>);
 impl LoopHandle {
     /// Runs `job` on the loop's thread.
     pub(crate) fn run(&self, job: impl FnOnce(&mut Loop) + Send + 'static) {
-        let mut jobs = self.0.jobs.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut jobs = self
+            .0
+            .jobs
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         jobs.0.push(Box::new(job));
         // A full counter still wakes the loop.
         let _ = rustix::io::write(&self.0.wake, &1u64.to_ne_bytes());
@@ -81,11 +85,17 @@ impl Loop {
     /// An empty loop for the current thread.
     pub(crate) fn new() -> std::io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let wake = eventfd(0, rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK)?;
+        let wake = eventfd(
+            0,
+            rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK,
+        )?;
         epoll::add(&epoll, &wake, epoll::EventData::new_u64(INBOX), Interest::IN)?;
         Ok(Self {
             epoll,
-            inbox: Arc::new(Inbox { wake, jobs: Mutex::default() }),
+            inbox: Arc::new(Inbox {
+                wake,
+                jobs: Mutex::default(),
+            }),
             callbacks: HashMap::new(),
             timers: BTreeMap::new(),
             next: INBOX + 1,
@@ -115,7 +125,12 @@ impl Loop {
 
     /// Changes what a registration waits for.
     pub(crate) fn modify(&mut self, token: Token, fd: impl AsFd, interest: Interest) -> std::io::Result<()> {
-        Ok(epoll::modify(&self.epoll, fd, epoll::EventData::new_u64(token.0), interest)?)
+        Ok(epoll::modify(
+            &self.epoll,
+            fd,
+            epoll::EventData::new_u64(token.0),
+            interest,
+        )?)
     }
 
     /// Ends a registration; call it before the descriptor is closed.
@@ -150,9 +165,16 @@ impl Loop {
             events.clear();
             let timeout = self.timers.keys().next().map(|timer| {
                 let wait = timer.0.saturating_duration_since(Instant::now());
-                Timespec { tv_sec: wait.as_secs() as _, tv_nsec: wait.subsec_nanos() as _ }
+                Timespec {
+                    tv_sec: wait.as_secs() as _,
+                    tv_nsec: wait.subsec_nanos() as _,
+                }
             });
-            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
+            match epoll::wait(
+                &self.epoll,
+                rustix::buffer::spare_capacity(&mut events),
+                timeout.as_ref(),
+            ) {
                 Ok(_) => {}
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(errno) => return Err(errno.into()),
@@ -174,7 +196,14 @@ impl Loop {
     fn take_jobs(&mut self) {
         let mut count = [0u8; 8];
         let _ = rustix::io::read(&self.inbox.wake, &mut count);
-        let jobs = std::mem::take(&mut self.inbox.jobs.lock().unwrap_or_else(std::sync::PoisonError::into_inner).0);
+        let jobs = std::mem::take(
+            &mut self
+                .inbox
+                .jobs
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .0,
+        );
         for job in jobs {
             job(self);
         }
@@ -224,7 +253,9 @@ pub(crate) fn library_loop() -> std::io::Result<LoopHandle> {
         // The loop is never stopped: it ends with the process.
         let _ = events.run();
     })?;
-    let handle = told.recv().map_err(|_| std::io::Error::other("the event thread ended at once"))??;
+    let handle = told
+        .recv()
+        .map_err(|_| std::io::Error::other("the event thread ended at once"))??;
     Ok(HANDLE.get_or_init(|| handle).clone())
 }
 

@@ -20,7 +20,9 @@ impl Target for Container {
 
     async fn ended(&self) -> Exit {
         // One whose state is gone has ended, and nobody knows how.
-        self.wait().await.unwrap_or_else(|_| Exit::now(ExitReason::OwnerDied))
+        self.wait()
+            .await
+            .unwrap_or_else(|_| Exit::now(ExitReason::OwnerDied))
     }
 
     fn lines(&self) -> impl Lines {
@@ -66,12 +68,19 @@ pub(crate) async fn wait(container: &Container, conditions: &[Ready], timeout: D
     let name = container.name().to_owned();
     match waited {
         Ok(()) => Ok(()),
-        Err(NotReady::Ended(exit)) => {
-            Err(Error::EndedEarly { name, exit, log: last_lines(container.dir(), LINES) })
-        }
+        Err(NotReady::Ended(exit)) => Err(Error::EndedEarly {
+            name,
+            exit,
+            log: last_lines(container.dir(), LINES),
+        }),
         Err(NotReady::Late(reason)) => {
             let log = last_lines(container.dir(), LINES);
-            Err(Error::NotReady { name, seconds: timeout.as_secs(), reason, log })
+            Err(Error::NotReady {
+                name,
+                seconds: timeout.as_secs(),
+                reason,
+                log,
+            })
         }
     }
 }

@@ -31,7 +31,10 @@ impl Remains {
     pub(crate) fn into_result(self, name: &str) -> Result<()> {
         match self.0.into_iter().next() {
             None => Ok(()),
-            Some(first) => Err(Error::Remains { name: name.to_owned(), source: Box::new(first) }),
+            Some(first) => Err(Error::Remains {
+                name: name.to_owned(),
+                source: Box::new(first),
+            }),
         }
     }
 }
@@ -55,7 +58,12 @@ pub(crate) fn everything(runtime: &Runtime, record: &Record) -> Remains {
     remains.note(crate::cgroup::remove_all(&record.id).map_err(Error::from));
     remains.note(snapshot(runtime, &record.id));
     for volume in &record.anonymous_volumes {
-        remains.note(runtime.volumes().remove_anonymous(volume, &record.id).map_err(Error::from));
+        remains.note(
+            runtime
+                .volumes()
+                .remove_anonymous(volume, &record.id)
+                .map_err(Error::from),
+        );
     }
     runtime.volumes().release(&record.id);
     if !remains.0.is_empty() {
@@ -73,13 +81,17 @@ pub(crate) fn everything(runtime: &Runtime, record: &Record) -> Remains {
 }
 
 fn snapshot(runtime: &Runtime, id: &str) -> Result<()> {
-    let Some(snapshot) = runtime.images().open_snapshot(id)? else { return Ok(()) };
+    let Some(snapshot) = runtime.images().open_snapshot(id)? else {
+        return Ok(());
+    };
     let upper = snapshot.upper().to_owned();
     match snapshot.remove() {
         Ok(()) => Ok(()),
         Err(error) => {
             // Directories without permission for their owner, from a user namespace.
-            let Some(snapshot) = runtime.images().open_snapshot(id)? else { return Err(error.into()) };
+            let Some(snapshot) = runtime.images().open_snapshot(id)? else {
+                return Err(error.into());
+            };
             let work = upper.with_file_name("work");
             for tree in [&upper, &work] {
                 launch::remove_tree(tree).map_err(Error::state("remove", tree))?;
@@ -103,12 +115,16 @@ pub(crate) fn sweep(runtime: &Runtime) -> Result<()> {
                 everything(runtime, &record);
                 continue;
             }
-            let recorded = dir
-                .events()
-                .is_ok_and(|events| events.iter().any(|event| matches!(event, Happened::Exited { .. })));
+            let recorded = dir.events().is_ok_and(|events| {
+                events
+                    .iter()
+                    .any(|event| matches!(event, Happened::Exited { .. }))
+            });
             if !recorded {
                 let _ = crate::cgroup::remove_all(&id);
-                let _ = dir.append(&Happened::Exited { exit: Exit::now(ExitReason::OwnerDied) });
+                let _ = dir.append(&Happened::Exited {
+                    exit: Exit::now(ExitReason::OwnerDied),
+                });
             }
         }
     }
@@ -118,7 +134,9 @@ pub(crate) fn sweep(runtime: &Runtime) -> Result<()> {
 
 /// Whether the helper's lock is free, waiting a moment for a helper that is just ending.
 fn helper_has_ended(lock: &std::path::Path) -> bool {
-    let Ok(file) = rustix::fs::open(lock, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else { return true };
+    let Ok(file) = rustix::fs::open(lock, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else {
+        return true;
+    };
     let deadline = Instant::now() + Duration::from_secs(2);
     loop {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -134,7 +152,9 @@ fn helper_has_ended(lock: &std::path::Path) -> bool {
 pub(crate) fn ended(runtime: &Runtime, record: &Record, volumes: bool) -> Result<()> {
     let (dir, _) = runtime.state().load(&record.id)?;
     if !matches!(dir.status()?, Status::Exited(_)) || !helper_has_ended(&dir.file("lock")) {
-        return Err(Error::StillRunning { name: record.name.clone() });
+        return Err(Error::StillRunning {
+            name: record.name.clone(),
+        });
     }
     let mut record = record.clone();
     if !volumes && !record.spec.auto_remove {

@@ -28,7 +28,9 @@ struct Inner {
 
 impl std::fmt::Debug for Runtime {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Runtime").field("root", &self.inner.root).finish_non_exhaustive()
+        f.debug_struct("Runtime")
+            .field("root", &self.inner.root)
+            .finish_non_exhaustive()
     }
 }
 
@@ -70,8 +72,10 @@ impl Runtime {
         let runtime = Self::open(default_root()?)?;
         #[cfg(feature = "registry")]
         let runtime = {
-            let client = rdock_registry::RegistryClient::from_environment()
-                .map_err(|error| Error::Pull { reference: "the registry configuration".into(), source: Box::new(error) })?;
+            let client = rdock_registry::RegistryClient::from_environment().map_err(|error| Error::Pull {
+                reference: "the registry configuration".into(),
+                source: Box::new(error),
+            })?;
             runtime.with_source(Arc::new(client))
         };
         Ok(runtime)
@@ -125,16 +129,26 @@ impl Runtime {
     ///
     /// # Errors
     /// As [`Self::pull`].
-    pub async fn pull_platform(&self, reference: &Reference, platform: &Platform, progress: &Progress) -> Result<Image> {
+    pub async fn pull_platform(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        progress: &Progress,
+    ) -> Result<Image> {
         let Some(source) = self.inner.source.clone() else {
-            return Err(Error::NoSuchImage { reference: reference.familiar() });
+            return Err(Error::NoSuchImage {
+                reference: reference.familiar(),
+            });
         };
         let (reference, platform) = (reference.clone(), platform.clone());
         let (store, progress) = (self.images().clone(), progress.clone());
         blocking(move || {
             source
                 .fetch(&reference, &platform, &store, &progress)
-                .map_err(|source| Error::Pull { reference: reference.familiar(), source })
+                .map_err(|source| Error::Pull {
+                    reference: reference.familiar(),
+                    source,
+                })
         })
         .await
     }
@@ -245,7 +259,11 @@ pub struct Info {
 }
 
 fn default_root() -> Result<PathBuf> {
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let variable = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     if let Some(root) = variable("RDOCK_ROOT") {
         return Ok(root);
     }
@@ -264,7 +282,9 @@ fn default_root() -> Result<PathBuf> {
 }
 
 /// Runs one bounded piece of blocking work.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),

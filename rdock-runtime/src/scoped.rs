@@ -58,7 +58,11 @@ impl std::ops::Deref for ScopedContainer {
 
 impl ScopedContainer {
     /// Starts it; blocks until the payload's exec.
-    pub(crate) fn start(runtime: &Runtime, spec: &ContainerSpec, image: &crate::image::Image) -> Result<Self> {
+    pub(crate) fn start(
+        runtime: &Runtime,
+        spec: &ContainerSpec,
+        image: &crate::image::Image,
+    ) -> Result<Self> {
         let events = library_loop().map_err(Error::system("start the event thread"))?;
         let id = crate::identity::random_id().map_err(Error::system("read random numbers"))?;
         let started = start::start(runtime, &id, spec, image, start::Owner::ThisProcess)?;
@@ -66,7 +70,12 @@ impl ScopedContainer {
         let (dir, record) = (started.dir.clone(), started.record.clone());
         let container = Container::started(runtime.clone(), dir, record, exit.clone());
         let ending = Arc::new(Ending::default());
-        let this = Self { container, ending: ending.clone(), events: events.clone(), gone: false };
+        let this = Self {
+            container,
+            ending: ending.clone(),
+            events: events.clone(),
+            gone: false,
+        };
         this.hand_over(&events, started, ending, exit);
         Ok(this)
     }
@@ -109,7 +118,12 @@ fn end(container: &Container, ending: &Ending) -> Result<()> {
     if !ending.wait(Duration::ZERO) {
         if let Ok(connection) = container.connect() {
             // An owner that has just seen the end answers nothing, and `ending` says so.
-            let _ = connection.send(&crate::control::Request::Kill { signal: libc::SIGKILL }, &[]);
+            let _ = connection.send(
+                &crate::control::Request::Kill {
+                    signal: libc::SIGKILL,
+                },
+                &[],
+            );
             ending.wait(PATIENCE);
         } else {
             ending.wait(PATIENCE);
@@ -183,7 +197,9 @@ impl ContainerSpec {
             Ok((Unclaimed(Some(container)), attached))
         })
         .await?;
-        let Some(container) = unclaimed.0.clone() else { unreachable!("taken only below") };
+        let Some(container) = unclaimed.0.clone() else {
+            unreachable!("taken only below")
+        };
         let waited = crate::readiness::wait(&container, &self.ready, self.ready_timeout).await;
         unclaimed.0 = None;
         waited?;

@@ -51,7 +51,10 @@ pub(crate) struct AttachedFrom {
 /// # Errors
 /// [`Error::Spec`] with every finding.
 pub(crate) fn check(spec: &ContainerSpec, image: &Image) -> Result<()> {
-    let subject = Subject { id: &"0".repeat(64), detached: true };
+    let subject = Subject {
+        id: &"0".repeat(64),
+        detached: true,
+    };
     plan::plan(subject, spec, image.config(), &HostFacts::gather(spec.privileged))?;
     Ok(())
 }
@@ -79,12 +82,22 @@ pub(crate) fn start(
 ) -> Result<Started> {
     let detached = matches!(owner, Owner::Monitor { .. });
     let mut host = HostFacts::gather(spec.privileged);
-    if let Owner::Monitor { terminal: Some((rows, columns)), .. } = owner {
+    if let Owner::Monitor {
+        terminal: Some((rows, columns)),
+        ..
+    } = owner
+    {
         host.terminal = TerminalSize { rows, columns };
     }
     let planned = plan::plan(Subject { id, detached }, spec, image.config(), &host)?;
     let name = claim_name(runtime, spec.name.as_deref(), id)?;
-    let mut making = Making { runtime, record: None, name: &name, id, helper: None };
+    let mut making = Making {
+        runtime,
+        record: None,
+        name: &name,
+        id,
+        helper: None,
+    };
     let prepared = planned.prepare_mounts(&runtime.volumes());
     let prepared = prepared.inspect_err(|_| runtime.volumes().release(id))?;
     let record = Record {
@@ -116,7 +129,12 @@ pub(crate) fn start(
     warnings.extend(joining.warnings);
     let ports = bind_ports(&planned)?;
     let mut attachment = match planned.network {
-        NetworkMode::Default => Some(net::prepare(runtime.root(), id, &NetworkChoice::Default, host.is_rootless())?),
+        NetworkMode::Default => Some(net::prepare(
+            runtime.root(),
+            id,
+            &NetworkChoice::Default,
+            host.is_rootless(),
+        )?),
         _ => None,
     };
     let address = attachment.as_ref().map(net::Attachment::ip);
@@ -137,9 +155,10 @@ pub(crate) fn start(
     };
     let seccomp = filter(&planned)?;
     let terminal = planned.process.terminal.is_some();
-    let mut plan: LaunchPlan = planned.into_launch(prepared.mounts, snapshot.mounts(), places, |kind, other| {
-        join(runtime, kind, other)
-    })?;
+    let mut plan: LaunchPlan =
+        planned.into_launch(prepared.mounts, snapshot.mounts(), places, |kind, other| {
+            join(runtime, kind, other)
+        })?;
     plan.process.seccomp = seccomp;
     plan.cgroup_procs = joining.procs;
     plan.cgroup_dir = joining.dir;
@@ -149,8 +168,10 @@ pub(crate) fn start(
         plan.hold = true;
         plan.network = NetworkPlan::Bridged(network);
     }
-    let this_process = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty());
-    plan.owner = Some(this_process.map_err(|errno| Error::system("open a pidfd of this process")(errno.into()))?);
+    let this_process =
+        rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty());
+    plan.owner =
+        Some(this_process.map_err(|errno| Error::system("open a pidfd of this process")(errno.into()))?);
     let mut streams = match terminal {
         true => Streams::default(),
         false => {
@@ -159,7 +180,11 @@ pub(crate) fn start(
             streams
         }
     };
-    if let Owner::Monitor { attached: Some(attached), .. } = owner {
+    if let Owner::Monitor {
+        attached: Some(attached),
+        ..
+    } = owner
+    {
         if let Some([stdin, ..]) = &mut plan.stdio {
             *stdin = attached.stdin;
             streams.stdin = None;
@@ -167,7 +192,8 @@ pub(crate) fn start(
         streams.attached = [Some(attached.stdout), (!terminal).then_some(attached.stderr)];
     }
     let process = plan.process.clone();
-    let control = crate::control::listen(dir.path()).map_err(Error::state("listen at", dir.file("control")))?;
+    let control =
+        crate::control::listen(dir.path()).map_err(Error::state("listen at", dir.file("control")))?;
 
     let launched = Helper::launch(plan).map_err(|source| Error::Launch {
         what: format!("starting container {name}"),
@@ -188,7 +214,9 @@ pub(crate) fn start(
         pid,
         helper: helper.pid(),
         ip: address.map(|address| address.to_string()),
-        gateway: attachment.as_ref().map(|attachment| attachment.gateway().to_string()),
+        gateway: attachment
+            .as_ref()
+            .map(|attachment| attachment.gateway().to_string()),
         mac: attachment.as_ref().map(net::Attachment::mac),
         ports: ports
             .iter()
@@ -197,9 +225,22 @@ pub(crate) fn start(
         warnings,
     };
     dir.append(&happened)?;
-    let Some(helper) = making.done() else { unreachable!("launched above") };
+    let Some(helper) = making.done() else {
+        unreachable!("launched above")
+    };
     let runtime = runtime.clone();
-    Ok(Started { runtime, dir, record, helper, process, streams, control, attachment, ports, cgroup })
+    Ok(Started {
+        runtime,
+        dir,
+        record,
+        helper,
+        process,
+        streams,
+        control,
+        attachment,
+        ports,
+        cgroup,
+    })
 }
 
 /// Undoes a start that fails.
@@ -258,7 +299,11 @@ fn claim_name(runtime: &Runtime, wanted: Option<&str>, id: &str) -> Result<Strin
 }
 
 fn bind_ports(planned: &Planned) -> Result<Vec<net::publish::BoundPort>> {
-    let requests: Vec<_> = planned.ports.iter().map(net::publish::PortRequest::from).collect();
+    let requests: Vec<_> = planned
+        .ports
+        .iter()
+        .map(net::publish::PortRequest::from)
+        .collect();
     Ok(net::publish::bind(&requests)?)
 }
 
@@ -286,7 +331,11 @@ fn network_files(
         _ => net::hosts(address, &[&hostname, name], &spec.extra_hosts),
     };
     let (resolv_conf, warning) = net::resolv_conf(host_network);
-    for (file, text) in [("hosts", hosts), ("hostname", format!("{hostname}\n")), ("resolv.conf", resolv_conf)] {
+    for (file, text) in [
+        ("hosts", hosts),
+        ("hostname", format!("{hostname}\n")),
+        ("resolv.conf", resolv_conf),
+    ] {
         let path = dir.file(file);
         std::fs::write(&path, text).map_err(Error::state("write", &path))?;
         // The state directory is closed to others; inside the container every user reads them.
@@ -328,7 +377,13 @@ fn join(runtime: &Runtime, kind: NamespaceKind, other: &str) -> Result<OwnedFd> 
     let opened = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     let namespace = opened.map_err(|errno| Error::state("open", &path)(errno.into()))?;
     // The pid could have ended and been used again between the look at the state and the open.
-    if running_pid(runtime, other)? == pid { Ok(namespace) } else { Err(Error::NotRunning { name: other.to_owned() }) }
+    if running_pid(runtime, other)? == pid {
+        Ok(namespace)
+    } else {
+        Err(Error::NotRunning {
+            name: other.to_owned(),
+        })
+    }
 }
 
 /// The payload's ends and ours.
@@ -338,10 +393,18 @@ fn pipes(interactive: bool) -> std::io::Result<([OwnedFd; 3], Streams)> {
         let (read, write) = pipe()?;
         (read, Some(write))
     } else {
-        (rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?, None)
+        (
+            rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?,
+            None,
+        )
     };
     let ((stdout, to_stdout), (stderr, to_stderr)) = (pipe()?, pipe()?);
-    let streams = Streams { stdin: ours, stdout: Some(stdout), stderr: Some(stderr), ..Streams::default() };
+    let streams = Streams {
+        stdin: ours,
+        stdout: Some(stdout),
+        stderr: Some(stderr),
+        ..Streams::default()
+    };
     Ok(([stdin, to_stdout, to_stderr], streams))
 }
 
@@ -359,14 +422,19 @@ fn follow(
         detail,
         log: Vec::new(),
         source: match (step, errno) {
-            (Step::User, libc::ENOENT) => std::io::Error::new(std::io::ErrorKind::NotFound, "the image has no such user or group"),
+            (Step::User, libc::ENOENT) => std::io::Error::new(
+                std::io::ErrorKind::NotFound,
+                "the image has no such user or group",
+            ),
             _ => std::io::Error::from_raw_os_error(errno),
         },
     };
     let deadline = Instant::now() + PATIENCE;
     let mut network = None;
     loop {
-        let event = helper.wait_event(Some(deadline)).map_err(Error::system("read from the helper"))?;
+        let event = helper
+            .wait_event(Some(deadline))
+            .map_err(Error::system("read from the helper"))?;
         match event {
             Some(Event::NetworkMade { namespace }) => network = Some(namespace),
             Some(Event::Held) => {
@@ -386,7 +454,13 @@ fn follow(
             }
             Some(Event::Failed { step, errno, detail }) => return Err(failed(step, errno, detail)),
             Some(Event::Gone) => return Err(failed(Step::Spawn, libc::ESRCH, "the helper ended".into())),
-            None => return Err(failed(Step::Spawn, libc::ETIMEDOUT, "the helper does not answer".into())),
+            None => {
+                return Err(failed(
+                    Step::Spawn,
+                    libc::ETIMEDOUT,
+                    "the helper does not answer".into(),
+                ));
+            }
             Some(_) => {}
         }
     }

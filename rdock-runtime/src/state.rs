@@ -73,7 +73,10 @@ pub enum ExitReason {
 
 impl Exit {
     pub(crate) fn now(reason: ExitReason) -> Self {
-        Self { reason, finished_at: now() }
+        Self {
+            reason,
+            finished_at: now(),
+        }
     }
 
     /// The exit code docker reports: 0 to 255, 128 and the signal's number for a signal, 137 after an
@@ -144,8 +147,20 @@ pub struct MountInfo {
 }
 
 impl MountInfo {
-    pub(crate) fn new(kind: &str, name: Option<String>, source: String, target: String, read_only: bool) -> Self {
-        Self { kind: kind.to_owned(), name, source, target, read_only }
+    pub(crate) fn new(
+        kind: &str,
+        name: Option<String>,
+        source: String,
+        target: String,
+        read_only: bool,
+    ) -> Self {
+        Self {
+            kind: kind.to_owned(),
+            name,
+            source,
+            target,
+            read_only,
+        }
     }
 }
 
@@ -163,7 +178,11 @@ pub struct BoundAddress {
 
 impl BoundAddress {
     pub(crate) fn new(container: u16, protocol: Protocol, host: SocketAddr) -> Self {
-        Self { container, protocol, host }
+        Self {
+            container,
+            protocol,
+            host,
+        }
     }
 }
 
@@ -207,12 +226,17 @@ impl OwnerIdentity {
     /// This process.
     pub(crate) fn current() -> io::Result<Self> {
         let pid = rustix::process::getpid().as_raw_nonzero().get();
-        Ok(Self { pid, start: start_time(pid)?, boot: boot_id()? })
+        Ok(Self {
+            pid,
+            start: start_time(pid)?,
+            boot: boot_id()?,
+        })
     }
 
     /// Whether that very process still runs. Zombies count as ended.
     pub(crate) fn is_alive(&self) -> bool {
-        boot_id().is_ok_and(|boot| boot == self.boot) && start_time(self.pid).is_ok_and(|start| start == self.start)
+        boot_id().is_ok_and(|boot| boot == self.boot)
+            && start_time(self.pid).is_ok_and(|start| start == self.start)
     }
 }
 
@@ -221,7 +245,9 @@ fn boot_id() -> io::Result<String> {
     if let Some(boot) = BOOT.get() {
         return Ok(boot.clone());
     }
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?
+        .trim()
+        .to_owned();
     Ok(BOOT.get_or_init(|| boot).clone())
 }
 
@@ -230,13 +256,19 @@ pub(crate) fn start_time(pid: i32) -> io::Result<u64> {
     let stat = fs::read(format!("/proc/{pid}/stat"))?;
     let malformed = || io::Error::new(io::ErrorKind::InvalidData, "malformed /proc/PID/stat");
     // The command name may hold anything, so fields are counted from its last parenthesis.
-    let after = stat.iter().rposition(|&byte| byte == b')').ok_or_else(malformed)?;
+    let after = stat
+        .iter()
+        .rposition(|&byte| byte == b')')
+        .ok_or_else(malformed)?;
     let text = String::from_utf8_lossy(&stat[after + 1..]);
     let mut fields = text.split_ascii_whitespace();
     if matches!(fields.next(), Some("Z" | "X")) {
         return Err(io::Error::from(io::ErrorKind::NotFound));
     }
-    fields.nth(18).and_then(|field| field.parse().ok()).ok_or_else(malformed)
+    fields
+        .nth(18)
+        .and_then(|field| field.parse().ok())
+        .ok_or_else(malformed)
 }
 
 /// The current time, RFC 3339 in UTC with nanoseconds.
@@ -279,7 +311,10 @@ impl Containers {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     let holder = fs::read_to_string(&path).unwrap_or_default();
                     if self.is_claimed(&path, &holder) {
-                        return Err(Error::NameInUse { name: name.to_owned(), id: holder });
+                        return Err(Error::NameInUse {
+                            name: name.to_owned(),
+                            id: holder,
+                        });
                     }
                     match fs::remove_file(&path) {
                         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -317,7 +352,8 @@ impl Containers {
         private_dir(&temporary)?;
         let fill = || -> Result<()> {
             write_json(&temporary.join("record.json"), record)?;
-            let owner = OwnerIdentity::current().map_err(Error::system("read the identity of this process"))?;
+            let owner =
+                OwnerIdentity::current().map_err(Error::system("read the identity of this process"))?;
             write_json(&temporary.join("owner"), &owner)?;
             for empty in ["events.jsonl", "log", "lock"] {
                 let file = temporary.join(empty);
@@ -350,8 +386,12 @@ impl Containers {
     pub(crate) fn sweep_unfinished(&self) {
         for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with(".new-") {
-                let old = entry.metadata().ok().and_then(|meta| meta.modified().ok()?.elapsed().ok());
-                let owned = read_json::<OwnerIdentity>(&entry.path().join("owner")).is_ok_and(|owner| owner.is_alive());
+                let old = entry
+                    .metadata()
+                    .ok()
+                    .and_then(|meta| meta.modified().ok()?.elapsed().ok());
+                let owned = read_json::<OwnerIdentity>(&entry.path().join("owner"))
+                    .is_ok_and(|owner| owner.is_alive());
                 if !owned && old.is_some_and(|age| age.as_secs() > 5) {
                     let _ = fs::remove_dir_all(entry.path());
                 }
@@ -361,7 +401,9 @@ impl Containers {
 
     /// The container with this name, id or unique id prefix.
     pub(crate) fn find(&self, name: &str) -> Result<(ContainerDir, Record)> {
-        let missing = || Error::NoSuchContainer { name: name.to_owned() };
+        let missing = || Error::NoSuchContainer {
+            name: name.to_owned(),
+        };
         let holder = if crate::identity::is_name(name) {
             fs::read_to_string(self.dir.join("names").join(name)).ok()
         } else {
@@ -376,7 +418,9 @@ impl Containers {
         let mut ids = self.ids()?.into_iter().filter(|id| id.starts_with(name));
         let id = ids.next().ok_or_else(missing)?;
         if ids.next().is_some() {
-            return Err(Error::AmbiguousId { name: name.to_owned() });
+            return Err(Error::AmbiguousId {
+                name: name.to_owned(),
+            });
         }
         self.load(&id).map_err(|_| missing())
     }
@@ -410,9 +454,13 @@ impl ContainerDir {
     /// Appends an event in one write, durable once it says how the container ended.
     pub(crate) fn append(&self, event: &Happened) -> Result<()> {
         let path = self.file("events.jsonl");
-        let mut line = serde_json::to_vec(event).map_err(|error| Error::state("write", &path)(error.into()))?;
+        let mut line =
+            serde_json::to_vec(event).map_err(|error| Error::state("write", &path)(error.into()))?;
         line.push(b'\n');
-        let mut file = fs::OpenOptions::new().append(true).open(&path).map_err(Error::state("open", &path))?;
+        let mut file = fs::OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .map_err(Error::state("open", &path))?;
         file.write_all(&line).map_err(Error::state("append to", &path))
     }
 
@@ -420,7 +468,10 @@ impl ContainerDir {
     pub(crate) fn events(&self) -> Result<Vec<Happened>> {
         let path = self.file("events.jsonl");
         let text = fs::read(&path).map_err(Error::state("read", &path))?;
-        Ok(text.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
+        Ok(text
+            .split(|&byte| byte == b'\n')
+            .filter_map(|line| serde_json::from_slice(line).ok())
+            .collect())
     }
 
     pub(crate) fn status(&self) -> Result<Status> {
@@ -440,7 +491,10 @@ impl ContainerDir {
             return Ok(status);
         }
         // The owner may have recorded the exit just before it ended.
-        let died = Status::Exited(Exit { reason: ExitReason::OwnerDied, finished_at: String::new() });
+        let died = Status::Exited(Exit {
+            reason: ExitReason::OwnerDied,
+            finished_at: String::new(),
+        });
         Ok(derive(&self.events()?, false).unwrap_or(died))
     }
 }
@@ -448,7 +502,11 @@ impl ContainerDir {
 /// Makes a directory that only its owner may enter.
 pub(crate) fn private_dir(path: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(Error::state("create", path))
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(Error::state("create", path))
 }
 
 /// Writes the version of a layout, or checks the one that is there.
@@ -456,7 +514,10 @@ pub(crate) fn check_format(path: &Path, format: &str) -> Result<()> {
     match fs::read_to_string(path) {
         Ok(found) if found.trim() == format => Ok(()),
         Ok(found) if found.trim().is_empty() => write_atomically(path, format.as_bytes()),
-        Ok(found) => Err(Error::NewerFormat { path: path.to_owned(), found: found.trim().to_owned() }),
+        Ok(found) => Err(Error::NewerFormat {
+            path: path.to_owned(),
+            found: found.trim().to_owned(),
+        }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => write_atomically(path, format.as_bytes()),
         Err(error) => Err(Error::state("read", path)(error)),
     }
@@ -491,18 +552,38 @@ mod tests {
     fn an_owner_is_alive_only_as_itself() {
         let me = OwnerIdentity::current().expect("own identity");
         assert!(me.is_alive());
-        assert!(!OwnerIdentity { start: me.start + 1, ..me.clone() }.is_alive());
-        assert!(!OwnerIdentity { boot: "another".into(), ..me }.is_alive());
+        assert!(
+            !OwnerIdentity {
+                start: me.start + 1,
+                ..me.clone()
+            }
+            .is_alive()
+        );
+        assert!(
+            !OwnerIdentity {
+                boot: "another".into(),
+                ..me
+            }
+            .is_alive()
+        );
     }
 
     #[test]
     fn unknown_events_and_torn_lines_are_passed_over() {
         let dir = tempfile::tempdir().expect("tempdir");
-        let container = ContainerDir { path: dir.path().to_owned() };
+        let container = ContainerDir {
+            path: dir.path().to_owned(),
+        };
         let line = r#"{"event":"exited","exit":{"reason":{"exited":3},"finished_at":"t"}}"#;
-        fs::write(container.file("events.jsonl"), format!("{{\"event\":\"health\"}}\n{line}\n{{\"ev")).expect("write");
+        fs::write(
+            container.file("events.jsonl"),
+            format!("{{\"event\":\"health\"}}\n{line}\n{{\"ev"),
+        )
+        .expect("write");
         assert_eq!(container.events().expect("events").len(), 2);
-        let Status::Exited(exit) = container.status().expect("status") else { panic!("not exited") };
+        let Status::Exited(exit) = container.status().expect("status") else {
+            panic!("not exited")
+        };
         assert_eq!(exit.code(), 3);
     }
 }

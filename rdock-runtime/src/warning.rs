@@ -83,13 +83,22 @@ impl fmt::Display for Warning {
                 write!(f, "{name} cannot be given: this program does not have it")
             }
             Self::NoSupplementaryGroups => {
-                write!(f, "supplementary groups cannot be set without root and subordinate ids")
+                write!(
+                    f,
+                    "supplementary groups cannot be set without root and subordinate ids"
+                )
             }
             Self::PortsNotPublished { network } => {
-                write!(f, "published ports are discarded: the container has the network {network}")
+                write!(
+                    f,
+                    "published ports are discarded: the container has the network {network}"
+                )
             }
             Self::ImageVolume { path } => {
-                write!(f, "the image's volume {path} is not made: the kernel's file system stays there")
+                write!(
+                    f,
+                    "the image's volume {path} is not made: the kernel's file system stays there"
+                )
             }
         }
     }

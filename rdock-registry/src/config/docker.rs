@@ -111,14 +111,20 @@ impl Credentials {
     pub(super) fn read(&mut self, path: &Path) -> Result<()> {
         let bytes = match std::fs::read(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            other => other.map_err(|error| Error::Config { path: path.to_owned(), source: error.into() })?,
+            other => other.map_err(|error| Error::Config {
+                path: path.to_owned(),
+                source: error.into(),
+            })?,
         };
-        let file: File = serde_json::from_slice(&bytes)
-            .map_err(|error| Error::Config { path: path.to_owned(), source: error.into() })?;
+        let file: File = serde_json::from_slice(&bytes).map_err(|error| Error::Config {
+            path: path.to_owned(),
+            source: error.into(),
+        })?;
         for (registry, entry) in file.auths {
-            let credential = entry
-                .credential()
-                .map_err(|reason| Error::Config { path: path.to_owned(), source: format!("auths {registry}: {reason}").into() })?;
+            let credential = entry.credential().map_err(|reason| Error::Config {
+                path: path.to_owned(),
+                source: format!("auths {registry}: {reason}").into(),
+            })?;
             if let Some(credential) = credential {
                 self.entries.entry(key(&registry)).or_insert(credential);
             }
@@ -134,16 +140,38 @@ impl Credentials {
     /// entry, since most pulls need none; the reason comes back beside it.
     pub(crate) fn find(&self, registry: &str) -> (Credential, Option<String>) {
         let wanted = key(registry);
-        let helper = self.helpers.get(&wanted).or(if self.entries.contains_key(&wanted) { None } else { self.store.as_ref() });
+        let helper = self
+            .helpers
+            .get(&wanted)
+            .or(if self.entries.contains_key(&wanted) {
+                None
+            } else {
+                self.store.as_ref()
+            });
         if let Some(helper) = helper {
             let url = if wanted == "docker.io" { HUB } else { registry };
             return match ask_helper(helper, url) {
                 Ok(Some(credential)) => (credential, None),
-                Ok(None) => (self.entries.get(&wanted).cloned().unwrap_or(Credential::Anonymous), None),
-                Err(reason) => (Credential::Anonymous, Some(format!("docker-credential-{helper}: {reason}"))),
+                Ok(None) => (
+                    self.entries
+                        .get(&wanted)
+                        .cloned()
+                        .unwrap_or(Credential::Anonymous),
+                    None,
+                ),
+                Err(reason) => (
+                    Credential::Anonymous,
+                    Some(format!("docker-credential-{helper}: {reason}")),
+                ),
             };
         }
-        (self.entries.get(&wanted).cloned().unwrap_or(Credential::Anonymous), None)
+        (
+            self.entries
+                .get(&wanted)
+                .cloned()
+                .unwrap_or(Credential::Anonymous),
+            None,
+        )
     }
 }
 
@@ -161,10 +189,15 @@ impl Entry {
             let text = String::from_utf8(bytes).map_err(|_| "auth is not UTF-8")?;
             let (user, password) = text.split_once(':').ok_or("auth is not user:password")?;
             let password = password.trim_end_matches('\0').to_owned();
-            return Ok(Some(Credential::Basic { user: user.to_owned(), password }));
+            return Ok(Some(Credential::Basic {
+                user: user.to_owned(),
+                password,
+            }));
         }
         match (self.username, self.password) {
-            (Some(user), Some(password)) if !user.is_empty() => Ok(Some(Credential::Basic { user, password })),
+            (Some(user), Some(password)) if !user.is_empty() => {
+                Ok(Some(Credential::Basic { user, password }))
+            }
             _ => Ok(None),
         }
     }
@@ -172,7 +205,10 @@ impl Entry {
 
 /// Docker writes hosts, hosts with a path, and URLs; Docker Hub has three names.
 fn key(registry: &str) -> String {
-    let host = registry.strip_prefix("https://").or_else(|| registry.strip_prefix("http://")).unwrap_or(registry);
+    let host = registry
+        .strip_prefix("https://")
+        .or_else(|| registry.strip_prefix("http://"))
+        .unwrap_or(registry);
     let host = host.split('/').next().unwrap_or(host).to_ascii_lowercase();
     match host.as_str() {
         "index.docker.io" | "registry-1.docker.io" | "docker.io" => "docker.io".to_owned(),
@@ -183,7 +219,11 @@ fn key(registry: &str) -> String {
 /// The protocol of docker-credential-helpers: `get`, the server on stdin, JSON on stdout.
 fn ask_helper(helper: &str, server: &str) -> Result<Option<Credential>, String> {
     // A name of a program, not a path: the file that names it may not choose what is run from elsewhere.
-    if helper.is_empty() || !helper.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
+    if helper.is_empty()
+        || !helper
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    {
         return Err("not the name of a helper".into());
     }
     let mut child = Command::new(format!("docker-credential-{helper}"))
@@ -200,12 +240,19 @@ fn ask_helper(helper: &str, server: &str) -> Result<Option<Credential>, String> 
     let output = child.wait_with_output().map_err(|error| error.to_string())?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stdout);
-        return if text.contains("not found") { Ok(None) } else { Err(text.trim().chars().take(200).collect()) };
+        return if text.contains("not found") {
+            Ok(None)
+        } else {
+            Err(text.trim().chars().take(200).collect())
+        };
     }
     let answer: HelperAnswer = serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
     Ok(Some(match answer.username.as_str() {
         "<token>" => Credential::IdentityToken(answer.secret),
-        _ => Credential::Basic { user: answer.username, password: answer.secret },
+        _ => Credential::Basic {
+            user: answer.username,
+            password: answer.secret,
+        },
     }))
 }
 
@@ -227,10 +274,16 @@ mod tests {
                {"username":"u","password":"p"},"b.example":{"identitytoken":"t"},"c.example":{}}}"#,
         )
         .expect("valid");
-        let basic = |user: &str, password: &str| Credential::Basic { user: user.into(), password: password.into() };
+        let basic = |user: &str, password: &str| Credential::Basic {
+            user: user.into(),
+            password: password.into(),
+        };
         assert_eq!(credentials.find("docker.io").0, basic("user", "pa:ss"));
         assert_eq!(credentials.find("a.example:5000").0, basic("u", "p"));
-        assert_eq!(credentials.find("b.example").0, Credential::IdentityToken("t".into()));
+        assert_eq!(
+            credentials.find("b.example").0,
+            Credential::IdentityToken("t".into())
+        );
         assert_eq!(credentials.find("c.example").0, Credential::Anonymous);
     }
 
@@ -246,14 +299,21 @@ mod tests {
 
     #[test]
     fn malformed_files_are_errors_that_name_them() {
-        for text in ["{", r#"{"auths":{"x":{"auth":"!"}}}"#, r#"{"auths":{"x":{"auth":"bm9jb2xvbg=="}}}"#] {
+        for text in [
+            "{",
+            r#"{"auths":{"x":{"auth":"!"}}}"#,
+            r#"{"auths":{"x":{"auth":"bm9jb2xvbg=="}}}"#,
+        ] {
             assert!(matches!(read(text), Err(Error::Config { .. })), "{text}");
         }
     }
 
     #[test]
     fn secrets_are_not_shown() {
-        let credential = Credential::Basic { user: "u".into(), password: "secret".into() };
+        let credential = Credential::Basic {
+            user: "u".into(),
+            password: "secret".into(),
+        };
         assert!(!format!("{credential:?}").contains("secret"));
     }
 }

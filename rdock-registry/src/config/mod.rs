@@ -50,15 +50,23 @@ impl RegistryConfig {
     /// # Errors
     /// [`crate::Error::Config`] for a file that cannot be read or understood.
     pub fn from_environment() -> Result<Self> {
-        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let variable = |name: &str| {
+            std::env::var_os(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
         let home = variable("HOME");
         let in_home = |path: &str| home.as_ref().map(|home| home.join(path));
         let registries = variable("CONTAINERS_REGISTRIES_CONF").or_else(|| {
             let user = variable("XDG_CONFIG_HOME").or_else(|| in_home(".config"));
             let user = user.map(|dir| dir.join("containers/registries.conf"));
-            user.into_iter().chain([PathBuf::from("/etc/containers/registries.conf")]).find(|path| path.exists())
+            user.into_iter()
+                .chain([PathBuf::from("/etc/containers/registries.conf")])
+                .find(|path| path.exists())
         });
-        let docker = variable("DOCKER_CONFIG").or_else(|| in_home(".docker")).map(|dir| dir.join("config.json"));
+        let docker = variable("DOCKER_CONFIG")
+            .or_else(|| in_home(".docker"))
+            .map(|dir| dir.join("config.json"));
         let podman = variable("REGISTRY_AUTH_FILE")
             .or_else(|| variable("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json")));
         Self::load(registries.as_deref(), docker.as_deref(), podman.as_deref())

@@ -47,9 +47,17 @@ impl Endpoint {
     fn new(location: &str, insecure: bool) -> Self {
         let (host, repository) = location.split_once('/').unwrap_or((location, ""));
         // Docker Hub's registry has another name than its images.
-        let host = if host == "docker.io" { "registry-1.docker.io" } else { host };
+        let host = if host == "docker.io" {
+            "registry-1.docker.io"
+        } else {
+            host
+        };
         let insecure = insecure || is_loopback(host);
-        Self { host: host.to_owned(), repository: repository.to_owned(), insecure }
+        Self {
+            host: host.to_owned(),
+            repository: repository.to_owned(),
+            insecure,
+        }
     }
 }
 
@@ -68,7 +76,10 @@ impl RegistriesConf {
     /// # Errors
     /// [`Error::Config`] when it is missing or malformed; version 1 is malformed.
     pub fn read(path: &Path) -> Result<Self> {
-        let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::Config { path: path.to_owned(), source };
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::Config {
+            path: path.to_owned(),
+            source,
+        };
         let text = std::fs::read_to_string(path).map_err(|error| failed(error.into()))?;
         Self::parse(&text).map_err(|error| failed(error.into()))
     }
@@ -80,17 +91,29 @@ impl RegistriesConf {
     /// Trusts a registry without TLS or with an unknown certificate.
     pub fn set_insecure(&mut self, host: &str) {
         let location = Some(host.to_owned());
-        self.registry.push(Registry { location, insecure: true, ..Registry::default() });
+        self.registry.push(Registry {
+            location,
+            insecure: true,
+            ..Registry::default()
+        });
     }
 
     /// Asks `mirror` (`host[:port][/path]`) before `registry`.
     pub fn add_mirror(&mut self, registry: &str, mirror: &str, insecure: bool) {
-        let mirror = Mirror { location: mirror.to_owned(), insecure, pull_from_mirror: None };
+        let mirror = Mirror {
+            location: mirror.to_owned(),
+            insecure,
+            pull_from_mirror: None,
+        };
         match self.registry.iter_mut().find(|entry| entry.prefix() == registry) {
             Some(entry) => entry.mirror.push(mirror),
             None => {
                 let location = Some(registry.to_owned());
-                self.registry.push(Registry { location, mirror: vec![mirror], ..Registry::default() });
+                self.registry.push(Registry {
+                    location,
+                    mirror: vec![mirror],
+                    ..Registry::default()
+                });
             }
         }
     }
@@ -98,12 +121,17 @@ impl RegistriesConf {
     /// Where to ask for an image, in order: its mirrors, then its own place.
     pub(crate) fn endpoints(&self, reference: &Reference) -> Result<Vec<Endpoint>> {
         let name = format!("{}/{}", reference.domain(), reference.path());
-        let matching = self.registry.iter().filter_map(|entry| Some((entry.matches(&name)?, entry)));
+        let matching = self
+            .registry
+            .iter()
+            .filter_map(|entry| Some((entry.matches(&name)?, entry)));
         let Some((matched, entry)) = matching.max_by_key(|(length, _)| *length) else {
             return Ok(vec![Endpoint::new(&name, false)]);
         };
         if entry.blocked {
-            return Err(Error::Blocked { reference: reference.familiar() });
+            return Err(Error::Blocked {
+                reference: reference.familiar(),
+            });
         }
         let rest = &name[matched..];
         let by_digest = reference.digest().is_some();
@@ -118,7 +146,10 @@ impl RegistriesConf {
             .filter(usable)
             .map(|mirror| Endpoint::new(&format!("{}{rest}", mirror.location), mirror.insecure))
             .collect();
-        let own = match (&entry.location, entry.prefix.as_deref().unwrap_or("").starts_with("*.")) {
+        let own = match (
+            &entry.location,
+            entry.prefix.as_deref().unwrap_or("").starts_with("*."),
+        ) {
             (Some(location), false) => format!("{location}{rest}"),
             _ => name.clone(),
         };
@@ -129,7 +160,11 @@ impl RegistriesConf {
 
 impl Registry {
     fn prefix(&self) -> &str {
-        self.prefix.as_deref().filter(|prefix| !prefix.is_empty()).or(self.location.as_deref()).unwrap_or("")
+        self.prefix
+            .as_deref()
+            .filter(|prefix| !prefix.is_empty())
+            .or(self.location.as_deref())
+            .unwrap_or("")
     }
 
     /// How much of `name` the prefix covers.
@@ -138,7 +173,8 @@ impl Registry {
         if let Some(suffix) = prefix.strip_prefix('*') {
             // `*.example.com` covers whole hosts below example.com.
             let host = name.split('/').next().unwrap_or(name);
-            return (suffix.starts_with('.') && host.ends_with(suffix) && host.len() > suffix.len()).then_some(host.len());
+            return (suffix.starts_with('.') && host.ends_with(suffix) && host.len() > suffix.len())
+                .then_some(host.len());
         }
         let rest = name.strip_prefix(prefix).filter(|_| !prefix.is_empty())?;
         (rest.is_empty() || rest.starts_with(['/', ':', '@'])).then_some(prefix.len())
@@ -153,7 +189,9 @@ mod tests {
         let conf = RegistriesConf::parse(conf).expect("valid");
         let reference = Reference::parse(name).expect("reference");
         let all = conf.endpoints(&reference).expect("not blocked");
-        all.into_iter().map(|one| (one.host, one.repository, one.insecure)).collect()
+        all.into_iter()
+            .map(|one| (one.host, one.repository, one.insecure))
+            .collect()
     }
 
     fn one(host: &str, repository: &str, insecure: bool) -> (String, String, bool) {
@@ -162,8 +200,14 @@ mod tests {
 
     #[test]
     fn without_an_entry_the_name_says_where() {
-        assert_eq!(endpoints("", "mysql:8"), [one("registry-1.docker.io", "library/mysql", false)]);
-        assert_eq!(endpoints("", "127.0.0.1:5000/a/b"), [one("127.0.0.1:5000", "a/b", true)]);
+        assert_eq!(
+            endpoints("", "mysql:8"),
+            [one("registry-1.docker.io", "library/mysql", false)]
+        );
+        assert_eq!(
+            endpoints("", "127.0.0.1:5000/a/b"),
+            [one("127.0.0.1:5000", "a/b", true)]
+        );
         assert_eq!(endpoints("", "[::1]:5000/a"), [one("[::1]:5000", "a", true)]);
     }
 
@@ -173,16 +217,31 @@ mod tests {
                     [[registry]]\nprefix = \"docker.io/library\"\nlocation = \"mirror.example/hub\"\n";
         let other = endpoints(conf, "jupyter/minimal-notebook");
         let path = "jupyter/minimal-notebook";
-        assert_eq!(other, [one("10.0.0.1:5000", path, true), one("registry-1.docker.io", path, false)]);
-        assert_eq!(endpoints(conf, "mysql"), [one("mirror.example", "hub/mysql", false)]);
+        assert_eq!(
+            other,
+            [
+                one("10.0.0.1:5000", path, true),
+                one("registry-1.docker.io", path, false)
+            ]
+        );
+        assert_eq!(
+            endpoints(conf, "mysql"),
+            [one("mirror.example", "hub/mysql", false)]
+        );
     }
 
     #[test]
     fn wildcards_digest_mirrors_and_blocks() {
         let conf = "[[registry]]\nprefix = \"*.example.com\"\ninsecure = true\nmirror-by-digest-only = true\n\
                     [[registry.mirror]]\nlocation = \"m.example\"\n[[registry]]\nlocation = \"bad.example\"\nblocked = true\n";
-        assert_eq!(endpoints(conf, "a.example.com/x"), [one("a.example.com", "x", true)]);
-        assert_eq!(endpoints(conf, &format!("a.example.com/x@sha256:{}", "0".repeat(64))).len(), 2);
+        assert_eq!(
+            endpoints(conf, "a.example.com/x"),
+            [one("a.example.com", "x", true)]
+        );
+        assert_eq!(
+            endpoints(conf, &format!("a.example.com/x@sha256:{}", "0".repeat(64))).len(),
+            2
+        );
         assert_eq!(endpoints(conf, "example.com/x"), [one("example.com", "x", false)]);
         let conf = RegistriesConf::parse(conf).expect("valid");
         let blocked = conf.endpoints(&Reference::parse("bad.example/x").expect("reference"));

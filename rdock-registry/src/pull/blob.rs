@@ -33,7 +33,9 @@ impl Session {
         let mut running = JoinSet::new();
         loop {
             while running.len() < parallel {
-                let Some((descriptor, diff_id)) = waiting.next() else { break };
+                let Some((descriptor, diff_id)) = waiting.next() else {
+                    break;
+                };
                 let session = self.clone();
                 let (store, lease, origin) = (store.clone(), lease.clone(), origin.clone());
                 running.spawn(async move { session.layer(descriptor, diff_id, store, lease, origin).await });
@@ -61,11 +63,17 @@ impl Session {
             self.progress.emit(Event::LayerExists { digest });
             return Ok(());
         }
-        self.progress.emit(Event::LayerStarted { digest: digest.clone(), total: descriptor.size });
+        self.progress.emit(Event::LayerStarted {
+            digest: digest.clone(),
+            total: descriptor.size,
+        });
         let (parts, received) = mpsc::channel(BUFFERED);
         let size = descriptor.size;
         let ingest = tokio::task::spawn_blocking(move || {
-            let mut stream = Parts { received, current: Bytes::new() };
+            let mut stream = Parts {
+                received,
+                current: Bytes::new(),
+            };
             store.ingest_layer(&lease, &descriptor, &diff_id, Some(&origin), &mut stream)
         });
         let fetched = self.fetch(&digest, size, &parts).await;
@@ -99,7 +107,10 @@ impl Session {
         let (mut attempt, mut pause) = (0, FIRST_PAUSE);
         loop {
             let before = done;
-            let error = match self.fetch_from(&path, &what, size, &mut done, &mut told, digest, parts).await {
+            let error = match self
+                .fetch_from(&path, &what, size, &mut done, &mut told, digest, parts)
+                .await
+            {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
@@ -129,7 +140,10 @@ impl Session {
         digest: &Digest,
         parts: &mpsc::Sender<Part>,
     ) -> Result<()> {
-        let request = Request { from: Some(*done).filter(|from| *from > 0), ..Request::default() };
+        let request = Request {
+            from: Some(*done).filter(|from| *from > 0),
+            ..Request::default()
+        };
         let mut answer = self.get(path, &request, what, None).await?;
         let mut skip = self.skipped(&answer, *done, size)?;
         while let Some(mut chunk) = answer.chunk().await? {
@@ -142,14 +156,22 @@ impl Session {
             *done += chunk.len() as u64;
             if *done > size {
                 let registry = self.endpoint.host.clone();
-                return Err(Error::TooLarge { registry, what: "a layer", limit: size });
+                return Err(Error::TooLarge {
+                    registry,
+                    what: "a layer",
+                    limit: size,
+                });
             }
             if parts.send(Ok(chunk)).await.is_err() {
                 return Ok(());
             }
             if *done - *told >= TELL_EVERY || *done == size {
                 *told = *done;
-                self.progress.emit(Event::LayerProgress { digest: digest.clone(), done: *done, total: size });
+                self.progress.emit(Event::LayerProgress {
+                    digest: digest.clone(),
+                    done: *done,
+                    total: size,
+                });
             }
         }
         if *done < size {
@@ -173,7 +195,10 @@ impl Session {
         if range == expected || range == unknown {
             return Ok(0);
         }
-        Err(self.malformed("Content-Range", format!("{range:?} where {expected:?} was asked for")))
+        Err(self.malformed(
+            "Content-Range",
+            format!("{range:?} where {expected:?} was asked for"),
+        ))
     }
 }
 

@@ -22,7 +22,10 @@ fn main() -> std::process::ExitCode {
     let mut trials = vec![
         test("an_image_comes_in_whole", whole),
         test("a_cut_layer_resumes_by_range", resumes),
-        test("a_registry_that_ignores_range_is_read_from_the_start", ignores_range),
+        test(
+            "a_registry_that_ignores_range_is_read_from_the_start",
+            ignores_range,
+        ),
         test("a_wrong_content_range_is_an_error", wrong_content_range),
         test("reg_wrong_digest", reg_wrong_digest),
         test("a_wrong_announced_digest_is_refused", announced),
@@ -89,7 +92,11 @@ fn put_image(server: &Server, repository: &str, tag: &str) -> Vec<Digest> {
         server.put(blob(digest), LAYER, layer);
     }
     server.put(blob(&config_digest), "application/json", config);
-    server.put(format!("/v2/{repository}/manifests/{}", Digest::sha256_of(&manifest)), kind, manifest.clone());
+    server.put(
+        format!("/v2/{repository}/manifests/{}", Digest::sha256_of(&manifest)),
+        kind,
+        manifest.clone(),
+    );
     server.put(format!("/v2/{repository}/manifests/{tag}"), kind, manifest);
     digests
 }
@@ -112,7 +119,12 @@ fn pull_with(config: RegistryConfig, name: &str) -> Pulled {
     let root = tempfile::tempdir().expect("tempdir");
     let store = ImageStore::open(root.path()).expect("store");
     let (result, events) = pull_into(config, name, &store);
-    Pulled { result, events, store, root }
+    Pulled {
+        result,
+        events,
+        store,
+        root,
+    }
 }
 
 fn pull_into(config: RegistryConfig, name: &str, store: &ImageStore) -> (Result<Image, Error>, Vec<Event>) {
@@ -121,7 +133,10 @@ fn pull_into(config: RegistryConfig, name: &str, store: &ImageStore) -> (Result<
     let progress = Progress::new(move |event| kept.lock().expect("events").push(event));
     let client = RegistryClient::new(config).expect("client");
     let reference = Reference::parse(name).expect("reference");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("runtime");
     let result = runtime.block_on(client.pull(&reference, &Platform::host(), store, &progress));
     let events = events.lock().expect("events").clone();
     (result, events)
@@ -141,17 +156,26 @@ fn assert_nothing(pulled: &Pulled) {
     }
     for directory in ["ingest", "refs"] {
         let left: Vec<_> = list(&image.join(directory));
-        assert!(left.iter().all(|name| name.ends_with(".lock")), "{directory}: {left:?}");
+        assert!(
+            left.iter().all(|name| name.ends_with(".lock")),
+            "{directory}: {left:?}"
+        );
     }
 }
 
 fn list(directory: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(directory).expect("list");
-    entries.map(|entry| entry.expect("entry").file_name().to_string_lossy().into_owned()).collect()
+    entries
+        .map(|entry| entry.expect("entry").file_name().to_string_lossy().into_owned())
+        .collect()
 }
 
 fn retries(pulled: &Pulled) -> usize {
-    pulled.events.iter().filter(|event| matches!(event, Event::Retrying { .. })).count()
+    pulled
+        .events
+        .iter()
+        .filter(|event| matches!(event, Event::Retrying { .. }))
+        .count()
 }
 
 fn whole() {
@@ -160,14 +184,25 @@ fn whole() {
     let pulled = pull(&server);
     let image = pulled.result.expect("pulled");
     assert_eq!(image.diff_ids(), digests);
-    let done = pulled.events.iter().filter(|event| matches!(event, Event::LayerDone { .. })).count();
+    let done = pulled
+        .events
+        .iter()
+        .filter(|event| matches!(event, Event::LayerDone { .. }))
+        .count();
     assert_eq!(done, 2);
-    let found = pulled.store.get(&format!("{}/a/b:1", server.address)).expect("get").expect("tagged");
+    let found = pulled
+        .store
+        .get(&format!("{}/a/b:1", server.address))
+        .expect("get")
+        .expect("tagged");
     assert_eq!(found.id(), image.id());
 }
 
 fn resumes() {
-    let server = Server::start(Behaviour { cut: Some((200_000, 2)), ..Behaviour::default() });
+    let server = Server::start(Behaviour {
+        cut: Some((200_000, 2)),
+        ..Behaviour::default()
+    });
     put_image(&server, "a/b", "1");
     let pulled = pull(&server);
     pulled.result.as_ref().expect("pulled");
@@ -177,23 +212,44 @@ fn resumes() {
 }
 
 fn ignores_range() {
-    let behaviour = Behaviour { cut: Some((200_000, 2)), ignore_range: true, ..Behaviour::default() };
+    let behaviour = Behaviour {
+        cut: Some((200_000, 2)),
+        ignore_range: true,
+        ..Behaviour::default()
+    };
     let server = Server::start(behaviour);
     put_image(&server, "a/b", "1");
     pull(&server).result.expect("pulled");
 }
 
 fn wrong_content_range() {
-    let behaviour = Behaviour { cut: Some((200_000, 2)), wrong_content_range: true, ..Behaviour::default() };
+    let behaviour = Behaviour {
+        cut: Some((200_000, 2)),
+        wrong_content_range: true,
+        ..Behaviour::default()
+    };
     let server = Server::start(behaviour);
     put_image(&server, "a/b", "1");
     let pulled = pull(&server);
-    assert!(matches!(pulled.result, Err(Error::Malformed { what: "Content-Range", .. })), "{:?}", pulled.result);
+    assert!(
+        matches!(
+            pulled.result,
+            Err(Error::Malformed {
+                what: "Content-Range",
+                ..
+            })
+        ),
+        "{:?}",
+        pulled.result
+    );
     assert_nothing(&pulled);
 }
 
 fn reg_wrong_digest() {
-    let server = Server::start(Behaviour { lie: true, ..Behaviour::default() });
+    let server = Server::start(Behaviour {
+        lie: true,
+        ..Behaviour::default()
+    });
     put_image(&server, "a/b", "1");
     let pulled = pull(&server);
     match &pulled.result {
@@ -207,32 +263,56 @@ fn reg_wrong_digest() {
 
 fn announced() {
     let wrong = format!("sha256:{}", "0".repeat(64));
-    let server = Server::start(Behaviour { announce: Some(wrong), ..Behaviour::default() });
+    let server = Server::start(Behaviour {
+        announce: Some(wrong),
+        ..Behaviour::default()
+    });
     put_image(&server, "a/b", "1");
     let pulled = pull(&server);
-    assert!(matches!(pulled.result, Err(Error::WrongDigest { .. })), "{:?}", pulled.result);
+    assert!(
+        matches!(pulled.result, Err(Error::WrongDigest { .. })),
+        "{:?}",
+        pulled.result
+    );
     assert_nothing(&pulled);
 }
 
 fn reg_endless_body() {
-    let server = Server::start(Behaviour { endless: true, ..Behaviour::default() });
+    let server = Server::start(Behaviour {
+        endless: true,
+        ..Behaviour::default()
+    });
     put_image(&server, "a/b", "1");
     let pulled = pull(&server);
-    assert!(matches!(pulled.result, Err(Error::TooLarge { .. })), "{:?}", pulled.result);
+    assert!(
+        matches!(pulled.result, Err(Error::TooLarge { .. })),
+        "{:?}",
+        pulled.result
+    );
     // One that says nothing at all is cut too, and the layer is tried again.
-    let server = Server::start(Behaviour { stall: true, ..Behaviour::default() });
+    let server = Server::start(Behaviour {
+        stall: true,
+        ..Behaviour::default()
+    });
     put_image(&server, "a/b", "1");
     let mut config = quick();
     (config.idle_timeout, config.retries) = (Duration::from_millis(300), 1);
     let started = Instant::now();
     let pulled = pull_with(config, &format!("{}/a/b:1", server.address));
-    assert!(matches!(pulled.result, Err(Error::Transport { .. })), "{:?}", pulled.result);
+    assert!(
+        matches!(pulled.result, Err(Error::Transport { .. })),
+        "{:?}",
+        pulled.result
+    );
     assert!(started.elapsed() < Duration::from_secs(20));
     assert_nothing(&pulled);
 }
 
 fn retry_after() {
-    let server = Server::start(Behaviour { too_many: Some((1, "1")), ..Behaviour::default() });
+    let server = Server::start(Behaviour {
+        too_many: Some((1, "1")),
+        ..Behaviour::default()
+    });
     put_image(&server, "a/b", "1");
     let pulled = pull(&server);
     pulled.result.as_ref().expect("pulled");
@@ -246,34 +326,53 @@ fn retry_after() {
         .collect();
     assert_eq!(delays, [Duration::from_secs(1)]);
     // One that asks for more than a minute is not waited for.
-    let server = Server::start(Behaviour { too_many: Some((9, "3600")), ..Behaviour::default() });
+    let server = Server::start(Behaviour {
+        too_many: Some((9, "3600")),
+        ..Behaviour::default()
+    });
     put_image(&server, "a/b", "1");
-    assert!(matches!(pull(&server).result, Err(Error::Status { status: 429, .. })));
+    assert!(matches!(
+        pull(&server).result,
+        Err(Error::Status { status: 429, .. })
+    ));
 }
 
 fn with_password(server: &Server, password: &str) -> RegistryConfig {
     let mut config = quick();
-    let credential = Credential::from(oci_distribution::secrets::RegistryAuth::Basic("user".into(), password.into()));
+    let credential = Credential::from(oci_distribution::secrets::RegistryAuth::Basic(
+        "user".into(),
+        password.into(),
+    ));
     config.credentials.set(&server.address.to_string(), credential);
     config
 }
 
 fn basic() {
-    let server = Server::start(Behaviour { basic: Some(("user", "secret")), ..Behaviour::default() });
+    let server = Server::start(Behaviour {
+        basic: Some(("user", "secret")),
+        ..Behaviour::default()
+    });
     put_image(&server, "a/b", "1");
     let name = format!("{}/a/b:1", server.address);
-    pull_with(with_password(&server, "secret"), &name).result.expect("pulled");
+    pull_with(with_password(&server, "secret"), &name)
+        .result
+        .expect("pulled");
     // Nothing is sent before it is asked for.
     assert!(server.seen()[0].authorization.is_none());
 }
 
 fn wrong_password() {
-    let server = Server::start(Behaviour { basic: Some(("user", "secret")), ..Behaviour::default() });
+    let server = Server::start(Behaviour {
+        basic: Some(("user", "secret")),
+        ..Behaviour::default()
+    });
     put_image(&server, "a/b", "1");
     let name = format!("{}/a/b:1", server.address);
     for config in [with_password(&server, "wrong"), quick()] {
         let pulled = pull_with(config, &name);
-        let Err(error @ Error::Denied { .. }) = &pulled.result else { panic!("{:?}", pulled.result) };
+        let Err(error @ Error::Denied { .. }) = &pulled.result else {
+            panic!("{:?}", pulled.result)
+        };
         assert!(error.hint().is_some());
         assert!(!error.to_string().contains('\n'));
         assert_nothing(&pulled);
@@ -282,7 +381,10 @@ fn wrong_password() {
 }
 
 fn renewed() {
-    let server = Server::start(Behaviour { token_uses: Some(2), ..Behaviour::default() });
+    let server = Server::start(Behaviour {
+        token_uses: Some(2),
+        ..Behaviour::default()
+    });
     let realm = format!("http://{}/token", server.address);
     server.set(|behaviour| behaviour.realm = Some(realm));
     put_image(&server, "a/b", "1");
@@ -293,22 +395,34 @@ fn renewed() {
 
 fn reg_realm_host() {
     // Another host over plain http: the credentials must not go there.
-    let server = Server::start(Behaviour { realm: Some("http://auth.example/token".into()), ..Behaviour::default() });
+    let server = Server::start(Behaviour {
+        realm: Some("http://auth.example/token".into()),
+        ..Behaviour::default()
+    });
     put_image(&server, "a/b", "1");
     let name = format!("{}/a/b:1", server.address);
     let pulled = pull_with(with_password(&server, "secret"), &name);
-    assert!(matches!(pulled.result, Err(Error::UnsafeRealm { .. })), "{:?}", pulled.result);
+    assert!(
+        matches!(pulled.result, Err(Error::UnsafeRealm { .. })),
+        "{:?}",
+        pulled.result
+    );
 }
 
 fn reg_redirect_auth() {
     let other = Server::start(Behaviour::default());
     put_image(&other, "a/b", "1");
-    let behaviour =
-        Behaviour { basic: Some(("user", "secret")), layers_at: Some(other.address.to_string()), ..Behaviour::default() };
+    let behaviour = Behaviour {
+        basic: Some(("user", "secret")),
+        layers_at: Some(other.address.to_string()),
+        ..Behaviour::default()
+    };
     let server = Server::start(behaviour);
     put_image(&server, "a/b", "1");
     let name = format!("{}/a/b:1", server.address);
-    pull_with(with_password(&server, "secret"), &name).result.expect("pulled");
+    pull_with(with_password(&server, "secret"), &name)
+        .result
+        .expect("pulled");
     let seen = other.seen();
     assert_eq!(seen.len(), 2);
     assert!(seen.iter().all(|seen| seen.authorization.is_none()), "{seen:?}");
@@ -317,16 +431,23 @@ fn reg_redirect_auth() {
 fn unknown() {
     let server = Server::start(Behaviour::default());
     let pulled = pull(&server);
-    let Err(error @ Error::NotFound { .. }) = &pulled.result else { panic!("{:?}", pulled.result) };
+    let Err(error @ Error::NotFound { .. }) = &pulled.result else {
+        panic!("{:?}", pulled.result)
+    };
     let text = error.to_string();
-    assert!(text.contains("a/b:1") && text.contains(&server.address.to_string()), "{text}");
+    assert!(
+        text.contains("a/b:1") && text.contains(&server.address.to_string()),
+        "{text}"
+    );
 }
 
 fn mirrors() {
     let mirror = Server::start(Behaviour::default());
     put_image(&mirror, "library/thing", "1");
     let mut config = quick();
-    config.registries.add_mirror("docker.io", &mirror.address.to_string(), true);
+    config
+        .registries
+        .add_mirror("docker.io", &mirror.address.to_string(), true);
     let pulled = pull_with(config, "thing:1");
     let image = pulled.result.expect("from the mirror");
     assert_eq!(image.references()[0].to_string(), "docker.io/library/thing:1");
@@ -345,12 +466,17 @@ fn platform() {
         index.to_string().into_bytes(),
     );
     let pulled = pull(&server);
-    let Err(Error::NoSuchPlatform { available, .. }) = &pulled.result else { panic!("{:?}", pulled.result) };
+    let Err(Error::NoSuchPlatform { available, .. }) = &pulled.result else {
+        panic!("{:?}", pulled.result)
+    };
     assert_eq!(available, "plan9/mips");
 }
 
 fn again() {
-    let server = Server::start(Behaviour { lie: true, ..Behaviour::default() });
+    let server = Server::start(Behaviour {
+        lie: true,
+        ..Behaviour::default()
+    });
     put_image(&server, "a/b", "1");
     let pulled = pull(&server);
     assert!(pulled.result.is_err());
@@ -369,7 +495,13 @@ fn shared_layers() {
     let name = format!("{}/c/d:2", server.address);
     let (result, events) = pull_into(quick(), &name, &pulled.store);
     result.expect("pulled");
-    assert_eq!(events.iter().filter(|event| matches!(event, Event::LayerExists { .. })).count(), 2);
+    assert_eq!(
+        events
+            .iter()
+            .filter(|event| matches!(event, Event::LayerExists { .. }))
+            .count(),
+        2
+    );
     // The manifest and the config alone.
     assert_eq!(server.seen().len() - before, 2);
 }

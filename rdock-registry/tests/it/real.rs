@@ -10,20 +10,28 @@ use std::time::{Duration, Instant};
 /// Where other tests of this repository keep the programs they download.
 fn program() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let cache = std::env::var_os("RDOCK_TEST_CACHE").map(PathBuf::from).or_else(|| {
-        let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
-        let caches = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
-        Some(caches?.join("rdock-tests"))
-    });
+    let cache = std::env::var_os("RDOCK_TEST_CACHE")
+        .map(PathBuf::from)
+        .or_else(|| {
+            let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
+            let caches = std::env::var_os("XDG_CACHE_HOME")
+                .map(PathBuf::from)
+                .or_else(home);
+            Some(caches?.join("rdock-tests"))
+        });
     let cached = cache.map(|cache| cache.join("v1/registry-program/usr/bin"));
-    std::env::split_paths(&path).chain(cached).map(|dir| dir.join("docker-registry")).find(|path| path.is_file())
+    std::env::split_paths(&path)
+        .chain(cached)
+        .map(|dir| dir.join("docker-registry"))
+        .find(|path| path.is_file())
 }
 
 pub(crate) fn trials() -> Vec<Trial> {
     let found = program();
     let name = match &found {
         Some(_) => "a_real_registry_serves_the_same_image_to_us_and_to_oci_client".to_owned(),
-        None => "a_real_registry_serves_the_same_image_to_us_and_to_oci_client (docker-registry is not here)".to_owned(),
+        None => "a_real_registry_serves_the_same_image_to_us_and_to_oci_client (docker-registry is not here)"
+            .to_owned(),
     };
     let ignored = found.is_none();
     vec![
@@ -49,7 +57,10 @@ impl Drop for Registry {
 
 /// Starts it on a free port.
 fn start(program: &Path, directory: &Path) -> (Registry, String) {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("port").port();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|socket| socket.local_addr())
+        .expect("port")
+        .port();
     let host = format!("127.0.0.1:{port}");
     let config = format!(
         "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: {host}}}\n",
@@ -79,20 +90,28 @@ fn same_image(program: &Path) {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let directory = tempfile::tempdir().expect("tempdir");
     let (registry, host) = start(program, directory.path());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("runtime");
     let layer = super::layer_of("file", &super::noise(300_000));
     let config = serde_json::json!({
         "architecture": Platform::host().architecture, "os": "linux",
         "rootfs": {"type": "layers", "diff_ids": [Digest::sha256_of(&layer).as_str()]},
     });
-    let client = Client::new(ClientConfig { protocol: ClientProtocol::Http, ..ClientConfig::default() });
+    let client = Client::new(ClientConfig {
+        protocol: ClientProtocol::Http,
+        ..ClientConfig::default()
+    });
     let name: oci_distribution::Reference = format!("{host}/real/image:1").parse().expect("reference");
     let layers = [ImageLayer::new(layer, super::LAYER.to_owned(), None)];
     let config = Config::oci_v1(config.to_string().into_bytes(), None);
     runtime
         .block_on(client.push(&name, &layers, config, &RegistryAuth::Anonymous, None))
         .expect("pushed by oci-client");
-    let theirs = runtime.block_on(client.fetch_manifest_digest(&name, &RegistryAuth::Anonymous)).expect("digest");
+    let theirs = runtime
+        .block_on(client.fetch_manifest_digest(&name, &RegistryAuth::Anonymous))
+        .expect("digest");
 
     let store = ImageStore::open(directory.path().join("store")).expect("store");
     let ours = RegistryClient::new(RegistryConfig::default()).expect("client");

@@ -69,16 +69,24 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(behaviour: Behaviour) -> Self {
-        let state = Arc::new(Mutex::new(State { behaviour, ..State::default() }));
+        let state = Arc::new(Mutex::new(State {
+            behaviour,
+            ..State::default()
+        }));
         let (tell, told) = std::sync::mpsc::channel();
         let shared = state.clone();
         std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("runtime");
             runtime.block_on(async move {
                 let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
                 tell.send(listener.local_addr().expect("address")).expect("tell");
                 loop {
-                    let Ok((stream, _)) = listener.accept().await else { continue };
+                    let Ok((stream, _)) = listener.accept().await else {
+                        continue;
+                    };
                     let state = shared.clone();
                     tokio::spawn(async move {
                         let service = service_fn(|request| answer(state.clone(), request));
@@ -90,11 +98,18 @@ impl Server {
                 }
             });
         });
-        Self { address: told.recv().expect("server"), state }
+        Self {
+            address: told.recv().expect("server"),
+            state,
+        }
     }
 
     pub(crate) fn put(&self, path: String, kind: &str, bytes: Vec<u8>) {
-        self.state.lock().expect("state").contents.insert(path, (kind.to_owned(), bytes));
+        self.state
+            .lock()
+            .expect("state")
+            .contents
+            .insert(path, (kind.to_owned(), bytes));
     }
 
     /// Changes what it does wrong.
@@ -143,9 +158,19 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<
 }
 
 fn respond(state: &mut State, request: &Request<Incoming>) -> Response<Body> {
-    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let header = |name: &str| {
+        request
+            .headers()
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned)
+    };
     let path = request.uri().path().to_owned();
-    let seen = Seen { path: path.clone(), authorization: header("authorization"), range: header("range") };
+    let seen = Seen {
+        path: path.clone(),
+        authorization: header("authorization"),
+        range: header("range"),
+    };
     state.seen.push(seen.clone());
     let behaviour = state.behaviour.clone();
     if path == "/token" {
@@ -156,7 +181,9 @@ fn respond(state: &mut State, request: &Request<Incoming>) -> Response<Body> {
     if let Some((left, pause)) = behaviour.too_many.filter(|(left, _)| *left > 0) {
         state.behaviour.too_many = Some((left - 1, pause));
         let mut response = status(StatusCode::TOO_MANY_REQUESTS, "slow down");
-        response.headers_mut().insert("retry-after", pause.parse().expect("header"));
+        response
+            .headers_mut()
+            .insert("retry-after", pause.parse().expect("header"));
         return response;
     }
     let challenge = if let Some((user, password)) = behaviour.basic {
@@ -167,14 +194,19 @@ fn respond(state: &mut State, request: &Request<Incoming>) -> Response<Body> {
         let current = format!("Bearer t{}", state.tokens);
         state.uses += 1;
         let spent = behaviour.token_uses.is_some_and(|most| state.uses > most);
-        (seen.authorization != Some(current) || spent).then(|| format!("Bearer realm=\"{realm}\",service=\"test\""))
+        (seen.authorization != Some(current) || spent)
+            .then(|| format!("Bearer realm=\"{realm}\",service=\"test\""))
     } else {
         None
     };
     if let Some(challenge) = challenge {
-        let mut response =
-            status(StatusCode::UNAUTHORIZED, r#"{"errors":[{"code":"UNAUTHORIZED","message":"who are you"}]}"#);
-        response.headers_mut().insert("www-authenticate", challenge.parse().expect("header"));
+        let mut response = status(
+            StatusCode::UNAUTHORIZED,
+            r#"{"errors":[{"code":"UNAUTHORIZED","message":"who are you"}]}"#,
+        );
+        response
+            .headers_mut()
+            .insert("www-authenticate", challenge.parse().expect("header"));
         return response;
     }
     let Some((kind, bytes)) = state.contents.get(&path).cloned() else {
@@ -197,14 +229,21 @@ pub(crate) const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
 fn manifest(behaviour: &Behaviour, kind: &str, bytes: Vec<u8>) -> Response<Body> {
     let body = if behaviour.endless {
-        parts((0..4096).map(|_| Ok(Bytes::from(vec![b' '; 64 << 10]))).collect(), true)
+        parts(
+            (0..4096).map(|_| Ok(Bytes::from(vec![b' '; 64 << 10]))).collect(),
+            true,
+        )
     } else {
         full(bytes)
     };
     let mut response = Response::new(body);
-    response.headers_mut().insert("content-type", kind.parse().expect("header"));
+    response
+        .headers_mut()
+        .insert("content-type", kind.parse().expect("header"));
     if let Some(digest) = &behaviour.announce {
-        response.headers_mut().insert("docker-content-digest", digest.parse().expect("header"));
+        response
+            .headers_mut()
+            .insert("docker-content-digest", digest.parse().expect("header"));
     }
     response
 }
@@ -214,7 +253,9 @@ fn layer(state: &mut State, seen: &Seen, mut bytes: Vec<u8>) -> Response<Body> {
     if let Some(host) = &behaviour.layers_at {
         let mut response = status(StatusCode::TEMPORARY_REDIRECT, "");
         let place = format!("http://{host}{}", seen.path);
-        response.headers_mut().insert("location", place.parse().expect("header"));
+        response
+            .headers_mut()
+            .insert("location", place.parse().expect("header"));
         return response;
     }
     if behaviour.lie {
@@ -222,14 +263,20 @@ fn layer(state: &mut State, seen: &Seen, mut bytes: Vec<u8>) -> Response<Body> {
         bytes[middle] ^= 1;
     }
     let total = bytes.len();
-    let from = seen.range.as_deref().and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+    let from = seen
+        .range
+        .as_deref()
+        .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
     let from: usize = from.filter(|_| !behaviour.ignore_range).unwrap_or(0);
     let rest = bytes.split_off(from);
     let mut body = full(rest.clone());
     if let Some((at, times)) = behaviour.cut.filter(|(at, times)| *times > 0 && *at < rest.len()) {
         state.behaviour.cut = Some((at, times - 1));
         let part = rest[..at.min(rest.len())].to_vec();
-        body = parts(vec![Ok(part.into()), Err(io::ErrorKind::ConnectionReset.into())], false);
+        body = parts(
+            vec![Ok(part.into()), Err(io::ErrorKind::ConnectionReset.into())],
+            false,
+        );
     }
     if behaviour.stall {
         body = parts(Vec::new(), true);
@@ -238,9 +285,15 @@ fn layer(state: &mut State, seen: &Seen, mut bytes: Vec<u8>) -> Response<Body> {
     response.headers_mut().insert("content-length", rest.len().into());
     if from > 0 {
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-        let first = if behaviour.wrong_content_range { from + 1 } else { from };
+        let first = if behaviour.wrong_content_range {
+            from + 1
+        } else {
+            from
+        };
         let range = format!("bytes {first}-{}/{total}", total - 1);
-        response.headers_mut().insert("content-range", range.parse().expect("header"));
+        response
+            .headers_mut()
+            .insert("content-range", range.parse().expect("header"));
     }
     response
 }

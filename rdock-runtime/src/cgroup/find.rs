@@ -41,11 +41,17 @@ pub(super) fn hierarchies() -> &'static [Hierarchy] {
 fn parse(mounts: &str, own: &str) -> Vec<Hierarchy> {
     let mut found: Vec<Hierarchy> = Vec::new();
     for line in mounts.lines() {
-        let Some((left, right)) = line.split_once(" - ") else { continue };
+        let Some((left, right)) = line.split_once(" - ") else {
+            continue;
+        };
         let mut left = left.split(' ').skip(3);
-        let (Some(root), Some(mount)) = (left.next(), left.next()) else { continue };
+        let (Some(root), Some(mount)) = (left.next(), left.next()) else {
+            continue;
+        };
         let mut right = right.split(' ');
-        let (Some(kind), Some(options)) = (right.next(), right.nth(1)) else { continue };
+        let (Some(kind), Some(options)) = (right.next(), right.nth(1)) else {
+            continue;
+        };
         let mount = PathBuf::from(mount);
         let (version, controllers) = match kind {
             "cgroup2" => (Version::Two, v2_controllers(&mount)),
@@ -60,7 +66,9 @@ fn parse(mounts: &str, own: &str) -> Vec<Hierarchy> {
             let (number, names, path) = (fields.next()?, fields.next()?, fields.next()?);
             let matches = match version {
                 Version::Two => number == "0" && names.is_empty(),
-                Version::One => names.split(',').any(|name| controllers.iter().any(|one| one == name)),
+                Version::One => names
+                    .split(',')
+                    .any(|name| controllers.iter().any(|one| one == name)),
             };
             // The mount may show a subtree: of another group's view this process's path is outside.
             let below = path.strip_prefix(root.trim_end_matches('/')).unwrap_or("");
@@ -70,8 +78,17 @@ fn parse(mounts: &str, own: &str) -> Vec<Hierarchy> {
         // Version 2 forbids groups with processes of their own between limits; root manages from the top,
         // as docker's cgroupfs driver does, and so do limits not nest in those of the caller's service.
         let writable = |path: &Path| rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok();
-        let group = if writable(&mount) { mount.clone() } else { own_group };
-        found.push(Hierarchy { version, controllers, mount, group });
+        let group = if writable(&mount) {
+            mount.clone()
+        } else {
+            own_group
+        };
+        found.push(Hierarchy {
+            version,
+            controllers,
+            mount,
+            group,
+        });
     }
     found
 }
@@ -101,8 +118,12 @@ pub(super) fn delegate(group: &Path) {
 /// A new version 1 cpuset group has no processors and takes no process until it gets some.
 pub(super) fn inherit_cpuset(group: &Path) {
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        let Ok(own) = fs::read_to_string(group.join(file)) else { return };
-        let parent = group.parent().and_then(|parent| fs::read_to_string(parent.join(file)).ok());
+        let Ok(own) = fs::read_to_string(group.join(file)) else {
+            return;
+        };
+        let parent = group
+            .parent()
+            .and_then(|parent| fs::read_to_string(parent.join(file)).ok());
         if let (true, Some(parent)) = (own.trim().is_empty(), parent) {
             // A group that stays empty refuses its first process, which is reported.
             let _ = fs::write(group.join(file), parent.trim());

@@ -18,13 +18,29 @@ const PERIOD: u64 = 100_000;
 /// By controller, in the order in which they are written.
 pub(super) fn wanted(resources: &Resources) -> Vec<(&'static str, Vec<Setting>)> {
     let mut wanted = Vec::new();
-    let same = |name, v1, v2, value: String| Setting { name, v1, v1_value: value.clone(), v2, v2_value: value };
+    let same = |name, v1, v2, value: String| Setting {
+        name,
+        v1,
+        v1_value: value.clone(),
+        v2,
+        v2_value: value,
+    };
     let mut memory = Vec::new();
     if let Some(bytes) = resources.memory {
-        memory.push(same("memory", "memory.limit_in_bytes", "memory.max", bytes.to_string()));
+        memory.push(same(
+            "memory",
+            "memory.limit_in_bytes",
+            "memory.max",
+            bytes.to_string(),
+        ));
     }
     if let Some(bytes) = resources.memory_reservation {
-        memory.push(same("memory_reservation", "memory.soft_limit_in_bytes", "memory.low", bytes.to_string()));
+        memory.push(same(
+            "memory_reservation",
+            "memory.soft_limit_in_bytes",
+            "memory.low",
+            bytes.to_string(),
+        ));
     }
     if let Some(total) = resources.memory_swap {
         // Version 2 counts swap alone.
@@ -71,10 +87,16 @@ pub(super) fn wanted(resources: &Resources) -> Vec<(&'static str, Vec<Setting>)>
         wanted.push(("cpu", cpu));
     }
     if let Some(cpus) = &resources.cpuset_cpus {
-        wanted.push(("cpuset", vec![same("cpuset_cpus", "cpuset.cpus", "cpuset.cpus", cpus.clone())]));
+        wanted.push((
+            "cpuset",
+            vec![same("cpuset_cpus", "cpuset.cpus", "cpuset.cpus", cpus.clone())],
+        ));
     }
     if let Some(pids) = resources.pids {
-        wanted.push(("pids", vec![same("pids", "pids.max", "pids.max", pids.to_string())]));
+        wanted.push((
+            "pids",
+            vec![same("pids", "pids.max", "pids.max", pids.to_string())],
+        ));
     }
     wanted
 }
@@ -98,7 +120,11 @@ mod tests {
 
     #[test]
     fn swap_is_memory_and_swap_in_version_1_and_swap_alone_in_version_2() {
-        let resources = Resources { memory: Some(100), memory_swap: Some(150), ..Resources::default() };
+        let resources = Resources {
+            memory: Some(100),
+            memory_swap: Some(150),
+            ..Resources::default()
+        };
         let wanted = wanted(&resources);
         let swap = &wanted[0].1[1];
         assert_eq!((swap.v1_value.as_str(), swap.v2_value.as_str()), ("150", "50"));

@@ -89,13 +89,18 @@ fn fill(
     let wanted = limits::wanted(resources);
     for (controller, settings) in &wanted {
         let Some(hierarchy) = hierarchies.iter().find(|hierarchy| hierarchy.has(controller)) else {
-            joining.warnings.push(format!("the {controller} limit is not enforced: no {controller} controller here"));
+            joining.warnings.push(format!(
+                "the {controller} limit is not enforced: no {controller} controller here"
+            ));
             continue;
         };
         let path = match cgroup.enter(id, hierarchy, joining) {
             Ok(path) => path,
             Err(CgroupError::Group { source, .. }) if is_refusal(&source) => {
-                joining.warnings.push(format!("the {controller} limit is not enforced: no right to use {}", hierarchy.group.display()));
+                joining.warnings.push(format!(
+                    "the {controller} limit is not enforced: no right to use {}",
+                    hierarchy.group.display()
+                ));
                 continue;
             }
             Err(error) => return Err(error),
@@ -111,16 +116,29 @@ fn fill(
             match fs::write(path.join(file), value) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    joining.warnings.push(format!("{} is not enforced: this kernel has no {file}", setting.name));
+                    joining.warnings.push(format!(
+                        "{} is not enforced: this kernel has no {file}",
+                        setting.name
+                    ));
                 }
-                Err(source) => return Err(CgroupError::Limit { name: setting.name, value: value.clone(), source }),
+                Err(source) => {
+                    return Err(CgroupError::Limit {
+                        name: setting.name,
+                        value: value.clone(),
+                        source,
+                    });
+                }
             }
         }
     }
     if cgroup.paths.is_empty() {
         // One group to find the processes by: version 2 where it is mounted, else one that costs nothing.
         let plain = hierarchies.iter().find(|one| one.version == Version::Two);
-        let plain = plain.or_else(|| hierarchies.iter().find(|one| one.has("pids") || one.has("freezer")));
+        let plain = plain.or_else(|| {
+            hierarchies
+                .iter()
+                .find(|one| one.has("pids") || one.has("freezer"))
+        });
         if let Some(hierarchy) = plain {
             match cgroup.enter(id, hierarchy, joining) {
                 Err(CgroupError::Group { source, .. }) if is_refusal(&source) => {}
@@ -132,12 +150,20 @@ fn fill(
 }
 
 fn is_refusal(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM | libc::EROFS | libc::ENOENT | libc::EBUSY))
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EACCES | libc::EPERM | libc::EROFS | libc::ENOENT | libc::EBUSY)
+    )
 }
 
 impl Cgroup {
     /// Makes the container's group in a hierarchy, once.
-    fn enter(&mut self, id: &str, hierarchy: &Hierarchy, joining: &mut Joining) -> Result<PathBuf, CgroupError> {
+    fn enter(
+        &mut self,
+        id: &str,
+        hierarchy: &Hierarchy,
+        joining: &mut Joining,
+    ) -> Result<PathBuf, CgroupError> {
         let parent = hierarchy.group.join("rdock");
         let path = parent.join(id);
         if self.paths.iter().any(|(_, known)| *known == path) {
@@ -145,7 +171,11 @@ impl Cgroup {
         }
         let failed = |path: &Path| {
             let path = path.to_owned();
-            move |source| CgroupError::Group { action: "create", path, source }
+            move |source| CgroupError::Group {
+                action: "create",
+                path,
+                source,
+            }
         };
         match fs::create_dir(&parent) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(&parent)(error)),
@@ -161,7 +191,10 @@ impl Cgroup {
         }
         // Another container's removal may take the empty parent away in between.
         let mut made = fs::create_dir(&path);
-        if made.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        if made
+            .as_ref()
+            .is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        {
             let _ = fs::create_dir(&parent);
             made = fs::create_dir(&path);
         }
@@ -188,7 +221,9 @@ impl Cgroup {
             // A group of another controller has no such file.
             let text = fs::read_to_string(path.join(file)).unwrap_or_default();
             let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
-            count.and_then(|count| count.trim().parse::<u64>().ok()).is_some_and(|count| count > 0)
+            count
+                .and_then(|count| count.trim().parse::<u64>().ok())
+                .is_some_and(|count| count > 0)
         })
     }
 
@@ -232,7 +267,13 @@ fn remove_group(path: &Path) -> Result<(), CgroupError> {
                 // The kernel gives no event for the last process leaving a version 1 group.
                 std::thread::sleep(Duration::from_millis(1));
             }
-            Err(source) => return Err(CgroupError::Group { action: "remove", path: path.to_owned(), source }),
+            Err(source) => {
+                return Err(CgroupError::Group {
+                    action: "remove",
+                    path: path.to_owned(),
+                    source,
+                });
+            }
         }
     }
 }
@@ -249,7 +290,11 @@ fn remove_below(path: &Path) {
 
 fn kill_members(path: &Path) {
     let members = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
-    for pid in members.lines().filter_map(|line| line.parse().ok()).filter_map(rustix::process::Pid::from_raw) {
+    for pid in members
+        .lines()
+        .filter_map(|line| line.parse().ok())
+        .filter_map(rustix::process::Pid::from_raw)
+    {
         // It may have ended meanwhile.
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
     }
@@ -257,12 +302,19 @@ fn kill_members(path: &Path) {
 
 /// The container's view of version 1 hierarchies: where each is mounted.
 pub(crate) fn v1_mounts() -> Vec<PathBuf> {
-    find::hierarchies().iter().map(|hierarchy| hierarchy.mount.clone()).collect()
+    find::hierarchies()
+        .iter()
+        .map(|hierarchy| hierarchy.mount.clone())
+        .collect()
 }
 
 /// `v2`, `v1`, `hybrid` or `none`.
 pub(crate) fn describe() -> String {
-    let has = |version| find::hierarchies().iter().any(|hierarchy| hierarchy.version == version);
+    let has = |version| {
+        find::hierarchies()
+            .iter()
+            .any(|hierarchy| hierarchy.version == version)
+    };
     match (has(Version::One), has(Version::Two)) {
         (true, true) => "hybrid",
         (true, false) => "v1",

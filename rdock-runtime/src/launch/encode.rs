@@ -71,10 +71,14 @@ impl Writer {
     }
     fn finish(&self) -> io::Result<()> {
         match &self.refused {
-            Some(text) => Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{text:?} has a NUL byte in it"))),
-            None if self.bytes.len() > LARGEST => {
-                Err(io::Error::new(io::ErrorKind::InvalidInput, "the plan is larger than 16 MiB"))
-            }
+            Some(text) => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{text:?} has a NUL byte in it"),
+            )),
+            None if self.bytes.len() > LARGEST => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the plan is larger than 16 MiB",
+            )),
             None => Ok(()),
         }
     }
@@ -107,9 +111,11 @@ pub(super) fn launch(plan: LaunchPlan) -> io::Result<Encoded> {
         }
     }
     let mut own_cgroup_view = false;
-    for (namespace, kind) in
-        [(plan.ipc, NEWIPC), (plan.uts, NEWUTS), (plan.cgroup_namespace, NEWCGROUP)]
-    {
+    for (namespace, kind) in [
+        (plan.ipc, NEWIPC),
+        (plan.uts, NEWUTS),
+        (plan.cgroup_namespace, NEWCGROUP),
+    ] {
         match namespace {
             // Its root is where the process is when it is made: after it has joined its groups.
             NamespacePlan::New if kind == NEWCGROUP => own_cgroup_view = true,
@@ -139,7 +145,10 @@ pub(super) fn launch(plan: LaunchPlan) -> io::Result<Encoded> {
                         before.u32(op::NETLINK).u32(0).blob(message);
                     }
                     for (path, value) in &network.setup_sysctls {
-                        before.u32(op::HOST_SYSCTL).text(format!("/proc/sys/{path}")).text(value);
+                        before
+                            .u32(op::HOST_SYSCTL)
+                            .text(format!("/proc/sys/{path}"))
+                            .text(value);
                     }
                     if !network.setup_nft.is_empty() {
                         before.u32(op::NETLINK).u32(12).blob(&network.setup_nft);
@@ -155,7 +164,11 @@ pub(super) fn launch(plan: LaunchPlan) -> io::Result<Encoded> {
         }
     }
     let cgroup = plan.cgroup_dir.map(&mut hold).unwrap_or(0);
-    before.u32(op::CLONE).u64(flags).u32(if cgroup == 0 { 0 } else { cgroup + 1 }).u32(op::END);
+    before
+        .u32(op::CLONE)
+        .u64(flags)
+        .u32(if cgroup == 0 { 0 } else { cgroup + 1 })
+        .u32(op::END);
     after.u32(op::END);
 
     for procs in plan.cgroup_procs {
@@ -188,7 +201,10 @@ pub(super) fn launch(plan: LaunchPlan) -> io::Result<Encoded> {
         if let Some(network) = &bridged {
             inside.u32(op::NETWORK_WAIT);
             for (path, value) in &network.configure_sysctls {
-                inside.u32(op::SYSCTL).text(format!("/proc/sys/{path}")).text(value);
+                inside
+                    .u32(op::SYSCTL)
+                    .text(format!("/proc/sys/{path}"))
+                    .text(value);
             }
             for message in &network.configure {
                 inside.u32(op::NETLINK).u32(0).blob(message);
@@ -198,7 +214,10 @@ pub(super) fn launch(plan: LaunchPlan) -> io::Result<Encoded> {
         }
     }
     for (name, value) in &plan.sysctls {
-        inside.u32(op::SYSCTL).text(format!("/proc/sys/{}", name.replace('.', "/"))).text(value);
+        inside
+            .u32(op::SYSCTL)
+            .text(format!("/proc/sys/{}", name.replace('.', "/")))
+            .text(value);
     }
     for path in &plan.readonly_paths {
         inside.u32(op::READONLY).text(path);
@@ -212,7 +231,14 @@ pub(super) fn launch(plan: LaunchPlan) -> io::Result<Encoded> {
         debug_assert!(second == first + 1 && third == first + 2);
         inside.u32(op::STDIO).u32(first);
     }
-    process(&mut inside, &plan.process, true, plan.root.read_only, plan.hold, plan.init);
+    process(
+        &mut inside,
+        &plan.process,
+        true,
+        plan.root.read_only,
+        plan.hold,
+        plan.init,
+    );
     inside.u32(op::END);
     let mut all = Writer::default();
     for part in [&before, &inside, &after] {
@@ -220,13 +246,18 @@ pub(super) fn launch(plan: LaunchPlan) -> io::Result<Encoded> {
         all.blob(&part.bytes);
     }
     all.finish()?;
-    Ok(Encoded { bytes: all.bytes, fds })
+    Ok(Encoded {
+        bytes: all.bytes,
+        fds,
+    })
 }
 
 /// Encodes a process that exec adds; its three descriptors, if any, follow the operations.
 pub(super) fn exec(plan: &ProcessPlan, stdio: bool) -> io::Result<Vec<u8>> {
     let mut writer = Writer::default();
-    writer.u32(op::ENTER).u64(NEWNS | NEWPID | NEWNET | NEWUTS | NEWIPC | NEWCGROUP);
+    writer
+        .u32(op::ENTER)
+        .u64(NEWNS | NEWPID | NEWNET | NEWUTS | NEWIPC | NEWCGROUP);
     if stdio {
         writer.u32(op::STDIO).u32(1);
     }
@@ -238,17 +269,34 @@ pub(super) fn exec(plan: &ProcessPlan, stdio: bool) -> io::Result<Vec<u8>> {
 fn root(writer: &mut Writer, root: &RootPlan, state_dir: &Path) -> io::Result<()> {
     for mount in &root.mounts {
         match mount {
-            rdock_image::Mount::Overlay { lower, upper, work, volatile, userxattr, .. } => {
+            rdock_image::Mount::Overlay {
+                lower,
+                upper,
+                work,
+                volatile,
+                userxattr,
+                ..
+            } => {
                 // A directory that every root has and no container needs.
                 let point = state_dir.parent().unwrap_or(Path::new("/")).join("names");
-                let flags = if *volatile { overlay::VOLATILE } else { 0 } | if *userxattr { overlay::USERXATTR } else { 0 };
-                writer.u32(op::OVERLAY).path(&point).path(upper).path(work).u32(flags).u32(lower.len() as u32);
+                let flags = if *volatile { overlay::VOLATILE } else { 0 }
+                    | if *userxattr { overlay::USERXATTR } else { 0 };
+                writer
+                    .u32(op::OVERLAY)
+                    .path(&point)
+                    .path(upper)
+                    .path(work)
+                    .u32(flags)
+                    .u32(lower.len() as u32);
                 for path in lower {
                     writer.path(path);
                 }
             }
             other => {
-                return Err(io::Error::new(io::ErrorKind::Unsupported, format!("{other:?} cannot be a root here")));
+                return Err(io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    format!("{other:?} cannot be a root here"),
+                ));
             }
         }
     }
@@ -256,10 +304,23 @@ fn root(writer: &mut Writer, root: &RootPlan, state_dir: &Path) -> io::Result<()
 }
 
 fn attributes(flags: MountFlags) -> u32 {
-    let MountFlags { read_only, no_suid, no_dev, no_exec, strict_atime, recursive_read_only: _ } = flags;
-    [(read_only, RDONLY), (no_suid, NOSUID), (no_dev, NODEV), (no_exec, NOEXEC), (strict_atime, STRICTATIME)]
-        .into_iter()
-        .fold(0, |all, (set, flag)| if set { all | flag } else { all })
+    let MountFlags {
+        read_only,
+        no_suid,
+        no_dev,
+        no_exec,
+        strict_atime,
+        recursive_read_only: _,
+    } = flags;
+    [
+        (read_only, RDONLY),
+        (no_suid, NOSUID),
+        (no_dev, NODEV),
+        (no_exec, NOEXEC),
+        (strict_atime, STRICTATIME),
+    ]
+    .into_iter()
+    .fold(0, |all, (set, flag)| if set { all | flag } else { all })
 }
 
 fn mount(writer: &mut Writer, mount: &MountPlan, user_namespace: bool) {
@@ -267,7 +328,10 @@ fn mount(writer: &mut Writer, mount: &MountPlan, user_namespace: bool) {
     match &mount.kind {
         MountKind::FileSystem { fstype, options } => {
             let mut flags = 0;
-            if ["/proc", "/sys", "/dev"].iter().any(|path| mount.target == Path::new(path)) {
+            if ["/proc", "/sys", "/dev"]
+                .iter()
+                .any(|path| mount.target == Path::new(path))
+            {
                 flags |= file_system::NO_SYMLINKS;
             }
             // Views that a container without the namespace they belong to may not mount.
@@ -292,17 +356,28 @@ fn mount(writer: &mut Writer, mount: &MountPlan, user_namespace: bool) {
             }
             file_system_op(writer, "tmpfs", &mount.target, given, flags, "", options);
         }
-        MountKind::CgroupV1 { hierarchies } => cgroup_v1(writer, &mount.target, given, hierarchies, user_namespace),
+        MountKind::CgroupV1 { hierarchies } => {
+            cgroup_v1(writer, &mount.target, given, hierarchies, user_namespace)
+        }
         MountKind::Bind(plan) => {
             let mut flags = if plan.recursive { bind::RECURSIVE } else { 0 };
             flags |= if plan.copy_up { bind::COPY_UP } else { 0 };
-            flags |= if mount.flags.recursive_read_only { bind::RECURSIVE_READ_ONLY } else { 0 };
+            flags |= if mount.flags.recursive_read_only {
+                bind::RECURSIVE_READ_ONLY
+            } else {
+                0
+            };
             let propagation = match plan.propagation {
                 Propagation::Private => 0,
                 Propagation::Slave => 1,
                 Propagation::Shared => 2,
             };
-            writer.u32(op::BIND).path(&plan.source).path(&mount.target).u64(plan.expect.0).u64(plan.expect.1);
+            writer
+                .u32(op::BIND)
+                .path(&plan.source)
+                .path(&mount.target)
+                .u64(plan.expect.0)
+                .u64(plan.expect.1);
             writer.u32(given).u32(flags).u32(propagation);
             writer.path(plan.subpath.as_deref().unwrap_or(Path::new("")));
         }
@@ -318,15 +393,33 @@ fn file_system_op(
     host: &str,
     options: &[String],
 ) {
-    writer.u32(op::FILE_SYSTEM).text(fstype).path(target).u32(attributes).u32(flags).text(host).texts(options);
+    writer
+        .u32(op::FILE_SYSTEM)
+        .text(fstype)
+        .path(target)
+        .u32(attributes)
+        .u32(flags)
+        .text(host)
+        .texts(options);
 }
 
 /// The payload's own view: with its cgroup namespace each hierarchy's root is its own cgroup.
-fn cgroup_v1(writer: &mut Writer, target: &Path, given: u32, hierarchies: &[std::path::PathBuf], user_namespace: bool) {
+fn cgroup_v1(
+    writer: &mut Writer,
+    target: &Path,
+    given: u32,
+    hierarchies: &[std::path::PathBuf],
+    user_namespace: bool,
+) {
     let options = ["mode=755".to_owned(), "size=64k".to_owned()];
     file_system_op(writer, "tmpfs", target, given & !RDONLY, 0, "", &options);
     for hierarchy in hierarchies {
-        let Some(name) = hierarchy.file_name().map(|name| name.to_string_lossy().into_owned()) else { continue };
+        let Some(name) = hierarchy
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+        else {
+            continue;
+        };
         let options = match name.as_str() {
             "systemd" => vec!["none".to_owned(), "name=systemd".to_owned()],
             "unified" => Vec::new(),
@@ -349,7 +442,12 @@ fn devices(writer: &mut Writer, devices: &[DevicePlan], user_namespace: bool) {
             'p' => 0o010000,
             _ => 0o020000,
         };
-        writer.u32(op::DEVICE).path(&device.path).u32(kind | device.mode).u32(device.major).u32(device.minor);
+        writer
+            .u32(op::DEVICE)
+            .path(&device.path)
+            .u32(kind | device.mode)
+            .u32(device.major)
+            .u32(device.minor);
         writer.u32(device.uid).u32(device.gid).u32(user_namespace.into());
     }
     for (path, target) in [
@@ -365,7 +463,14 @@ fn devices(writer: &mut Writer, devices: &[DevicePlan], user_namespace: bool) {
 }
 
 /// From inside the root to the exec.
-fn process(writer: &mut Writer, plan: &ProcessPlan, payload: bool, read_only_root: bool, hold: bool, init: bool) {
+fn process(
+    writer: &mut Writer,
+    plan: &ProcessPlan,
+    payload: bool,
+    read_only_root: bool,
+    hold: bool,
+    init: bool,
+) {
     for (resource, soft, hard) in &plan.rlimits {
         writer.u32(op::RLIMIT).u32(*resource).u64(*soft).u64(*hard);
     }
@@ -373,10 +478,20 @@ fn process(writer: &mut Writer, plan: &ProcessPlan, payload: bool, read_only_roo
         writer.u32(op::OOM_SCORE).text(score.to_string());
     }
     if let Some(size) = plan.terminal {
-        writer.u32(op::TERMINAL).u32(size.rows.into()).u32(size.columns.into()).u32(payload.into());
+        writer
+            .u32(op::TERMINAL)
+            .u32(size.rows.into())
+            .u32(size.columns.into())
+            .u32(payload.into());
     }
-    writer.u32(op::USER).text(&plan.user).texts(&plan.additional_groups);
-    writer.u32(op::DIRECTORY_WORKING).path(&plan.cwd).u32(plan.make_cwd.into());
+    writer
+        .u32(op::USER)
+        .text(&plan.user)
+        .texts(&plan.additional_groups);
+    writer
+        .u32(op::DIRECTORY_WORKING)
+        .path(&plan.cwd)
+        .u32(plan.make_cwd.into());
     if read_only_root {
         writer.u32(op::READONLY_ROOT);
     }
@@ -388,7 +503,12 @@ fn process(writer: &mut Writer, plan: &ProcessPlan, payload: bool, read_only_roo
         writer.u32(op::SECCOMP).blob(&plan.seccomp);
     }
     let sets = plan.capabilities;
-    writer.u32(op::CREDENTIALS).u64(sets.bounding).u64(sets.permitted).u64(sets.effective).u64(sets.ambient);
+    writer
+        .u32(op::CREDENTIALS)
+        .u64(sets.bounding)
+        .u64(sets.permitted)
+        .u64(sets.effective)
+        .u64(sets.ambient);
     if plan.no_new_privileges {
         writer.u32(op::NO_NEW_PRIVILEGES);
         if !plan.seccomp.is_empty() {
@@ -396,5 +516,9 @@ fn process(writer: &mut Writer, plan: &ProcessPlan, payload: bool, read_only_roo
         }
     }
     writer.u32(op::UMASK).u32(plan.umask.unwrap_or(0o022));
-    writer.u32(op::EXEC).u32(init.into()).texts(&plan.args).texts(&plan.env);
+    writer
+        .u32(op::EXEC)
+        .u32(init.into())
+        .texts(&plan.args)
+        .texts(&plan.env);
 }

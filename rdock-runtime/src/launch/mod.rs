@@ -16,8 +16,8 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 use std::io::{self, IoSlice, IoSliceMut, Write};
 use std::mem::MaybeUninit;
@@ -29,22 +29,54 @@ use wire::{HEADER, MOST_FDS, ask, tell};
 #[derive(Debug)]
 pub(crate) enum Event {
     /// The network's namespace was made and set up; only with [`BridgedPlan::join`] `None`.
-    NetworkMade { namespace: OwnedFd },
+    NetworkMade {
+        namespace: OwnedFd,
+    },
     /// Something optional was refused; the container goes on.
-    Warning { step: Step, errno: i32, detail: String },
+    Warning {
+        step: Step,
+        errno: i32,
+        detail: String,
+    },
     /// Set-up is done and the payload waits for [`Helper::go`]; only with [`LaunchPlan::hold`].
     Held,
     /// The payload's exec succeeded. `pid` is in the owner's pid namespace.
-    Started { pid: i32, payload: OwnedFd, terminal: Option<OwnedFd> },
+    Started {
+        pid: i32,
+        payload: OwnedFd,
+        terminal: Option<OwnedFd>,
+    },
     /// Set-up failed at a step; the helper has ended everything and exits.
-    Failed { step: Step, errno: i32, detail: String },
+    Failed {
+        step: Step,
+        errno: i32,
+        detail: String,
+    },
     /// `status` as waitpid(2) gives it. The helper exits after this.
-    Exited { status: i32 },
-    ExecStarted { session: u32, pid: i32, terminal: Option<OwnedFd> },
-    ExecFailed { session: u32, step: Step, errno: i32, detail: String },
-    ExecExited { session: u32, status: i32 },
+    Exited {
+        status: i32,
+    },
+    ExecStarted {
+        session: u32,
+        pid: i32,
+        terminal: Option<OwnedFd>,
+    },
+    ExecFailed {
+        session: u32,
+        step: Step,
+        errno: i32,
+        detail: String,
+    },
+    ExecExited {
+        session: u32,
+        status: i32,
+    },
     /// Answer to [`Helper::request_sockets`].
-    Sockets { tag: u32, sockets: Vec<OwnedFd>, errno: i32 },
+    Sockets {
+        tag: u32,
+        sockets: Vec<OwnedFd>,
+        errno: i32,
+    },
     /// The control socket closed: the helper is gone.
     Gone,
 }
@@ -71,8 +103,12 @@ impl Helper {
     /// Spawns the invisible helper and sends it `plan`. Blocks for a millisecond or so; the events follow
     /// on the control socket.
     pub(crate) fn launch(plan: LaunchPlan) -> io::Result<Self> {
-        let (ours, theirs) =
-            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let (ours, theirs) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
         let mut namespaces = 0;
         if matches!(plan.pid, NamespacePlan::New) {
             namespaces |= libc::CLONE_NEWPID;
@@ -92,8 +128,14 @@ impl Helper {
             id_maps: id_maps.as_ref(),
         })?;
         drop(theirs);
-        let helper = Self { control: ours, pidfd, pid };
-        let fds: Vec<_> = std::iter::once(memory.as_fd()).chain(encoded.fds.iter().map(AsFd::as_fd)).collect();
+        let helper = Self {
+            control: ours,
+            pidfd,
+            pid,
+        };
+        let fds: Vec<_> = std::iter::once(memory.as_fd())
+            .chain(encoded.fds.iter().map(AsFd::as_fd))
+            .collect();
         helper.ask([ask::PLAN, 0, 0, 0, 0, 0], &fds)?;
         Ok(helper)
     }
@@ -105,11 +147,20 @@ impl Helper {
         }
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        if !fds.is_empty() && (fds.len() > MOST_FDS || !ancillary.push(SendAncillaryMessage::ScmRights(fds))) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors for one container"));
+        if !fds.is_empty() && (fds.len() > MOST_FDS || !ancillary.push(SendAncillaryMessage::ScmRights(fds)))
+        {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "too many descriptors for one container",
+            ));
         }
         rustix::io::retry_on_intr(|| {
-            rustix::net::sendmsg(&self.control, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL)
+            rustix::net::sendmsg(
+                &self.control,
+                &[IoSlice::new(&bytes)],
+                &mut ancillary,
+                SendFlags::NOSIGNAL,
+            )
         })?;
         Ok(())
     }
@@ -122,7 +173,10 @@ impl Helper {
             }
             let wait = deadline.map(|deadline| {
                 let left = deadline.saturating_duration_since(Instant::now());
-                Timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos() as _ }
+                Timespec {
+                    tv_sec: left.as_secs() as _,
+                    tv_nsec: left.subsec_nanos() as _,
+                }
             });
             let mut polled = [PollFd::new(&self.control, PollFlags::IN)];
             match rustix::event::poll(&mut polled, wait.as_ref()) {
@@ -140,7 +194,12 @@ impl Helper {
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
         let received = rustix::io::retry_on_intr(|| {
-            rustix::net::recvmsg(&self.control, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, flags)
+            rustix::net::recvmsg(
+                &self.control,
+                &mut [IoSliceMut::new(&mut bytes)],
+                &mut ancillary,
+                flags,
+            )
         });
         let received = match received {
             Ok(received) => received.bytes,
@@ -171,9 +230,16 @@ impl Helper {
     }
 
     /// Starts one more process inside; `session` is the owner's number for it, not 0.
-    pub(crate) fn exec(&self, session: u32, process: &ProcessPlan, stdio: Option<[OwnedFd; 3]>) -> io::Result<()> {
+    pub(crate) fn exec(
+        &self,
+        session: u32,
+        process: &ProcessPlan,
+        stdio: Option<[OwnedFd; 3]>,
+    ) -> io::Result<()> {
         let memory = memory(&encode::exec(process, stdio.is_some())?)?;
-        let fds: Vec<_> = std::iter::once(memory.as_fd()).chain(stdio.iter().flatten().map(AsFd::as_fd)).collect();
+        let fds: Vec<_> = std::iter::once(memory.as_fd())
+            .chain(stdio.iter().flatten().map(AsFd::as_fd))
+            .collect();
         self.ask([ask::EXEC, session, 0, 0, 0, 0], &fds)
     }
 
@@ -216,7 +282,10 @@ impl Helper {
     pub(crate) fn wait_end(&self, deadline: Instant) -> bool {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let wait = Timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos() as _ };
+            let wait = Timespec {
+                tv_sec: left.as_secs() as _,
+                tv_nsec: left.subsec_nanos() as _,
+            };
             let mut polled = [PollFd::new(&self.pidfd, PollFlags::IN)];
             match rustix::event::poll(&mut polled, Some(&wait)) {
                 Ok(0) => return false,
@@ -236,9 +305,14 @@ impl AsFd for Helper {
 
 fn id_maps(mappings: &IdMappings) -> sys::IdMaps {
     let lines = |maps: &[(u32, u32, u32)]| {
-        maps.iter().map(|(inside, outside, count)| format!("{inside} {outside} {count}\n")).collect()
+        maps.iter()
+            .map(|(inside, outside, count)| format!("{inside} {outside} {count}\n"))
+            .collect()
     };
-    sys::IdMaps { uids: lines(&mappings.uids), gids: lines(&mappings.gids) }
+    sys::IdMaps {
+        uids: lines(&mappings.uids),
+        gids: lines(&mappings.gids),
+    }
 }
 
 /// Bytes in a sealed memfd: they cannot change under the helper.
@@ -265,22 +339,52 @@ fn decode(message: &[u8], fds: Vec<OwnedFd>) -> io::Result<Event> {
     let step = || Step::from_wire(a as u16).ok_or_else(malformed);
     let mut fds = fds.into_iter();
     Ok(match kind {
-        tell::NETWORK => Event::NetworkMade { namespace: fds.next().ok_or_else(malformed)? },
-        tell::WARNING => Event::Warning { step: step()?, errno, detail },
+        tell::NETWORK => Event::NetworkMade {
+            namespace: fds.next().ok_or_else(malformed)?,
+        },
+        tell::WARNING => Event::Warning {
+            step: step()?,
+            errno,
+            detail,
+        },
         tell::HELD => Event::Held,
         tell::STARTED => {
             let payload = fds.next().ok_or_else(malformed)?;
-            Event::Started { pid: pid_of(&payload)?, payload, terminal: fds.next() }
+            Event::Started {
+                pid: pid_of(&payload)?,
+                payload,
+                terminal: fds.next(),
+            }
         }
-        tell::FAILED => Event::Failed { step: step()?, errno, detail },
+        tell::FAILED => Event::Failed {
+            step: step()?,
+            errno,
+            detail,
+        },
         tell::EXITED => Event::Exited { status: a },
         tell::EXEC_STARTED => {
             let process = fds.next().ok_or_else(malformed)?;
-            Event::ExecStarted { session: tag, pid: pid_of(&process)?, terminal: fds.next() }
+            Event::ExecStarted {
+                session: tag,
+                pid: pid_of(&process)?,
+                terminal: fds.next(),
+            }
         }
-        tell::EXEC_FAILED => Event::ExecFailed { session: tag, step: step()?, errno, detail },
-        tell::EXEC_EXITED => Event::ExecExited { session: tag, status: a },
-        tell::SOCKETS => Event::Sockets { tag, sockets: fds.collect(), errno },
+        tell::EXEC_FAILED => Event::ExecFailed {
+            session: tag,
+            step: step()?,
+            errno,
+            detail,
+        },
+        tell::EXEC_EXITED => Event::ExecExited {
+            session: tag,
+            status: a,
+        },
+        tell::SOCKETS => Event::Sockets {
+            tag,
+            sockets: fds.collect(),
+            errno,
+        },
         _ => return Err(malformed()),
     })
 }

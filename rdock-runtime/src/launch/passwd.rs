@@ -49,7 +49,9 @@ pub(crate) fn number(text: &[u8]) -> Option<u32> {
 }
 
 fn lines(file: &[u8]) -> impl Iterator<Item = &[u8]> {
-    file.split(|&byte| byte == b'\n').map(trim).filter(|line| !line.is_empty() && line[0] != b'#')
+    file.split(|&byte| byte == b'\n')
+        .map(trim)
+        .filter(|line| !line.is_empty() && line[0] != b'#')
 }
 
 fn trim(mut line: &[u8]) -> &[u8] {
@@ -74,15 +76,29 @@ pub(crate) fn resolve<'a>(
         Some(at) => (&user[..at], &user[at + 1..]),
         None => (user, &user[..0]),
     };
-    let mut found = Identity { uid: 0, gid: 0, groups: [0; MOST_GROUPS], group_count: 0, home: &[] };
+    let mut found = Identity {
+        uid: 0,
+        gid: 0,
+        groups: [0; MOST_GROUPS],
+        group_count: 0,
+        home: &[],
+    };
     let mut login: &[u8] = &[];
     let entry = |wanted: &dyn Fn(&[u8], u32) -> bool| {
         lines(passwd).find_map(|line| {
-            let (login, uid, gid) = (field(line, 0)?, number(field(line, 2)?)?, number(field(line, 3)?)?);
+            let (login, uid, gid) = (
+                field(line, 0)?,
+                number(field(line, 2)?)?,
+                number(field(line, 3)?)?,
+            );
             wanted(login, uid).then_some((login, uid, gid, field(line, 5).unwrap_or(&[])))
         })
     };
-    let by_name = if name.is_empty() { None } else { entry(&|login, _| login == name) };
+    let by_name = if name.is_empty() {
+        None
+    } else {
+        entry(&|login, _| login == name)
+    };
     let uid = if name.is_empty() { Some(0) } else { number(name) };
     let matched = by_name.or_else(|| uid.and_then(|wanted| entry(&|_, uid| uid == wanted)));
     match (matched, uid) {
@@ -107,8 +123,13 @@ pub(crate) fn resolve<'a>(
     } else if !login.is_empty() {
         // Without an explicit group the user's memberships count.
         for line in lines(group) {
-            let (Some(gid), Some(members)) = (field(line, 2).and_then(number), field(line, 3)) else { continue };
-            if members.split(|&byte| byte == b',').any(|member| trim(member) == login) {
+            let (Some(gid), Some(members)) = (field(line, 2).and_then(number), field(line, 3)) else {
+                continue;
+            };
+            if members
+                .split(|&byte| byte == b',')
+                .any(|member| trim(member) == login)
+            {
                 found.add(gid);
             }
         }
@@ -133,14 +154,17 @@ fn group_id(name: &[u8], group: &[u8]) -> Option<u32> {
     if let Some(id) = number(name) {
         return Some(id);
     }
-    lines(group).find(|line| field(line, 0) == Some(name)).and_then(|line| number(field(line, 2)?))
+    lines(group)
+        .find(|line| field(line, 0) == Some(name))
+        .and_then(|line| number(field(line, 2)?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const PASSWD: &[u8] = b"root:x:0:0:root:/root:/bin/sh\nmysql:x:999:998::/var/lib/mysql:\n1000:x:0:0::/evil:\n\
+    const PASSWD: &[u8] =
+        b"root:x:0:0:root:/root:/bin/sh\nmysql:x:999:998::/var/lib/mysql:\n1000:x:0:0::/evil:\n\
         bad line\nbig:x:4294967296:0::/:\nminus:x:-1:0::/:\n#mysql:x:0:0::/:\n";
     const GROUP: &[u8] = b"root:x:0:\nmysql:x:998:\nextra:x:77:other,mysql\nwheel:x:10: mysql ,root\n";
 
@@ -151,7 +175,10 @@ mod tests {
     #[test]
     fn rt_user_numeric() {
         let found = user("mysql").expect("by name");
-        assert_eq!((found.uid, found.gid, found.home), (999, 998, &b"/var/lib/mysql"[..]));
+        assert_eq!(
+            (found.uid, found.gid, found.home),
+            (999, 998, &b"/var/lib/mysql"[..])
+        );
         assert_eq!(&found.groups[..found.group_count], [77, 10]);
         assert_eq!(user("").expect("nobody asked for").uid, 0);
         assert_eq!(user("999").expect("by number").gid, 998);
@@ -160,7 +187,19 @@ mod tests {
         assert_eq!((found.uid, found.gid, found.home), (1000, 0, &b""[..]));
         let found = user("1:1").expect("numbers");
         assert_eq!((found.uid, found.gid, found.group_count), (1, 1, 0));
-        for wrong in ["-1", "2147483648", "4294967295", "4294967296", "0x0", "nobody", "big", "minus", "root:", "root:no", " 0"] {
+        for wrong in [
+            "-1",
+            "2147483648",
+            "4294967295",
+            "4294967296",
+            "0x0",
+            "nobody",
+            "big",
+            "minus",
+            "root:",
+            "root:no",
+            " 0",
+        ] {
             assert!(user(wrong).is_err(), "{wrong:?}");
         }
         assert_eq!(user(":").map(|found| found.uid), Err(Unknown::Group(b"")));
@@ -175,6 +214,9 @@ mod tests {
         // With an explicit group the memberships do not count.
         assert_eq!(user("mysql:root").expect("known").group_count, 0);
         let unknown = [&b"nobody"[..]];
-        assert_eq!(resolve(b"root", unknown.into_iter(), PASSWD, GROUP), Err(Unknown::Group(b"nobody")));
+        assert_eq!(
+            resolve(b"root", unknown.into_iter(), PASSWD, GROUP),
+            Err(Unknown::Group(b"nobody"))
+        );
     }
 }

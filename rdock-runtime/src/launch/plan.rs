@@ -129,13 +129,21 @@ pub(crate) struct MountPlan {
 pub(crate) enum MountKind {
     /// proc, sysfs, devpts, mqueue, tmpfs, cgroup2: options as `key[=value]`. A sysfs or mqueue that may
     /// not be mounted (no own network namespace, rootless) falls back to a recursive bind of the host's.
-    FileSystem { fstype: &'static str, options: Vec<String> },
+    FileSystem {
+        fstype: &'static str,
+        options: Vec<String>,
+    },
     /// The whole v1 cgroup view of the payload, read-only, one directory per hierarchy.
-    CgroupV1 { hierarchies: Vec<PathBuf> },
+    CgroupV1 {
+        hierarchies: Vec<PathBuf>,
+    },
     Bind(BindPlan),
     /// A tmpfs the user asked for, without a `mode` with that of the target (1777 where there is none);
     /// `copy_up`: starts with what the image has at the target.
-    Tmpfs { options: Vec<String>, copy_up: bool },
+    Tmpfs {
+        options: Vec<String>,
+        copy_up: bool,
+    },
 }
 
 #[derive(Debug, Clone)]

@@ -24,7 +24,14 @@ pub struct Logs {
 
 impl Logs {
     pub(crate) fn new(container: Container) -> Self {
-        Self { container, follow: false, tail: None, since: None, until: None, reader: None }
+        Self {
+            container,
+            follow: false,
+            tail: None,
+            since: None,
+            until: None,
+            reader: None,
+        }
     }
 
     /// Goes on with new lines until the container has ended. Off by default.
@@ -90,7 +97,10 @@ impl Logs {
                 Next::Wait => {
                     let watch = self.watch()?;
                     let mut polled = [rustix::event::PollFd::new(watch, rustix::event::PollFlags::IN)];
-                    let wait = rustix::event::Timespec { tv_sec: LOOK_AGAIN.as_secs() as _, tv_nsec: 0 };
+                    let wait = rustix::event::Timespec {
+                        tv_sec: LOOK_AGAIN.as_secs() as _,
+                        tv_nsec: 0,
+                    };
                     match rustix::event::poll(&mut polled, Some(&wait)) {
                         Ok(_) | Err(rustix::io::Errno::INTR) => {}
                         Err(errno) => return Err(Error::system("watch the log")(errno.into())),
@@ -115,15 +125,23 @@ impl Logs {
             }
             self.reader = Some(reader);
         }
-        let Some(reader) = &mut self.reader else { return Ok(Next::End) };
+        let Some(reader) = &mut self.reader else {
+            return Ok(Next::End);
+        };
         loop {
             let next = reader.step()?;
             let Next::Line(line) = &next else { return Ok(next) };
             let time: Option<jiff::Timestamp> = line.time.parse().ok();
-            if self.until.is_some_and(|until| time.is_some_and(|time| time > until)) {
+            if self
+                .until
+                .is_some_and(|until| time.is_some_and(|time| time > until))
+            {
                 return Ok(Next::End);
             }
-            if self.since.is_none_or(|since| time.is_none_or(|time| time >= since)) {
+            if self
+                .since
+                .is_none_or(|since| time.is_none_or(|time| time >= since))
+            {
                 return Ok(next);
             }
         }
@@ -165,7 +183,15 @@ impl Reader {
             None
         };
         let file = File::open(&path).map_err(Error::state("open", &path))?;
-        Ok(Self { dir: dir.clone(), path, file, buffer: Vec::new(), used: 0, watch, ended: false })
+        Ok(Self {
+            dir: dir.clone(),
+            path,
+            file,
+            buffer: Vec::new(),
+            used: 0,
+            watch,
+            ended: false,
+        })
     }
 
     fn step(&mut self) -> Result<Next> {
@@ -179,7 +205,9 @@ impl Reader {
             if self.fill()? > 0 {
                 continue;
             }
-            let Some(watch) = &self.watch else { return Ok(Next::End) };
+            let Some(watch) = &self.watch else {
+                return Ok(Next::End);
+            };
             if self.ended {
                 return Ok(Next::End);
             }
@@ -231,7 +259,9 @@ impl Reader {
             for (index, _) in part.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
                 // Every entry ends with a newline: the one after `lines` of them begins what is kept.
                 if seen == lines {
-                    self.file.seek(SeekFrom::Start(start + index as u64 + 1)).map_err(failed)?;
+                    self.file
+                        .seek(SeekFrom::Start(start + index as u64 + 1))
+                        .map_err(failed)?;
                     return Ok(());
                 }
                 seen += 1;
@@ -249,7 +279,11 @@ fn parse(line: &[u8]) -> Option<LogLine> {
         Some(raw) => from_hex(raw)?,
         None => entry.log.as_bytes().to_vec(),
     };
-    Some(LogLine { time: entry.time.into_owned(), stream: entry.stream, bytes })
+    Some(LogLine {
+        time: entry.time.into_owned(),
+        stream: entry.stream,
+        bytes,
+    })
 }
 
 /// The last lines, for an error message.
@@ -268,7 +302,9 @@ pub(crate) fn last_lines(dir: &ContainerDir, lines: usize) -> Vec<String> {
 }
 
 fn parse_time(text: &str) -> Result<jiff::Timestamp> {
-    let wrong = || Error::Time { text: text.to_owned() };
+    let wrong = || Error::Time {
+        text: text.to_owned(),
+    };
     if let Ok(time) = text.parse::<jiff::Timestamp>() {
         return Ok(time);
     }
@@ -300,7 +336,10 @@ mod tests {
             anonymous_volumes: Vec::new(),
             stop_signal: 15,
         };
-        Containers::open(root).expect("open").create(&record).expect("create")
+        Containers::open(root)
+            .expect("open")
+            .create(&record)
+            .expect("create")
     }
 
     fn read_all(reader: &mut Reader) -> Vec<Vec<u8>> {
@@ -315,7 +354,10 @@ mod tests {
     fn every_byte_written_is_read_again() {
         let root = tempfile::tempdir().expect("tempdir");
         let dir = container_dir(root.path());
-        let file = std::fs::OpenOptions::new().append(true).open(dir.file("log")).expect("open");
+        let file = std::fs::OpenOptions::new()
+            .append(true)
+            .open(dir.file("log"))
+            .expect("open");
         let mut writer = LogWriter::new(file);
         let mut written = b"one\ntwo".to_vec();
         written.extend([b'x'; 40_000]);
@@ -334,7 +376,10 @@ mod tests {
 
     #[test]
     fn times_are_absolute_or_back_from_now() {
-        assert_eq!(parse_time("2026-01-02T03:04:05Z").expect("absolute").to_string(), "2026-01-02T03:04:05Z");
+        assert_eq!(
+            parse_time("2026-01-02T03:04:05Z").expect("absolute").to_string(),
+            "2026-01-02T03:04:05Z"
+        );
         let back = parse_time("10m").expect("duration");
         assert!((jiff::Timestamp::now().duration_since(back).as_secs() - 600).abs() < 5);
         assert!(parse_time("soon").is_err());

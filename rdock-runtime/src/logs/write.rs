@@ -20,7 +20,11 @@ pub(crate) struct LogWriter {
 impl LogWriter {
     /// `file` is open for appending.
     pub(crate) fn new(file: File) -> Self {
-        Self { file, partial: [Vec::new(), Vec::new()], encoded: Vec::new() }
+        Self {
+            file,
+            partial: [Vec::new(), Vec::new()],
+            encoded: Vec::new(),
+        }
     }
 
     /// Takes what was read from a stream; every complete line of it is in the file afterwards.
@@ -72,7 +76,15 @@ impl LogWriter {
 fn encode(out: &mut Vec<u8>, stream: LogStream, line: &[u8], time: &str) -> io::Result<()> {
     let text = String::from_utf8_lossy(line);
     let raw = matches!(text, Cow::Owned(_)).then(|| Cow::Owned(to_hex(line)));
-    serde_json::to_writer(&mut *out, &Entry { log: text, stream, time: Cow::Borrowed(time), raw })?;
+    serde_json::to_writer(
+        &mut *out,
+        &Entry {
+            log: text,
+            stream,
+            time: Cow::Borrowed(time),
+            raw,
+        },
+    )?;
     out.push(b'\n');
     Ok(())
 }

@@ -104,11 +104,23 @@ struct Sockets {
 }
 
 impl net::publish::SocketMaker for Sockets {
-    fn request(&self, place: SocketPlace, domain: i32, kind: i32, protocol: i32, count: u8, answer: SocketsWanted) {
+    fn request(
+        &self,
+        place: SocketPlace,
+        domain: i32,
+        kind: i32,
+        protocol: i32,
+        count: u8,
+        answer: SocketsWanted,
+    ) {
         let tag = self.next.get();
         self.next.set(tag.wrapping_add(1));
         self.wanted.borrow_mut().insert(tag, answer);
-        if self.helper.request_sockets(tag, place, domain, kind, protocol, count).is_err() {
+        if self
+            .helper
+            .request_sockets(tag, place, domain, kind, protocol, count)
+            .is_err()
+        {
             // The helper is gone: its pidfd tells the owner; nobody waits for this any more.
             self.wanted.borrow_mut().remove(&tag);
         }
@@ -117,9 +129,24 @@ impl net::publish::SocketMaker for Sockets {
 
 /// Puts a started container on the loop.
 pub(crate) fn adopt(events: &mut Loop, started: Started, on_end: OnEnd) -> std::io::Result<()> {
-    let Started { runtime, dir, record, helper, process, streams, control, attachment, ports, cgroup } = started;
+    let Started {
+        runtime,
+        dir,
+        record,
+        helper,
+        process,
+        streams,
+        control,
+        attachment,
+        ports,
+        cgroup,
+    } = started;
     let helper = Rc::new(helper);
-    let sockets = Rc::new(Sockets { helper: helper.clone(), wanted: RefCell::default(), next: Default::default() });
+    let sockets = Rc::new(Sockets {
+        helper: helper.clone(),
+        wanted: RefCell::default(),
+        next: Default::default(),
+    });
     let log = std::fs::OpenOptions::new().append(true).open(dir.file("log"))?;
     let control = Rc::new(control);
     let terminal = streams.terminal.map(Rc::new);
@@ -177,11 +204,15 @@ pub(crate) fn adopt(events: &mut Loop, started: Started, on_end: OnEnd) -> std::
     }
 
     let this = owner.clone();
-    let token = events.add(&*control, Interest::IN, move |events, _| requests::accept(events, &this))?;
+    let token = events.add(&*control, Interest::IN, move |events, _| {
+        requests::accept(events, &this)
+    })?;
     owner.borrow_mut().tokens.push((token, control));
 
     let this = owner.clone();
-    let token = events.add(helper.as_fd(), Interest::IN, move |events, _| follow(events, &this))?;
+    let token = events.add(helper.as_fd(), Interest::IN, move |events, _| {
+        follow(events, &this)
+    })?;
     owner.borrow_mut().helper_tokens.push(token);
     let this = owner.clone();
     let token = events.add(helper.pidfd(), Interest::IN, move |events, _| gone(events, &this))?;
@@ -217,17 +248,34 @@ fn follow(events: &mut Loop, owner: &Shared) {
 fn happened(events: &mut Loop, owner: &Shared, event: Event) {
     match event {
         Event::Exited { status } => owner.borrow_mut().status = Some(status),
-        Event::Failed { .. } | Event::Started { .. } | Event::Held | Event::NetworkMade { .. } | Event::Gone => {}
+        Event::Failed { .. }
+        | Event::Started { .. }
+        | Event::Held
+        | Event::NetworkMade { .. }
+        | Event::Gone => {}
         Event::Warning { .. } => {}
         Event::Sockets { tag, sockets, errno } => {
             let wanted = owner.borrow().sockets.wanted.borrow_mut().remove(&tag);
             if let Some(answer) = wanted {
-                let result = if errno == 0 { Ok(sockets) } else { Err(std::io::Error::from_raw_os_error(errno)) };
+                let result = if errno == 0 {
+                    Ok(sockets)
+                } else {
+                    Err(std::io::Error::from_raw_os_error(errno))
+                };
                 answer(events, result);
             }
         }
-        Event::ExecStarted { session, pid, terminal } => requests::exec_started(owner, session, pid, terminal),
-        Event::ExecFailed { session, step, errno, detail } => {
+        Event::ExecStarted {
+            session,
+            pid,
+            terminal,
+        } => requests::exec_started(owner, session, pid, terminal),
+        Event::ExecFailed {
+            session,
+            step,
+            errno,
+            detail,
+        } => {
             requests::exec_failed(events, owner, session, step, errno, detail);
         }
         Event::ExecExited { session, status } => requests::exec_exited(events, owner, session, status),
@@ -260,7 +308,9 @@ fn end_if_done(events: &mut Loop, owner: &Shared) {
     if !this.outputs.are_delivered() {
         return;
     }
-    let (Some(ended), Some(on_end)) = (this.ended.take(), this.on_end.take()) else { return };
+    let (Some(ended), Some(on_end)) = (this.ended.take(), this.on_end.take()) else {
+        return;
+    };
     drop(this);
     on_end(events, ended);
 }

@@ -37,13 +37,23 @@ struct Sink {
 }
 
 /// Reads `fd` from now on.
-pub(super) fn watch(events: &mut Loop, owner: &Shared, fd: Rc<OwnedFd>, stream: LogStream) -> std::io::Result<()> {
+pub(super) fn watch(
+    events: &mut Loop,
+    owner: &Shared,
+    fd: Rc<OwnedFd>,
+    stream: LogStream,
+) -> std::io::Result<()> {
     rustix::io::ioctl_fionbio(&fd, true)?;
     let this = owner.clone();
     let token = events.add(&*fd, Interest::IN, move |events, _| {
         read_some(events, &this, stream, false);
     })?;
-    owner.borrow_mut().outputs.all.push(Output { fd, stream, token, sinks: Vec::new() });
+    owner.borrow_mut().outputs.all.push(Output {
+        fd,
+        stream,
+        token,
+        sinks: Vec::new(),
+    });
     Ok(())
 }
 
@@ -54,7 +64,12 @@ pub(super) fn connect(owner: &Shared, stream: LogStream, sink: OwnedFd) -> std::
     let number = this.next_connection;
     this.next_connection += 1;
     if let Some(output) = this.outputs.all.iter_mut().find(|output| output.stream == stream) {
-        output.sinks.push(Sink { number, fd: Rc::new(sink), pending: Vec::new(), token: None });
+        output.sinks.push(Sink {
+            number,
+            fd: Rc::new(sink),
+            pending: Vec::new(),
+            token: None,
+        });
     }
     Ok(())
 }
@@ -65,7 +80,9 @@ fn read_some(events: &mut Loop, owner: &Shared, stream: LogStream, ending: bool)
     let mut borrowed = owner.borrow_mut();
     let Owner { outputs, log, .. } = &mut *borrowed;
     let Outputs { all, buffer, .. } = outputs;
-    let Some(at) = all.iter().position(|output| output.stream == stream) else { return false };
+    let Some(at) = all.iter().position(|output| output.stream == stream) else {
+        return false;
+    };
     buffer.resize(CHUNK, 0);
     let output = &mut all[at];
     let read = match rustix::io::read(&*output.fd, &mut buffer[..]) {
@@ -117,7 +134,9 @@ fn read_some(events: &mut Loop, owner: &Shared, stream: LogStream, ending: bool)
 
 fn wait_for(events: &mut Loop, owner: &Shared, stream: LogStream, number: u64, fd: Rc<OwnedFd>) {
     let this = owner.clone();
-    let added = events.add(&*fd, Interest::OUT, move |events, _| push_pending(events, &this, stream, number));
+    let added = events.add(&*fd, Interest::OUT, move |events, _| {
+        push_pending(events, &this, stream, number)
+    });
     if let Ok(token) = added {
         let mut this = owner.borrow_mut();
         if let Some(sink) = this.outputs.sink(stream, number) {
@@ -128,7 +147,9 @@ fn wait_for(events: &mut Loop, owner: &Shared, stream: LogStream, number: u64, f
 
 fn push_pending(events: &mut Loop, owner: &Shared, stream: LogStream, number: u64) {
     let mut this = owner.borrow_mut();
-    let Some(sink) = this.outputs.sink(stream, number) else { return };
+    let Some(sink) = this.outputs.sink(stream, number) else {
+        return;
+    };
     let gone = match send(&sink.fd, &sink.pending) {
         Ok(sent) => {
             sink.pending.drain(..sent);
@@ -142,7 +163,9 @@ fn push_pending(events: &mut Loop, owner: &Shared, stream: LogStream, number: u6
     if let Some(token) = sink.token.take() {
         events.remove(token, &*sink.fd);
     }
-    let Some(output) = this.outputs.all.iter_mut().find(|output| output.stream == stream) else { return };
+    let Some(output) = this.outputs.all.iter_mut().find(|output| output.stream == stream) else {
+        return;
+    };
     if gone {
         output.sinks.retain(|sink| sink.number != number);
     }
@@ -177,7 +200,9 @@ pub(super) fn drain(events: &mut Loop, owner: &Shared) {
 /// Ends an output. A client that has not taken everything yet keeps its part until it has, or leaves.
 fn close(events: &mut Loop, owner: &Shared, stream: LogStream) {
     let mut this = owner.borrow_mut();
-    let Some(at) = this.outputs.all.iter().position(|output| output.stream == stream) else { return };
+    let Some(at) = this.outputs.all.iter().position(|output| output.stream == stream) else {
+        return;
+    };
     let output = this.outputs.all.remove(at);
     events.remove(output.token, &*output.fd);
     for mut sink in output.sinks {
@@ -188,7 +213,9 @@ fn close(events: &mut Loop, owner: &Shared, stream: LogStream) {
             continue;
         }
         let (again, number, fd) = (owner.clone(), sink.number, sink.fd.clone());
-        let added = events.add(&*fd, Interest::OUT, move |events, _| linger(events, &again, number));
+        let added = events.add(&*fd, Interest::OUT, move |events, _| {
+            linger(events, &again, number)
+        });
         if let Ok(token) = added {
             sink.token = Some(token);
             this.outputs.lingering.push(sink);
@@ -199,7 +226,9 @@ fn close(events: &mut Loop, owner: &Shared, stream: LogStream) {
 fn linger(events: &mut Loop, owner: &Shared, number: u64) {
     let mut this = owner.borrow_mut();
     let lingering = &mut this.outputs.lingering;
-    let Some(at) = lingering.iter().position(|sink| sink.number == number) else { return };
+    let Some(at) = lingering.iter().position(|sink| sink.number == number) else {
+        return;
+    };
     let sink = &mut lingering[at];
     if let Ok(sent) = send(&sink.fd, &sink.pending) {
         sink.pending.drain(..sent);

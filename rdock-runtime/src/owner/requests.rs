@@ -35,7 +35,9 @@ pub(super) fn accept(events: &mut Loop, owner: &Shared) {
             this.next_connection
         };
         let (this, own) = (owner.clone(), connection.clone());
-        let added = events.add(&*connection, Interest::IN, move |events, _| serve(events, &this, number, &own));
+        let added = events.add(&*connection, Interest::IN, move |events, _| {
+            serve(events, &this, number, &own)
+        });
         if let Ok(token) = added {
             owner.borrow_mut().connections.insert(number, (token, connection));
         }
@@ -53,7 +55,13 @@ fn serve(events: &mut Loop, owner: &Shared, number: u64, connection: &Rc<OwnedFd
             }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
             Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-                let _ = control::send(&**connection, &Reply::Refused { reason: error.to_string() }, &[]);
+                let _ = control::send(
+                    &**connection,
+                    &Reply::Refused {
+                        reason: error.to_string(),
+                    },
+                    &[],
+                );
             }
             Ok(None) | Err(_) => {
                 close(events, owner, number);
@@ -124,7 +132,11 @@ fn answer(
         }
         Request::Exec(request) => exec(&mut this, number, connection, request, fds),
         Request::KillSession { signal } => {
-            let session = this.sessions.iter().find(|(_, session)| session.number == number).map(|(id, _)| *id);
+            let session = this
+                .sessions
+                .iter()
+                .find(|(_, session)| session.number == number)
+                .map(|(id, _)| *id);
             Some(match session {
                 Some(session) => done(this.helper.kill(Some(session), signal)),
                 None => Reply::NotRunning,
@@ -132,7 +144,9 @@ fn answer(
         }
         Request::Resize { rows, columns } => Some(match &this.terminal {
             Some(terminal) => done(resize(&**terminal, rows, columns)),
-            None => Reply::Refused { reason: "the container has no terminal".into() },
+            None => Reply::Refused {
+                reason: "the container has no terminal".into(),
+            },
         }),
         Request::Attach => {
             drop(this);
@@ -164,7 +178,12 @@ fn done(result: std::io::Result<()>) -> Reply {
 }
 
 pub(crate) fn resize(terminal: impl AsFd, rows: u16, columns: u16) -> std::io::Result<()> {
-    let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let size = rustix::termios::Winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
     Ok(rustix::termios::tcsetwinsize(terminal, size)?)
 }
 
@@ -176,12 +195,18 @@ fn exec(
     fds: Vec<OwnedFd>,
 ) -> Option<Reply> {
     if request.args.first().is_none_or(String::is_empty) {
-        return Some(Reply::Refused { reason: "exec needs a command".into() });
+        return Some(Reply::Refused {
+            reason: "exec needs a command".into(),
+        });
     }
     let stdio = match (request.terminal, <[OwnedFd; 3]>::try_from(fds)) {
         (Some(_), Err(fds)) if fds.is_empty() => None,
         (None, Ok(stdio)) => Some(stdio),
-        _ => return Some(Reply::Refused { reason: "exec needs three descriptors, or none with a terminal".into() }),
+        _ => {
+            return Some(Reply::Refused {
+                reason: "exec needs three descriptors, or none with a terminal".into(),
+            });
+        }
     };
     let process = exec_process(&this.process, &request);
     let session = this.next_session;
@@ -189,7 +214,14 @@ fn exec(
     if this.helper.exec(session, &process, stdio).is_err() {
         return Some(Reply::NotRunning);
     }
-    this.sessions.insert(session, Session { connection: connection.clone(), number, detach: request.detach });
+    this.sessions.insert(
+        session,
+        Session {
+            connection: connection.clone(),
+            number,
+            detach: request.detach,
+        },
+    );
     None
 }
 
@@ -198,7 +230,9 @@ fn exec_process(payload: &ProcessPlan, request: &ExecRequest) -> ProcessPlan {
     let mut process = payload.clone();
     process.args = request.args.iter().map(|arg| arg.clone().into_bytes()).collect();
     process.make_cwd = false;
-    process.terminal = request.terminal.map(|(rows, columns)| TerminalSize { rows, columns });
+    process.terminal = request
+        .terminal
+        .map(|(rows, columns)| TerminalSize { rows, columns });
     if let Some(user) = &request.user {
         process.user = user.clone();
         // Another user has another home.
@@ -241,7 +275,11 @@ pub(super) fn exec_failed(
     detail: String,
 ) {
     if let Some(session) = owner.borrow_mut().sessions.remove(&session) {
-        let _ = control::send(&*session.connection, &Reply::exec_failed(step, errno, detail), &[]);
+        let _ = control::send(
+            &*session.connection,
+            &Reply::exec_failed(step, errno, detail),
+            &[],
+        );
     }
 }
 
@@ -257,7 +295,10 @@ fn attach(owner: &Shared, connection: &Rc<OwnedFd>) -> Option<Reply> {
         let (stdin, terminal) = {
             let this = owner.borrow();
             let input = this.terminal.as_deref().or(this.stdin.as_ref());
-            (input.map(OwnedFd::try_clone).transpose()?, this.terminal.is_some())
+            (
+                input.map(OwnedFd::try_clone).transpose()?,
+                this.terminal.is_some(),
+            )
         };
         let (stdout, to_stdout) = stream_pair()?;
         super::outputs::connect(owner, LogStream::Stdout, to_stdout)?;
@@ -268,16 +309,33 @@ fn attach(owner: &Shared, connection: &Rc<OwnedFd>) -> Option<Reply> {
             super::outputs::connect(owner, LogStream::Stderr, to_stderr)?;
             Some(stderr)
         };
-        let reply = Reply::Attached { stdin: stdin.is_some(), stdout: true, stderr: stderr.is_some() };
+        let reply = Reply::Attached {
+            stdin: stdin.is_some(),
+            stdout: true,
+            stderr: stderr.is_some(),
+        };
         let stdout = Some(stdout);
-        let fds: Vec<_> = [&stdin, &stdout, &stderr].into_iter().flatten().map(AsFd::as_fd).collect();
+        let fds: Vec<_> = [&stdin, &stdout, &stderr]
+            .into_iter()
+            .flatten()
+            .map(AsFd::as_fd)
+            .collect();
         control::send(&**connection, &reply, &fds)?;
         Ok(None)
     };
-    make().unwrap_or_else(|error| Some(Reply::Refused { reason: error.to_string() }))
+    make().unwrap_or_else(|error| {
+        Some(Reply::Refused {
+            reason: error.to_string(),
+        })
+    })
 }
 
 /// A connected pair of stream sockets: the client's end and the owner's.
 pub(crate) fn stream_pair() -> std::io::Result<(OwnedFd, OwnedFd)> {
-    Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?)
+    Ok(rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?)
 }

@@ -32,11 +32,22 @@ pub(super) struct Architecture {
 
 /// Those of this build: the native one first.
 #[cfg(target_arch = "x86_64")]
-pub(super) const ARCHITECTURES: &[Architecture] =
-    &[Architecture { audit: 0xc000_003e, column: 1 }, Architecture { audit: 0x4000_0003, column: 2 }];
+pub(super) const ARCHITECTURES: &[Architecture] = &[
+    Architecture {
+        audit: 0xc000_003e,
+        column: 1,
+    },
+    Architecture {
+        audit: 0x4000_0003,
+        column: 2,
+    },
+];
 /// Those of this build. 32-bit programs are answered ENOSYS.
 #[cfg(target_arch = "aarch64")]
-pub(super) const ARCHITECTURES: &[Architecture] = &[Architecture { audit: 0xc000_00b7, column: 3 }];
+pub(super) const ARCHITECTURES: &[Architecture] = &[Architecture {
+    audit: 0xc000_00b7,
+    column: 3,
+}];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Instruction {
@@ -47,7 +58,12 @@ pub(super) struct Instruction {
 }
 
 const fn op(code: u16, k: u32) -> Instruction {
-    Instruction { code, yes: 0, no: 0, k }
+    Instruction {
+        code,
+        yes: 0,
+        no: 0,
+        k,
+    }
 }
 
 /// What happens to one number: rules with conditions in order, then the rest.
@@ -60,7 +76,9 @@ struct Leaf {
 pub(super) fn compile(default: Action, rules: &[Rule]) -> Result<Filter, SeccompError> {
     let program = program(default, rules);
     if program.len() > MOST {
-        return Err(SeccompError::TooLarge { instructions: program.len() });
+        return Err(SeccompError::TooLarge {
+            instructions: program.len(),
+        });
     }
     let mut bytes = Vec::with_capacity(program.len() * 8);
     for instruction in program {
@@ -76,7 +94,12 @@ pub(super) fn program(default: Action, rules: &[Rule]) -> Vec<Instruction> {
     for architecture in ARCHITECTURES {
         let mut body = vec![op(LOAD, NUMBER)];
         body.extend(tree(&ranges(architecture, default, rules)));
-        code.push(Instruction { code: JUMP_EQUAL, yes: 1, no: 0, k: architecture.audit });
+        code.push(Instruction {
+            code: JUMP_EQUAL,
+            yes: 1,
+            no: 0,
+            k: architecture.audit,
+        });
         code.push(op(JUMP, body.len() as u32));
         code.extend(body);
     }
@@ -99,7 +122,10 @@ fn numbers(architecture: &Architecture) -> BTreeMap<&'static str, u32> {
 /// Ascending first numbers, each with what holds from there on; neighbours differ.
 fn ranges(architecture: &Architecture, default: Action, rules: &[Rule]) -> Vec<(u32, Leaf)> {
     let numbers = numbers(architecture);
-    let plain = |action| Leaf { conditional: Vec::new(), otherwise: action };
+    let plain = |action| Leaf {
+        conditional: Vec::new(),
+        otherwise: action,
+    };
     let mut leaves: BTreeMap<u32, Leaf> = BTreeMap::new();
     for rule in rules {
         for number in rule.names.iter().filter_map(|name| numbers.get(name.as_str())) {
@@ -140,11 +166,21 @@ fn tree(ranges: &[(u32, Leaf)]) -> Vec<Instruction> {
     let mut code = Vec::with_capacity(low.len() + high.len() + 2);
     match u8::try_from(low.len()) {
         Ok(distance) => {
-            code.push(Instruction { code: JUMP_GREATER_EQUAL, yes: distance, no: 0, k: ranges[middle].0 });
+            code.push(Instruction {
+                code: JUMP_GREATER_EQUAL,
+                yes: distance,
+                no: 0,
+                k: ranges[middle].0,
+            });
         }
         // A conditional jump reaches 255 instructions.
         Err(_) => {
-            code.push(Instruction { code: JUMP_GREATER_EQUAL, yes: 0, no: 1, k: ranges[middle].0 });
+            code.push(Instruction {
+                code: JUMP_GREATER_EQUAL,
+                yes: 0,
+                no: 1,
+                k: ranges[middle].0,
+            });
             code.push(op(JUMP, low.len() as u32));
         }
     }
@@ -187,7 +223,12 @@ fn test(condition: &Condition, rest: u8) -> Vec<Instruction> {
             jump(JUMP_EQUAL, value_low, 0, rest),
         ],
         Compare::NotEqual => {
-            vec![high, jump(JUMP_EQUAL, value_high, 0, 2), low, jump(JUMP_EQUAL, value_low, rest, 0)]
+            vec![
+                high,
+                jump(JUMP_EQUAL, value_high, 0, 2),
+                low,
+                jump(JUMP_EQUAL, value_low, rest, 0),
+            ]
         }
         Compare::MaskedEqual => vec![
             high,
@@ -198,7 +239,11 @@ fn test(condition: &Condition, rest: u8) -> Vec<Instruction> {
             jump(JUMP_EQUAL, value_low, 0, rest),
         ],
         Compare::Greater | Compare::GreaterOrEqual => {
-            let last = if condition.compare == Compare::Greater { JUMP_GREATER } else { JUMP_GREATER_EQUAL };
+            let last = if condition.compare == Compare::Greater {
+                JUMP_GREATER
+            } else {
+                JUMP_GREATER_EQUAL
+            };
             vec![
                 high,
                 jump(JUMP_GREATER, value_high, 3, 0),
@@ -208,7 +253,11 @@ fn test(condition: &Condition, rest: u8) -> Vec<Instruction> {
             ]
         }
         Compare::Less | Compare::LessOrEqual => {
-            let last = if condition.compare == Compare::Less { JUMP_GREATER_EQUAL } else { JUMP_GREATER };
+            let last = if condition.compare == Compare::Less {
+                JUMP_GREATER_EQUAL
+            } else {
+                JUMP_GREATER
+            };
             vec![
                 high,
                 jump(JUMP_GREATER, value_high, rest + 3, 0),
@@ -231,7 +280,9 @@ mod tests {
         data.extend(number.to_le_bytes());
         data.extend(audit.to_le_bytes());
         data.extend(0u64.to_le_bytes());
-        arguments.iter().for_each(|argument| data.extend(argument.to_le_bytes()));
+        arguments
+            .iter()
+            .for_each(|argument| data.extend(argument.to_le_bytes()));
         let (mut at, mut a) = (0, 0u32);
         loop {
             let Instruction { code, yes, no, k } = program[at];
@@ -268,11 +319,18 @@ mod tests {
 
     /// The rules themselves, without any tree.
     fn expected(rules: &[Rule], name: &str, arguments: &[u64; 6]) -> Action {
-        let own: Vec<_> = rules.iter().filter(|rule| rule.names.iter().any(|one| one == name)).collect();
+        let own: Vec<_> = rules
+            .iter()
+            .filter(|rule| rule.names.iter().any(|one| one == name))
+            .collect();
         let conditional = own
             .iter()
             .filter(|rule| !rule.conditions.is_empty())
-            .find(|rule| rule.conditions.iter().all(|condition| holds(condition, arguments)));
+            .find(|rule| {
+                rule.conditions
+                    .iter()
+                    .all(|condition| holds(condition, arguments))
+            });
         let plain = own.iter().rev().find(|rule| rule.conditions.is_empty());
         conditional.or(plain).map_or(Action::Errno(1), |rule| rule.action)
     }
@@ -284,15 +342,21 @@ mod tests {
             let program = program(Action::Errno(1), &rules);
             assert!(program.len() < 1000, "{} instructions", program.len());
             for architecture in ARCHITECTURES {
-                let by_number: BTreeMap<u32, &str> =
-                    numbers(architecture).into_iter().map(|(name, number)| (number, name)).collect();
+                let by_number: BTreeMap<u32, &str> = numbers(architecture)
+                    .into_iter()
+                    .map(|(name, number)| (number, name))
+                    .collect();
                 for number in 0..600 {
                     for first in [0, 8, 38, 40, 0x2000_0000, 0xffff_ffff, 1 << 40, (1 << 40) + 38] {
                         let arguments = [first, 0, 0, 0, 0, 0];
                         let wanted = by_number
                             .get(&number)
                             .map_or(Action::Errno(1), |name| expected(&rules, name, &arguments));
-                        assert_eq!(run(&program, number, architecture.audit, arguments), wanted.value(), "{number}");
+                        assert_eq!(
+                            run(&program, number, architecture.audit, arguments),
+                            wanted.value(),
+                            "{number}"
+                        );
                     }
                 }
             }
@@ -313,17 +377,34 @@ mod tests {
             Compare::MaskedEqual,
         ] {
             for value in values {
-                let condition = Condition { argument: 1, compare, value, mask: 0xff_0000_00ff };
-                let second = Condition { argument: 0, compare: Compare::Equal, value: 7, mask: 0 };
+                let condition = Condition {
+                    argument: 1,
+                    compare,
+                    value,
+                    mask: 0xff_0000_00ff,
+                };
+                let second = Condition {
+                    argument: 0,
+                    compare: Compare::Equal,
+                    value: 7,
+                    mask: 0,
+                };
                 let conditions = vec![condition, second];
-                let rule = Rule { names: vec!["read".into()], action: Action::Log, conditions };
+                let rule = Rule {
+                    names: vec!["read".into()],
+                    action: Action::Log,
+                    conditions,
+                };
                 let program = program(Action::Allow, std::slice::from_ref(&rule));
                 let native = &ARCHITECTURES[0];
                 let number = numbers(native)["read"];
                 for argument in values {
                     for first in [7, 8] {
                         let arguments = [first, argument, 0, 0, 0, 0];
-                        let all = rule.conditions.iter().all(|condition| holds(condition, &arguments));
+                        let all = rule
+                            .conditions
+                            .iter()
+                            .all(|condition| holds(condition, &arguments));
                         let wanted = if all { Action::Log } else { Action::Allow };
                         assert_eq!(run(&program, number, native.audit, arguments), wanted.value());
                     }
@@ -334,7 +415,10 @@ mod tests {
 
     #[test]
     fn the_default_profile_knows_only_real_calls() {
-        let names: Vec<&str> = NUMBERS.lines().filter_map(|line| line.split(' ').next()).collect();
+        let names: Vec<&str> = NUMBERS
+            .lines()
+            .filter_map(|line| line.split(' ').next())
+            .collect();
         for rule in default_rules(u64::MAX).iter().chain(&default_rules(0)) {
             for name in &rule.names {
                 // Calls of other processors alone are not in the table.

@@ -61,9 +61,18 @@ pub(super) fn parse(text: &str, bounding: u64) -> Result<(Action, Vec<Rule>), Se
         if !includes(&group.includes, bounding) || excludes(&group.excludes, bounding) {
             continue;
         }
-        let conditions = group.args.unwrap_or_default().iter().map(condition).collect::<Result<_, _>>()?;
+        let conditions = group
+            .args
+            .unwrap_or_default()
+            .iter()
+            .map(condition)
+            .collect::<Result<_, _>>()?;
         let names = group.names.into_iter().chain(group.name).collect();
-        rules.push(Rule { names, action: action(&group.action, group.errno_ret)?, conditions });
+        rules.push(Rule {
+            names,
+            action: action(&group.action, group.errno_ret)?,
+            conditions,
+        });
     }
     Ok((default, rules))
 }
@@ -83,7 +92,8 @@ fn excludes(filter: &Filter, bounding: u64) -> bool {
 }
 
 fn has_capability(name: &str, bounding: u64) -> bool {
-    name.parse::<caps::Capability>().is_ok_and(|capability| bounding & capability.bitmask() != 0)
+    name.parse::<caps::Capability>()
+        .is_ok_and(|capability| bounding & capability.bitmask() != 0)
 }
 
 fn is_own(architecture: &str) -> bool {
@@ -99,7 +109,9 @@ fn is_own(architecture: &str) -> bool {
 
 fn kernel_is_at_least(wanted: &str) -> bool {
     let numbers = |text: &str| -> (u32, u32) {
-        let mut parts = text.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+        let mut parts = text
+            .split(|c: char| !c.is_ascii_digit())
+            .map(|part| part.parse().unwrap_or(0));
         (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
     };
     numbers(&rustix::system::uname().release().to_string_lossy()) >= numbers(wanted)
@@ -114,7 +126,12 @@ fn action(name: &str, errno: Option<u16>) -> Result<Action, SeccompError> {
         "SCMP_ACT_TRAP" => Action::Trap,
         "SCMP_ACT_TRACE" => Action::Trace(errno.unwrap_or(1)),
         "SCMP_ACT_LOG" => Action::Log,
-        _ => return Err(SeccompError::Unsupported { what: "the action", value: name.to_owned() }),
+        _ => {
+            return Err(SeccompError::Unsupported {
+                what: "the action",
+                value: name.to_owned(),
+            });
+        }
     })
 }
 
@@ -127,16 +144,29 @@ fn condition(argument: &Argument) -> Result<Condition, SeccompError> {
         "SCMP_CMP_GT" => Compare::Greater,
         "SCMP_CMP_GE" => Compare::GreaterOrEqual,
         "SCMP_CMP_MASKED_EQ" => Compare::MaskedEqual,
-        other => return Err(SeccompError::Unsupported { what: "the operator", value: other.to_owned() }),
+        other => {
+            return Err(SeccompError::Unsupported {
+                what: "the operator",
+                value: other.to_owned(),
+            });
+        }
     };
     if argument.index > 5 {
-        return Err(SeccompError::Unsupported { what: "the argument index", value: argument.index.to_string() });
+        return Err(SeccompError::Unsupported {
+            what: "the argument index",
+            value: argument.index.to_string(),
+        });
     }
     let (value, mask) = match compare {
         Compare::MaskedEqual => (argument.value_two, argument.value),
         _ => (argument.value, 0),
     };
-    Ok(Condition { argument: argument.index, compare, value, mask })
+    Ok(Condition {
+        argument: argument.index,
+        compare,
+        value,
+        mask,
+    })
 }
 
 #[cfg(test)]

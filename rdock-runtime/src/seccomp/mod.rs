@@ -97,7 +97,11 @@ pub(crate) struct Rule {
 
 impl Rule {
     fn plain(names: Vec<String>, action: Action) -> Self {
-        Self { names, action, conditions: Vec::new() }
+        Self {
+            names,
+            action,
+            conditions: Vec::new(),
+        }
     }
 }
 
@@ -106,7 +110,9 @@ pub(crate) type Filter = Arc<[u8]>;
 
 /// Docker's default profile for a container with these capabilities.
 pub(crate) fn default_filter(bounding: u64) -> Result<Filter, SeccompError> {
-    cached(bounding, "", || Ok((Action::Errno(1), profile::default_rules(bounding))))
+    cached(bounding, "", || {
+        Ok((Action::Errno(1), profile::default_rules(bounding)))
+    })
 }
 
 /// A profile in Docker's JSON format, for a container with these capabilities.

@@ -49,7 +49,10 @@ pub(super) const BY_CAPABILITY: [(u32, &str); 14] = [
     (16, "delete_module finit_module init_module"),
     (17, "ioperm iopl"),
     (18, "chroot"),
-    (19, "kcmp pidfd_getfd process_madvise process_vm_readv process_vm_writev ptrace"),
+    (
+        19,
+        "kcmp pidfd_getfd process_madvise process_vm_readv process_vm_writev ptrace",
+    ),
     (20, "acct"),
     (
         21,
@@ -77,21 +80,43 @@ pub(super) fn default_rules(bounding: u64) -> Vec<Rule> {
             rules.push(Rule::plain(names(calls), Action::Allow));
         }
     }
-    let equal = |value| Condition { argument: 0, compare: Compare::Equal, value, mask: 0 };
+    let equal = |value| Condition {
+        argument: 0,
+        compare: Compare::Equal,
+        value,
+        mask: 0,
+    };
     // Allowing "not this one" twice would allow both: what is refused comes first.
     for family in [38, 40] {
         let action = Action::Errno(1);
-        rules.push(Rule { names: names("socket"), action, conditions: vec![equal(family)] });
+        rules.push(Rule {
+            names: names("socket"),
+            action,
+            conditions: vec![equal(family)],
+        });
     }
     rules.push(Rule::plain(names("socket"), Action::Allow));
     for persona in [0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff] {
-        rules.push(Rule { names: names("personality"), action: Action::Allow, conditions: vec![equal(persona)] });
+        rules.push(Rule {
+            names: names("personality"),
+            action: Action::Allow,
+            conditions: vec![equal(persona)],
+        });
     }
     rules.push(Rule::plain(names("socketcall"), Action::Errno(ENOSYS)));
     if bounding & SYS_ADMIN == 0 {
         // No CLONE_NEW* but the time namespace's bit, which clone(2) cannot have.
-        let plain = Condition { argument: 0, compare: Compare::MaskedEqual, value: 0, mask: 0x7e02_0000 };
-        rules.push(Rule { names: names("clone"), action: Action::Allow, conditions: vec![plain] });
+        let plain = Condition {
+            argument: 0,
+            compare: Compare::MaskedEqual,
+            value: 0,
+            mask: 0x7e02_0000,
+        };
+        rules.push(Rule {
+            names: names("clone"),
+            action: Action::Allow,
+            conditions: vec![plain],
+        });
         // Its flags are in memory, out of a filter's sight: the C library then uses clone.
         rules.push(Rule::plain(names("clone3"), Action::Errno(ENOSYS)));
     }

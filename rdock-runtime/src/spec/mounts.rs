@@ -313,11 +313,7 @@ impl MountFields {
                 propagation: self.propagation,
             },
             "volume" => {
-                if self
-                    .source
-                    .as_deref()
-                    .is_some_and(|name| !is_name(name))
-                {
+                if self.source.as_deref().is_some_and(|name| !is_name(name)) {
                     return Err(format!(
                         "the source is not a volume's name: {NAME_GRAMMAR}; a path of the host needs type=bind"
                     ));

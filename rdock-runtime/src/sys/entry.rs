@@ -17,8 +17,10 @@ pub(crate) const MAGIC: &[u8] = b"rdock monitor request 1\n";
 const REQUEST: i32 = 3;
 const MOST: i32 = 8;
 
-const SEALS: SealFlags =
-    SealFlags::SEAL.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::WRITE);
+const SEALS: SealFlags = SealFlags::SEAL
+    .union(SealFlags::SHRINK)
+    .union(SealFlags::GROW)
+    .union(SealFlags::WRITE);
 
 static RAN: AtomicBool = AtomicBool::new(false);
 
@@ -61,7 +63,10 @@ extern "C" fn hook() {
 /// A memfd with a request in it.
 pub(crate) fn sealed_request(bytes: &[u8]) -> io::Result<OwnedFd> {
     use std::io::Write;
-    let memfd = rustix::fs::memfd_create("rdock-monitor-request", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let memfd = rustix::fs::memfd_create(
+        "rdock-monitor-request",
+        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
+    )?;
     let mut file = std::fs::File::from(memfd);
     file.write_all(MAGIC)?;
     file.write_all(bytes)?;
@@ -83,16 +88,24 @@ pub(crate) fn own_program() -> Result<OwnedFd, String> {
         return Err("this library's code does not belong to the program's executable".into());
     }
     // Not current_exe: the file may have been replaced or deleted.
-    rustix::fs::open("/proc/self/exe", rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
-        .map_err(|errno| format!("/proc/self/exe: {errno}"))
+    rustix::fs::open(
+        "/proc/self/exe",
+        rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )
+    .map_err(|errno| format!("/proc/self/exe: {errno}"))
 }
 
 /// Whether the file mapped at the hook's address is the executable, by device and inode.
 fn own_program_is_this() -> bool {
     use std::os::unix::fs::MetadataExt;
     let address = hook as *const () as usize;
-    let Ok(executable) = std::fs::metadata("/proc/self/exe") else { return false };
-    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return false };
+    let Ok(executable) = std::fs::metadata("/proc/self/exe") else {
+        return false;
+    };
+    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else {
+        return false;
+    };
     maps.lines().any(|line| {
         // START-END PERMISSIONS OFFSET MAJOR:MINOR INODE PATH
         let mut fields = line.split_ascii_whitespace();
@@ -101,8 +114,12 @@ fn own_program_is_this() -> bool {
             return false;
         };
         let hex = |text| usize::from_str_radix(text, 16).ok();
-        let (Some(start), Some(end)) = (hex(start), hex(end)) else { return false };
-        let device = device.split_once(':').and_then(|(major, minor)| Some((hex(major)?, hex(minor)?)));
+        let (Some(start), Some(end)) = (hex(start), hex(end)) else {
+            return false;
+        };
+        let device = device
+            .split_once(':')
+            .and_then(|(major, minor)| Some((hex(major)?, hex(minor)?)));
         let own = executable.dev();
         let own_device = (rustix::fs::major(own) as usize, rustix::fs::minor(own) as usize);
         (start..end).contains(&address) && device == Some(own_device) && inode.parse() == Ok(executable.ino())

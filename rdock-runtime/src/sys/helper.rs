@@ -31,9 +31,15 @@ pub(crate) fn program(fallback: &Path) -> io::Result<BorrowedFd<'static>> {
 }
 
 fn sealed(flags: MemfdFlags) -> rustix::io::Result<OwnedFd> {
-    let memfd = rustix::fs::memfd_create("rdock-helper", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | flags)?;
+    let memfd = rustix::fs::memfd_create(
+        "rdock-helper",
+        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | flags,
+    )?;
     write_all(&memfd, BYTES)?;
-    rustix::fs::fcntl_add_seals(&memfd, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
+    rustix::fs::fcntl_add_seals(
+        &memfd,
+        SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
+    )?;
     Ok(memfd)
 }
 
@@ -44,7 +50,11 @@ fn file(directory: &Path) -> io::Result<OwnedFd> {
     let written = rustix::fs::open(directory, flags, Mode::from_raw_mode(0o700))?;
     write_all(&written, BYTES)?;
     let path = format!("/proc/self/fd/{}", written.as_raw_fd());
-    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+    Ok(rustix::fs::open(
+        path,
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)
 }
 
 fn write_all(fd: &OwnedFd, mut bytes: &[u8]) -> rustix::io::Result<()> {

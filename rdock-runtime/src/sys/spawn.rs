@@ -52,7 +52,10 @@ const STACK: usize = 64 << 10;
 
 /// Spawns it; returns once its exec has succeeded, with its pid and pidfd.
 pub(crate) fn spawn(request: &Spawn<'_>) -> io::Result<(i32, OwnedFd)> {
-    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    let null = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
     let (mut first, mut second) = (vec![0u128; STACK / 16], vec![0u128; STACK / 16]);
     let mut shared = Shared {
         program: request.program.as_raw_fd(),
@@ -61,7 +64,9 @@ pub(crate) fn spawn(request: &Spawn<'_>) -> io::Result<(i32, OwnedFd)> {
         sources: request.fds.iter().map(AsRawFd::as_raw_fd).collect(),
         copies: vec![-1; request.fds.len()],
         namespaces: request.namespaces,
-        maps: request.id_maps.map(|maps| (maps.uids.clone().into_bytes(), maps.gids.clone().into_bytes())),
+        maps: request
+            .id_maps
+            .map(|maps| (maps.uids.clone().into_bytes(), maps.gids.clone().into_bytes())),
         null: null.as_raw_fd(),
         child_stack: second.as_mut_ptr_range().end.cast(),
         pid: 0,
@@ -83,7 +88,9 @@ pub(crate) fn spawn(request: &Spawn<'_>) -> io::Result<(i32, OwnedFd)> {
         let mut status = 0;
         if pid >= 0 {
             // With exit signal 0 it is nobody's child for a plain wait; __WALL finds it.
-            while libc::waitpid(pid, &mut status, libc::__WALL) < 0 && *libc::__errno_location() == libc::EINTR {}
+            while libc::waitpid(pid, &mut status, libc::__WALL) < 0
+                && *libc::__errno_location() == libc::EINTR
+            {}
         }
         libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
         if pid < 0 { Err(error) } else { Ok(()) }
@@ -164,7 +171,13 @@ unsafe fn prepare(shared: &mut Shared) -> Result<i32, i32> {
                 (c"/proc/self/uid_map", uids),
                 (c"/proc/self/gid_map", gids),
             ] {
-                let fd = check(libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), libc::O_WRONLY, 0))?;
+                let fd = check(libc::syscall(
+                    libc::SYS_openat,
+                    libc::AT_FDCWD,
+                    path.as_ptr(),
+                    libc::O_WRONLY,
+                    0,
+                ))?;
                 check(libc::syscall(libc::SYS_write, fd, bytes.as_ptr(), bytes.len()))?;
                 libc::syscall(libc::SYS_close, fd);
             }
@@ -187,7 +200,12 @@ unsafe fn prepare(shared: &mut Shared) -> Result<i32, i32> {
         // Everything but the program's own descriptor, which exec closes.
         let last = 3 + shared.sources.len() as u32;
         check(libc::syscall(libc::SYS_close_range, last, program as u32 - 1, 0))?;
-        check(libc::syscall(libc::SYS_close_range, program as u32 + 1, u32::MAX, 0))?;
+        check(libc::syscall(
+            libc::SYS_close_range,
+            program as u32 + 1,
+            u32::MAX,
+            0,
+        ))?;
         for signal in 1..=64 {
             // An ignored signal stays ignored over exec: the program starts with every default. A raw call:
             // the handlers are this process's own copy.
@@ -195,7 +213,13 @@ unsafe fn prepare(shared: &mut Shared) -> Result<i32, i32> {
             libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), 0usize, 8usize);
         }
         let none = 0u64;
-        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, 0usize, 8usize);
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const none,
+            0usize,
+            8usize,
+        );
         Ok(program)
     }
 }
