@@ -185,10 +185,9 @@ fn nothing_left(
     if std::fs::read_to_string("/proc/self/mountinfo")?.contains(&root) {
         return Err(format!("something is mounted below {root}").into());
     }
-    if let Some(address) = address {
-        if TcpStream::connect(address).is_ok() {
+    if let Some(address) = address
+        && TcpStream::connect(address).is_ok() {
             return Err(format!("something still answers at {address}").into());
         }
-    }
     Ok(())
 }

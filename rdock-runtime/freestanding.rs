@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Compiles `source` for cargo's target into `out`; what every linker said when none can do it.
-pub fn compile(name: &str, source: &str, out: &Path) -> Result<(), String> {
+pub(crate) fn compile(name: &str, source: &str, out: &Path) -> Result<(), String> {
     let target = env::var("TARGET").map_err(|_| "TARGET is not set")?;
     let rustc = PathBuf::from(env::var_os("RUSTC").ok_or("RUSTC is not set")?);
     let mut failures = String::new();

@@ -42,16 +42,14 @@ impl Inspect {
                 return Ok(image_json(&image));
             }
         }
-        if is("volume") {
-            if let Ok(info) = runtime.volumes().get(name) {
+        if is("volume")
+            && let Ok(info) = runtime.volumes().get(name) {
                 return Ok(crate::volume::describe(&info));
             }
-        }
-        if is("network") {
-            if let Some(info) = runtime.networks()?.iter().find(|network| network.name == name) {
+        if is("network")
+            && let Some(info) = runtime.networks()?.iter().find(|network| network.name == name) {
                 return Ok(crate::network::describe(info));
             }
-        }
         Err(Failure::new(format!("no such object: {name}")))
     }
 }

@@ -322,14 +322,13 @@ impl Run {
         }
         let mut spec = self.spec()?;
         self.bring_image(runtime, &mut spec).await?;
-        if let Some(path) = &self.cidfile {
-            if path.exists() {
+        if let Some(path) = &self.cidfile
+            && path.exists() {
                 return Err(wrong(format!(
                     "{} exists already: remove it, or another container has it",
                     path.display()
                 )));
             }
-        }
         let (container, attached) = match self.detach {
             true => (spec.start_detached(runtime).await.map_err(Failure::of_run)?, None),
             false => {

@@ -47,11 +47,10 @@ impl KnownExit {
 
     /// Waits for the monitor's last message, if there is one to come.
     fn get(&self) -> Option<Exit> {
-        if let (None, Some(monitor)) = (self.known.get(), &self.monitor) {
-            if let Some(exit) = crate::monitor::last_answer(monitor) {
+        if let (None, Some(monitor)) = (self.known.get(), &self.monitor)
+            && let Some(exit) = crate::monitor::last_answer(monitor) {
                 self.set(exit);
             }
-        }
         self.known.get().cloned()
     }
 }

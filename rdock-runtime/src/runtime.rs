@@ -196,11 +196,10 @@ impl Runtime {
         let mut networks = crate::net::list(self.root())?;
         for container in self.containers()? {
             let info = container.inspect()?;
-            if let (Status::Running, Some(address)) = (&info.status, info.ip_address) {
-                if let Some(network) = networks.iter_mut().find(|network| network.name == "default") {
+            if let (Status::Running, Some(address)) = (&info.status, info.ip_address)
+                && let Some(network) = networks.iter_mut().find(|network| network.name == "default") {
                     network.containers.insert(info.name, address);
                 }
-            }
         }
         Ok(networks)
     }

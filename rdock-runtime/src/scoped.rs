@@ -22,7 +22,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct ScopedContainer {
     container: Container,
     ending: Arc<Ending>,
-    events: LoopHandle,
     gone: bool,
 }
 
@@ -73,7 +72,6 @@ impl ScopedContainer {
         let this = Self {
             container,
             ending: ending.clone(),
-            events: events.clone(),
             gone: false,
         };
         this.hand_over(&events, started, ending, exit);

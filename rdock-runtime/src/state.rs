@@ -146,24 +146,6 @@ pub struct MountInfo {
     pub read_only: bool,
 }
 
-impl MountInfo {
-    pub(crate) fn new(
-        kind: &str,
-        name: Option<String>,
-        source: String,
-        target: String,
-        read_only: bool,
-    ) -> Self {
-        Self {
-            kind: kind.to_owned(),
-            name,
-            source,
-            target,
-            read_only,
-        }
-    }
-}
-
 /// A published port as it is bound.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -373,11 +355,10 @@ impl Containers {
         let mut ids = Vec::new();
         for entry in fs::read_dir(&self.dir).map_err(Error::state("list", &self.dir))? {
             let name = entry.map_err(Error::state("list", &self.dir))?.file_name();
-            if let Some(name) = name.to_str() {
-                if name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            if let Some(name) = name.to_str()
+                && name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
                     ids.push(name.to_owned());
                 }
-            }
         }
         Ok(ids)
     }

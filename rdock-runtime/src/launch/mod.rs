@@ -41,11 +41,7 @@ pub(crate) enum Event {
     /// Set-up is done and the payload waits for [`Helper::go`]; only with [`LaunchPlan::hold`].
     Held,
     /// The payload's exec succeeded. `pid` is in the owner's pid namespace.
-    Started {
-        pid: i32,
-        payload: OwnedFd,
-        terminal: Option<OwnedFd>,
-    },
+    Started { pid: i32, terminal: Option<OwnedFd> },
     /// Set-up failed at a step; the helper has ended everything and exits.
     Failed {
         step: Step,
@@ -352,7 +348,6 @@ fn decode(message: &[u8], fds: Vec<OwnedFd>) -> io::Result<Event> {
             let payload = fds.next().ok_or_else(malformed)?;
             Event::Started {
                 pid: pid_of(&payload)?,
-                payload,
                 terminal: fds.next(),
             }
         }

@@ -26,6 +26,8 @@ pub(crate) enum Unknown<'a> {
 }
 
 impl<'a> Unknown<'a> {
+    /// What was looked for.
+    #[cfg_attr(test, allow(dead_code))]
     pub(crate) fn name(self) -> &'a [u8] {
         match self {
             Self::User(name) | Self::Group(name) => name,

@@ -53,12 +53,10 @@ pub(crate) struct Streams {
 /// Called once, on the loop, when the container has ended and its exit is recorded.
 pub(crate) type OnEnd = Box<dyn FnOnce(&mut Loop, Ended)>;
 
-/// What is left of a container that has ended.
+/// A container that has ended. What could not be removed of one that removes itself, the next open removes.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) exit: Exit,
-    /// Removed already, and what of it could not be.
-    pub(crate) removed: Option<Remains>,
 }
 
 type Shared = Rc<RefCell<Owner>>;
@@ -361,5 +359,5 @@ fn finish(events: &mut Loop, owner: &Shared) -> Ended {
         let _ = crate::control::send(&*remover, &crate::control::Reply::Removed { remains }, &[]);
     }
     requests::close_all(events, &mut this);
-    Ended { exit, removed }
+    Ended { exit }
 }
