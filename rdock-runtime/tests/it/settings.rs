@@ -29,7 +29,7 @@ fn settings() -> Tested {
         "cat /proc/self/status",
         "write /made x",
         "stat /made",
-        "stat /work/dir",
+        "stat /srv/dir",
         "cat /etc/hostname",
     ])?
     .hostname("web")
@@ -39,7 +39,7 @@ fn settings() -> Tested {
     .ulimit("nofile", 77, 99)
     .ulimit("core", 0, 4096)
     .umask(0o027)
-    .working_dir("/work/dir")
+    .working_dir("/srv/dir")
     .cap_drop("ALL")
     .cap_add("CHOWN");
     let said = place.says(&spec)?;
