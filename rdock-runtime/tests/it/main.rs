@@ -7,6 +7,7 @@ mod network;
 mod payload;
 mod probe;
 mod readiness;
+mod security;
 mod settings;
 mod volumes;
 
@@ -84,6 +85,7 @@ fn main() -> std::process::ExitCode {
         settings::trials(),
         volumes::trials(),
         readiness::trials(),
+        security::trials(),
     ]
     .into_iter()
     .flatten()

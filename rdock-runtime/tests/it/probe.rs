@@ -18,23 +18,75 @@ pub(crate) struct Place {
     pub(crate) runtime: Runtime,
 }
 
-/// One entry of the image's only layer; directories have no content.
-pub(crate) struct Entry(
-    pub(crate) &'static str,
-    pub(crate) u32,
-    pub(crate) Option<&'static str>,
-);
+/// One entry of the image's only layer.
+#[derive(Clone)]
+pub(crate) struct Entry<'a> {
+    path: &'a str,
+    mode: u32,
+    gid: u64,
+    kind: tar::EntryType,
+    /// Of a file, or where a link leads.
+    content: &'a str,
+}
+
+pub(crate) const fn dir(path: &str, mode: u32) -> Entry<'_> {
+    Entry {
+        path,
+        mode,
+        gid: 0,
+        kind: tar::EntryType::Directory,
+        content: "",
+    }
+}
+
+pub(crate) const fn file<'a>(path: &'a str, mode: u32, content: &'a str) -> Entry<'a> {
+    Entry {
+        path,
+        mode,
+        gid: 0,
+        kind: tar::EntryType::Regular,
+        content,
+    }
+}
+
+pub(crate) const fn link<'a>(path: &'a str, to: &'a str) -> Entry<'a> {
+    Entry {
+        path,
+        mode: 0o777,
+        gid: 0,
+        kind: tar::EntryType::Symlink,
+        content: to,
+    }
+}
+
+pub(crate) const fn fifo(path: &str) -> Entry<'_> {
+    Entry {
+        path,
+        mode: 0o666,
+        gid: 0,
+        kind: tar::EntryType::Fifo,
+        content: "",
+    }
+}
+
+impl Entry<'_> {
+    /// Belongs to this group.
+    pub(crate) const fn of_group(mut self, gid: u64) -> Self {
+        self.gid = gid;
+        self
+    }
+}
 
 /// What the image holds unless a test wants more: a volume with something in it, directories with modes.
-const ENTRIES: [Entry; 8] = [
-    Entry("etc", 0o755, None),
-    Entry("etc/passwd", 0o644, Some("root:x:0:0::/root:/bin/sh\n")),
-    Entry("run", 0o750, None),
-    Entry("tmp", 0o1777, None),
-    Entry("seed", 0o2750, None),
-    Entry("seed/file", 0o640, Some("from the image\n")),
-    Entry("seed/below", 0o700, None),
-    Entry("seed/below/deep", 0o600, Some("deep\n")),
+const ENTRIES: [Entry<'static>; 8] = [
+    dir("etc", 0o755),
+    file("etc/passwd", 0o644, "root:x:0:0::/root:/bin/sh\n"),
+    dir("run", 0o750),
+    dir("tmp", 0o1777),
+    dir("seed", 0o2750),
+    file("seed/file", 0o640, "from the image\n"),
+    dir("seed/below", 0o700),
+    file("seed/below/deep", 0o600, "deep\n"),
 ];
 
 impl Place {
@@ -43,7 +95,7 @@ impl Place {
     }
 
     /// With more in the `config` of the image, and more entries.
-    pub(crate) fn with(config: &str, more: &[Entry]) -> Tested<Self> {
+    pub(crate) fn with(config: &str, more: &[Entry<'_>]) -> Tested<Self> {
         let root = tempfile::tempdir()?;
         let runtime = Runtime::open(root.path())?;
         import(&runtime, config, more)?;
@@ -93,31 +145,28 @@ pub(crate) fn probe(lines: &[&str]) -> Tested<ContainerSpec> {
     Ok(spec)
 }
 
-fn import(runtime: &Runtime, config: &str, more: &[Entry]) -> Tested {
+fn import(runtime: &Runtime, config: &str, more: &[Entry<'_>]) -> Tested {
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => return Err(Cannot(format!("no image for {other}")).into()),
     };
     let mut layer = tar::Builder::new(Vec::new());
-    for Entry(path, mode, content) in ENTRIES.iter().chain(more) {
+    // An entry of the test replaces the usual one of that path.
+    let usual = ENTRIES
+        .iter()
+        .filter(|usual| !more.iter().any(|entry| entry.path == usual.path));
+    for entry in usual.chain(more) {
         let mut header = tar::Header::new_gnu();
-        header.set_mode(*mode);
-        match content.map(|text| text.strip_prefix("-> ").ok_or(text)) {
-            None => {
-                header.set_entry_type(tar::EntryType::Directory);
-                header.set_size(0);
-                layer.append_data(&mut header, path, std::io::empty())?;
-            }
-            Some(Ok(link)) => {
-                header.set_entry_type(tar::EntryType::Symlink);
-                header.set_size(0);
-                layer.append_link(&mut header, path, link)?;
-            }
-            Some(Err(text)) => {
-                header.set_size(text.len() as u64);
-                layer.append_data(&mut header, path, text.as_bytes())?;
-            }
+        header.set_mode(entry.mode);
+        header.set_gid(entry.gid);
+        header.set_entry_type(entry.kind);
+        if entry.kind == tar::EntryType::Symlink {
+            header.set_size(0);
+            layer.append_link(&mut header, entry.path, entry.content)?;
+        } else {
+            header.set_size(entry.content.len() as u64);
+            layer.append_data(&mut header, entry.path, entry.content.as_bytes())?;
         }
     }
     let layer = layer.into_inner()?;
@@ -167,6 +216,25 @@ pub(crate) fn play() -> Tested {
             "stat" => std::fs::metadata(first)
                 .map(|meta| format!("{:o} {}:{}", meta.mode(), meta.uid(), meta.gid())),
             "list" => list(first),
+            "link" => std::fs::read_link(first).map(|to| to.to_string_lossy().into_owned()),
+            "device" => std::fs::metadata(first).map(|meta| {
+                format!(
+                    "{}:{}",
+                    rustix::fs::major(meta.rdev()),
+                    rustix::fs::minor(meta.rdev())
+                )
+            }),
+            "cwd" => std::env::current_dir().map(|dir| dir.to_string_lossy().into_owned()),
+            "fds" => list("/proc/self/fd"),
+            "kind" => rustix::fs::statfs(first)
+                .map(|kind| format!("{:x}", kind.f_type))
+                .map_err(Into::into),
+            "socket" => socket(first.parse()?).map(|()| "made".into()),
+            "open" => std::fs::OpenOptions::new()
+                .write(true)
+                .open(first)
+                .map(|_| "opened".into()),
+            "seize" => Ok(crate::security::seize(first.parse()?)),
             "env" => Ok(environment()),
             "sleep" => {
                 std::thread::sleep(Duration::from_millis(first.parse()?));
@@ -179,9 +247,21 @@ pub(crate) fn play() -> Tested {
             "exit" => std::process::exit(first.parse()?),
             _ => return Err(format!("what? {line}").into()),
         };
-        let answer = done.unwrap_or_else(|error| format!("errno {}", error.raw_os_error().unwrap_or(0)));
+        let answer = done
+            .unwrap_or_else(|error: std::io::Error| format!("errno {}", error.raw_os_error().unwrap_or(0)));
         writeln!(std::io::stdout(), "{answer}")?;
     }
+    Ok(())
+}
+
+fn socket(family: u16) -> std::io::Result<()> {
+    use rustix::net::{AddressFamily, SocketType};
+    let kind = if family == 38 {
+        SocketType::SEQPACKET
+    } else {
+        SocketType::STREAM
+    };
+    rustix::net::socket(AddressFamily::from_raw(family), kind, None)?;
     Ok(())
 }
 

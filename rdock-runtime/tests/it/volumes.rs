@@ -1,6 +1,6 @@
 //! What volumes promise.
 
-use crate::probe::{Entry, Place, probe};
+use crate::probe::{Place, dir, file, link, probe};
 use crate::{Tested, same, trial};
 use libtest_mimic::Trial;
 use rdock_runtime::{Error, Mount, MountSource, VolumeError, blocking};
@@ -107,12 +107,12 @@ fn links() -> Tested {
     // The image's volumes are links and paths that climb; the host has a canary where they would lead.
     let canary = tempfile::tempdir()?;
     std::fs::write(canary.path().join("canary"), "of the host")?;
-    let up: &'static str = Box::leak(format!("-> /../../../..{}", canary.path().display()).into_boxed_str());
+    let up = format!("/../../../..{}", canary.path().display());
     let config = r#"{"Volumes":{"/link":{},"/../../../climbed":{}}}"#;
     let more = [
-        Entry("link", 0o777, Some(up)),
-        Entry("climbed", 0o755, None),
-        Entry("climbed/own", 0o644, Some("x")),
+        link("link", &up),
+        dir("climbed", 0o755),
+        file("climbed/own", 0o644, "x"),
     ];
     let place = Place::with(config, &more)?;
     let (said, exit) = match place.run(&probe(&["list /link", "list /climbed"])?) {
