@@ -55,6 +55,18 @@ pub(crate) fn refused_until_greeted(port: u16, limit: Duration) -> Result<u32, S
     Err(format!("nothing listens after {limit:?}, {refused} refusals"))
 }
 
+/// Waits until a port of 127.0.0.1 takes connections.
+pub(crate) fn reachable(port: u16, limit: Duration) -> Result<(), String> {
+    let deadline = Instant::now() + limit;
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        if Instant::now() > deadline {
+            return Err(format!("port {port} takes no connections after {limit:?}"));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
 /// The status and the body of an HTTP request to 127.0.0.1.
 pub(crate) fn http(
     port: u16,
