@@ -77,7 +77,7 @@ fn spec() -> ContainerSpec {
         .pids_limit(200)
         .terminal(true);
     // An anonymous volume over a folder that has files is filled from the image each time.
-    let mut volume = Mount::volume("unused", "/etc/pam.d");
+    let mut volume = Mount::volume("unused", "/etc/skel");
     volume.source = MountSource::Volume {
         name: None,
         no_copy: false,

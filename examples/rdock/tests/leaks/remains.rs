@@ -4,6 +4,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// A variable in the environment of every payload.
@@ -146,6 +147,54 @@ fn find(dir: &Path, depth: u32, visit: &mut dyn FnMut(&Path)) {
     }
 }
 
+/// Brings `lo` up in a new network namespace: rtnetlink(7), RTM_NEWLINK.
+pub(super) fn loopback_up() -> io::Result<()> {
+    const NEW_LINK: u16 = 16;
+    const REQUEST_ACK: u16 = 5;
+    const UP: u32 = 1;
+    let mut body = vec![0; 4];
+    body.extend(1_u32.to_ne_bytes());
+    body.extend(UP.to_ne_bytes());
+    body.extend(UP.to_ne_bytes());
+    let answer = ask(&netlink_socket(None)?, NEW_LINK, REQUEST_ACK, &body)?;
+    match answer.get(16..20) {
+        Some(&[0, 0, 0, 0]) => Ok(()),
+        Some(&[a, b, c, d]) => Err(io::Error::from_raw_os_error(-i32::from_ne_bytes([a, b, c, d]))),
+        _ => Err(io::Error::other("rtnetlink answered too little")),
+    }
+}
+
+/// `None` is rtnetlink.
+fn netlink_socket(protocol: Option<rustix::net::Protocol>) -> io::Result<OwnedFd> {
+    let kind = (AddressFamily::NETLINK, SocketType::RAW);
+    Ok(rustix::net::socket_with(
+        kind.0,
+        kind.1,
+        SocketFlags::CLOEXEC,
+        protocol,
+    )?)
+}
+
+/// Sends one message; the first answers.
+fn ask(socket: &OwnedFd, kind: u16, flags: u16, body: &[u8]) -> io::Result<Vec<u8>> {
+    let mut request = Vec::new();
+    request.extend((16 + body.len() as u32).to_ne_bytes());
+    request.extend(kind.to_ne_bytes());
+    request.extend(flags.to_ne_bytes());
+    // Sequence and port.
+    request.extend([0; 8]);
+    request.extend(body);
+    rustix::net::send(socket, &request, SendFlags::empty())?;
+    receive(socket)
+}
+
+fn receive(socket: &OwnedFd) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0; 1 << 16];
+    let (_, length) = rustix::net::recv(socket, &mut buffer[..], RecvFlags::empty())?;
+    buffer.truncate(length);
+    Ok(buffer)
+}
+
 /// How many nftables tables this network namespace has.
 fn nft_tables() -> io::Result<usize> {
     const GET_TABLE: u16 = (10 << 8) | 1;
@@ -153,23 +202,12 @@ fn nft_tables() -> io::Result<usize> {
     const REQUEST_DUMP: u16 = 0x301;
     const DONE: u16 = 3;
     const ERROR: u16 = 2;
-    let socket = rustix::net::socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        Some(netlink::NETFILTER),
-    )?;
-    let mut request = Vec::new();
-    request.extend(20_u32.to_ne_bytes());
-    request.extend(GET_TABLE.to_ne_bytes());
-    request.extend(REQUEST_DUMP.to_ne_bytes());
-    // Sequence, port, then the family (0: all), the version and the resource.
-    request.extend([0; 12]);
-    rustix::net::send(&socket, &request, SendFlags::empty())?;
-    let (mut buffer, mut tables) = (vec![0; 1 << 16], 0);
+    let socket = netlink_socket(Some(netlink::NETFILTER))?;
+    // The family (0: all), the version and the resource.
+    let mut answer = ask(&socket, GET_TABLE, REQUEST_DUMP, &[0; 4])?;
+    let mut tables = 0;
     loop {
-        let (_, length) = rustix::net::recv(&socket, &mut buffer[..], RecvFlags::empty())?;
-        let mut rest = &buffer[..length];
+        let mut rest = &answer[..];
         while let Some((head, _)) = rest.split_at_checked(16) {
             let size = u32::from_ne_bytes([head[0], head[1], head[2], head[3]]) as usize;
             match u16::from_ne_bytes([head[4], head[5]]) {
@@ -180,5 +218,6 @@ fn nft_tables() -> io::Result<usize> {
             }
             rest = rest.get(size.next_multiple_of(4)..).unwrap_or_default();
         }
+        answer = receive(&socket)?;
     }
 }

@@ -41,6 +41,7 @@ pub(super) struct Tracer {
     tasks: HashMap<Pid, Task>,
     calls: HashMap<Part, usize>,
     free: bool,
+    with_host: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -51,14 +52,15 @@ struct Task {
 }
 
 impl Tracer {
-    /// Begins with all threads of the process `host`, a child of this one.
-    pub(super) fn seize(host: u32) -> Result<Self, String> {
+    /// Begins with all threads of the process `host`, a child of this one, which itself stops only `with_host`.
+    pub(super) fn seize(host: u32, with_host: bool) -> Result<Self, String> {
         let host = Pid::from_raw(i32::try_from(host).map_err(|error| error.to_string())?);
         let mut tracer = Self {
             host,
             tasks: HashMap::new(),
             calls: HashMap::new(),
             free: false,
+            with_host,
         };
         let options = Options::PTRACE_O_TRACECLONE
             | Options::PTRACE_O_TRACEFORK

@@ -1,6 +1,6 @@
 //! Two hundred starts of a container that are cut off.
 
-use super::remains::Before;
+use super::remains::{Before, loopback_up};
 use super::tracer::{Part, Stop, Tracer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -15,6 +15,9 @@ const PER_STEP: usize = 3;
 
 /// A round that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A start that has a call fail ends by itself within this time, or not at all.
+const STUCK: Duration = Duration::from_secs(3);
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
@@ -69,6 +72,7 @@ impl Dice {
 /// The whole test; runs in a network and a mount namespace of its own. Prints the table.
 pub(crate) fn watch() -> Result<()> {
     let root = PathBuf::from(std::env::var_os("RDOCK_ROOT").ok_or("no RDOCK_ROOT")?);
+    loopback_up()?;
     let mut ids = BTreeSet::new();
     // What one complete life makes and keeps (directories, formats) is no leak.
     let whole = round(&root, Aim::Watch, &mut ids)?;
@@ -77,10 +81,7 @@ pub(crate) fn watch() -> Result<()> {
     }
     let before = Before::look(&root)?;
     let steps = steps(&root, &mut ids)?;
-    let left = before.remains(&ids)?;
-    if !left.is_empty() {
-        return Err(format!("left after starts that failed:\n{}", left.join("\n")).into());
-    }
+    nothing_remains(&before, &ids, "starts that failed")?;
 
     let mut names: BTreeMap<&str, Vec<(Part, usize)>> = BTreeMap::new();
     for (call, name) in &steps {
@@ -126,16 +127,7 @@ pub(crate) fn watch() -> Result<()> {
         done += 1;
     }
 
-    std::thread::sleep(Duration::from_secs(1));
-    let mut open = Command::new(std::env::current_exe()?);
-    let opened = open.env("RDOCK_TEST_ROLE", "leaks-open").status()?;
-    if !opened.success() {
-        return Err(format!("opening the root afterwards: {opened}").into());
-    }
-    let left = before.remains(&ids)?;
-    if !left.is_empty() {
-        return Err(format!("left after {done} kills:\n{}", left.join("\n")).into());
-    }
+    nothing_remains(&before, &ids, &format!("{done} kills"))?;
     let mut table = format!("{done} kills, nothing left; they fell into\n");
     for (name, count) in kills {
         writeln!(table, "  {count:4}  {name}")?;
@@ -144,26 +136,57 @@ pub(crate) fn watch() -> Result<()> {
     Ok(())
 }
 
-/// The plan step of every call: each fails once, and the error says where. A call whose failure does not matter
-/// belongs to the step before it.
+/// One second later, and after the next program has opened the root, nothing is there that was not before.
+fn nothing_remains(before: &Before, ids: &BTreeSet<String>, after: &str) -> Result<()> {
+    std::thread::sleep(Duration::from_secs(1));
+    let mut open = Command::new(std::env::current_exe()?);
+    let opened = open.env("RDOCK_TEST_ROLE", "leaks-open").status()?;
+    if !opened.success() {
+        return Err(format!("opening the root after {after}: {opened}").into());
+    }
+    let left = before.remains(ids)?;
+    match left.is_empty() {
+        true => Ok(()),
+        false => Err(format!("left after {after}:\n{}", left.join("\n")).into()),
+    }
+}
+
+/// The plan step of every call: calls are made to fail, and the error says where. Between two calls of one step all
+/// belong to it; where the step changes the calls between are tried too.
 fn steps(root: &Path, ids: &mut BTreeSet<String>) -> Result<BTreeMap<(Part, usize), String>> {
     let calls = round(root, Aim::Watch, ids)?.calls;
     let mut steps = BTreeMap::new();
     let count = |part| calls.get(&part).copied().unwrap_or(0);
-    // Until the helper runs the host prepares; that a call of the host fails is not what its steps are about.
+    // What the host program does before and beside the helper has no step of its own.
     steps.extend((0..count(Part::Host)).map(|nth| ((Part::Host, nth), "Host".to_owned())));
     steps.extend((0..count(Part::Spawn)).map(|nth| ((Part::Spawn, nth), "Spawn".to_owned())));
-    for part in [Part::Helper, Part::SetUp] {
+    for (part, stride) in [(Part::Helper, 2), (Part::SetUp, 6)] {
+        let mut known: BTreeMap<usize, Option<String>> = BTreeMap::new();
+        let mut open: Vec<usize> = (0..count(part)).step_by(stride).collect();
+        while let Some(nth) = open.pop() {
+            let failed =
+                round(root, Aim::Fail(part, nth), ids).map_err(|error| format!("{part:?} {nth}: {error}"))?;
+            let step = failed.said.lines().find_map(|line| line.strip_prefix("failed "));
+            // A helper that cannot report fails as one that did not start; other calls may fail without harm.
+            known.insert(
+                nth,
+                step.filter(|step| !step.contains(' ') && *step != "Spawn")
+                    .map(str::to_owned),
+            );
+            if open.is_empty() {
+                let told: Vec<_> = known
+                    .iter()
+                    .filter_map(|(nth, step)| Some((*nth, step.as_ref()?)))
+                    .collect();
+                let changes = told.windows(2).filter(|pair| pair[0].1 != pair[1].1);
+                let between = changes.map(|pair| pair[0].0.midpoint(pair[1].0));
+                open.extend(between.filter(|nth| !known.contains_key(nth)));
+            }
+        }
         let mut last = "ReceivePlan".to_owned();
         for nth in 0..count(part) {
-            let said = round(root, Aim::Fail(part, nth), ids)
-                .map_err(|error| format!("{part:?} {nth}: {error}"))?
-                .said;
-            if let Some(step) = said.lines().find_map(|line| line.strip_prefix("failed "))
-                && !step.contains(' ')
-                && step != "Spawn"
-            {
-                last = step.to_owned();
+            if let Some(Some(step)) = known.get(&nth) {
+                last.clone_from(step);
             }
             steps.insert((part, nth), last.clone());
         }
@@ -189,26 +212,36 @@ fn round(root: &Path, aim: Aim, ids: &mut BTreeSet<String>) -> Result<Round> {
     talk.wait_for("ready\n")?;
     let flags = rustix::fs::fcntl_getfl(&talk.stdout)?;
     rustix::fs::fcntl_setfl(&talk.stdout, flags | rustix::fs::OFlags::NONBLOCK)?;
-    let mut tracer = Tracer::seize(host.id())?;
+    // Only where calls of the host program matter does it stop at them.
+    let with_host = matches!(aim, Aim::Watch | Aim::Kill(Part::Host, ..));
+    let mut tracer = Tracer::seize(host.id(), with_host)?;
     talk.go()?;
+    if matches!(aim, Aim::Watch | Aim::Fail(..)) {
+        // It finds this when it runs.
+        talk.go()?;
+    }
 
-    let deadline = Instant::now() + PATIENCE;
-    let mut killed = None;
-    let mut at_call = None;
-    let mut running = None;
+    let begin = Instant::now();
+    let deadline = begin + PATIENCE;
+    let (mut killed, mut running, mut calls) = (None, None, None);
     loop {
         // Without system calls to stop at, time alone says when the running container is killed.
         let until = match (aim, running) {
             (Aim::KillRunning(after, _), Some(since)) if killed.is_none() => since + after,
+            (Aim::Fail(..), _) if begin.elapsed() < STUCK => begin + STUCK,
             _ => deadline,
         };
         match tracer.next(until)? {
             Stop::Gone => break,
             Stop::Late => match aim {
                 Aim::KillRunning(_, victim) if killed.is_none() && running.is_some() => {
-                    collect(root, ids);
                     killed = Some((Part::Payload, 0));
-                    strike(&tracer, victim)?;
+                    strike(root, &mut tracer, victim, ids)?;
+                }
+                // A report that never arrives: the owner waits for the next one.
+                Aim::Fail(..) if Instant::now() < deadline => {
+                    tracer.set_free();
+                    tracer.kill_rest();
                 }
                 _ => {
                     talk.listen();
@@ -216,13 +249,20 @@ fn round(root: &Path, aim: Aim, ids: &mut BTreeSet<String>) -> Result<Round> {
                 }
             },
             Stop::Call { task, part, nth } => {
+                if part == Part::Payload && running.is_none() {
+                    running = Some(Instant::now());
+                    calls.get_or_insert_with(|| tracer.calls().clone());
+                    tracer.set_free();
+                }
                 match aim {
-                    Aim::Kill(aimed, at, victim) if (aimed, at) == (part, nth) && killed.is_none() => {
-                        collect(root, ids);
+                    Aim::Kill(aimed, at, victim) if killed.is_none() && (aimed, at) == (part, nth) => {
                         killed = Some((part, nth));
-                        at_call = Some(tracer.calls().clone());
-                        tracer.set_free();
-                        strike(&tracer, victim)?;
+                        strike(root, &mut tracer, victim, ids)?;
+                    }
+                    // The call it was meant for did not come this time.
+                    Aim::Kill(.., victim) if killed.is_none() && running.is_some() => {
+                        killed = Some((Part::Payload, 0));
+                        strike(root, &mut tracer, victim, ids)?;
                     }
                     Aim::Fail(aimed, at) if (aimed, at) == (part, nth) => {
                         tracer.fail(task)?;
@@ -231,30 +271,11 @@ fn round(root: &Path, aim: Aim, ids: &mut BTreeSet<String>) -> Result<Round> {
                     _ => {}
                 }
                 tracer.resume(task, None)?;
-                if part != Part::Host || running.is_some() || killed.is_some() {
-                    continue;
-                }
-                talk.listen();
-                if talk.said.contains("running\n") {
-                    running = Some(Instant::now());
-                    at_call = Some(tracer.calls().clone());
-                    tracer.set_free();
-                    match aim {
-                        Aim::Watch | Aim::Fail(..) => talk.go()?,
-                        // The call it was meant for did not come this time.
-                        Aim::Kill(.., victim) => {
-                            collect(root, ids);
-                            killed = Some((Part::Payload, 0));
-                            strike(&tracer, victim)?;
-                        }
-                        Aim::KillRunning(..) => {}
-                    }
-                }
             }
         }
     }
     talk.listen();
-    let calls = at_call.unwrap_or_else(|| tracer.calls().clone());
+    let calls = calls.unwrap_or_else(|| tracer.calls().clone());
     Ok(Round {
         said: talk.said,
         killed,
@@ -263,7 +284,9 @@ fn round(root: &Path, aim: Aim, ids: &mut BTreeSet<String>) -> Result<Round> {
 }
 
 /// Kills; a helper that is not there yet stands for the host program.
-fn strike(tracer: &Tracer, victim: Victim) -> Result<()> {
+fn strike(root: &Path, tracer: &mut Tracer, victim: Victim, ids: &mut BTreeSet<String>) -> Result<()> {
+    collect(root, ids);
+    tracer.set_free();
     let helper = !matches!(victim, Victim::Host) && tracer.kill_helper();
     if !helper || matches!(victim, Victim::Both) {
         tracer.kill_host()?;
