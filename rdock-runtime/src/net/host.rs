@@ -9,7 +9,8 @@ use super::forwarding;
 use super::messages::{self, HostRoutes, UPLINK_NAME};
 use super::netlink::Netlink;
 use super::nft::{self, Batch, Family, Hook, Interface, Rule, TABLE_OWNER, Verdict};
-use super::state::{self, UplinkRecord};
+use super::state::UplinkRecord;
+use super::sweep;
 use crate::warning::{NoEgress, Warning};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::io;
@@ -20,10 +21,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 /// Names of our interfaces and tables on the host begin with this.
 pub(super) const PREFIX: &str = "rdock-";
 /// Docker keeps this chain for the rules of others, before its own.
-const DOCKER_TABLE: &str = "filter";
-const DOCKER_CHAIN: &str = "DOCKER-USER";
+pub(super) const DOCKER_TABLE: &str = "filter";
+pub(super) const DOCKER_CHAIN: &str = "DOCKER-USER";
 /// Before the rule's interface in a comment, so that the janitor finds it.
-const COMMENT: &str = "rdock uplink ";
+pub(super) const COMMENT: &str = "rdock uplink ";
 /// The place of source NAT among the hooks (NF_IP_PRI_NAT_SRC).
 const SOURCE_NAT: i32 = 100;
 
@@ -151,25 +152,8 @@ impl Drop for Masquerade {
                     batch.delete_table(Family::Ipv4, &name);
                     let _ = socket.batch(&batch.finish());
                 }
-                sweep_after(&uplink);
+                sweep::after(&uplink);
             });
-    }
-}
-
-/// Sweeps when the uplink goes: at once, unless others still have containers in its network.
-fn sweep_after(uplink: &str) {
-    for _ in 0..20 {
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        let Ok(interfaces) = Netlink::route().and_then(|mut socket| HostRoutes::read(&mut socket)) else {
-            return;
-        };
-        if !interfaces.has_interface(uplink) {
-            // Whoever has the lock is making a network; its own end comes later.
-            if let Some(_lock) = state::try_lock(&lock_path()) {
-                let _ = sweep();
-            }
-            return;
-        }
     }
 }
 
@@ -322,47 +306,4 @@ fn open_firewall(uplink: &UplinkRecord) -> io::Result<Vec<String>> {
         .iter()
         .map(|chain| format!("{} {} {}", family(chain), chain.table, chain.name))
         .collect())
-}
-
-/// Removes what networks that have ended left on the host: rules in Docker's chain, tables of kernels without
-/// the owner flag, forwarding. The caller holds the host's lock.
-pub(super) fn sweep() -> io::Result<()> {
-    let interfaces = HostRoutes::read(&mut Netlink::route()?)?;
-    let mut socket = Netlink::netfilter()?;
-    let mut batch = Batch::new();
-    let mut found = false;
-    let docker =
-        |chain: &nft::Chain| (chain.table.as_str(), chain.name.as_str()) == (DOCKER_TABLE, DOCKER_CHAIN);
-    if nft::chains(&mut socket)?
-        .iter()
-        .any(|chain| chain.family == Family::Ipv4 as u8 && docker(chain))
-    {
-        for (handle, comment) in nft::comments(&mut socket, DOCKER_TABLE, DOCKER_CHAIN)? {
-            if comment
-                .strip_prefix(COMMENT)
-                .is_some_and(|name| !interfaces.has_interface(name))
-            {
-                batch.delete_rule(Family::Ipv4, DOCKER_TABLE, DOCKER_CHAIN, handle);
-                found = true;
-            }
-        }
-    }
-    for (name, flags) in nft::tables(&mut socket)? {
-        let uplink = name
-            .rsplit_once('-')
-            .map(|(uplink, _)| uplink)
-            .filter(|uplink| uplink.starts_with(PREFIX));
-        if uplink.is_some_and(|uplink| !interfaces.has_interface(uplink)) && flags & TABLE_OWNER == 0 {
-            batch.delete_table(Family::Ipv4, &name);
-            found = true;
-        }
-    }
-    if found {
-        socket.batch(&batch.finish())?;
-    }
-    let uplink = |(_, name, _): &(u32, String, u32)| name.starts_with(PREFIX);
-    match interfaces.interfaces.iter().any(uplink) {
-        true => Ok(()),
-        false => forwarding::switch_off(),
-    }
 }

@@ -170,6 +170,16 @@ impl HostRoutes {
         Ok(found)
     }
 
+    /// As [`Self::read`], without routes and addresses.
+    pub(super) fn interfaces(socket: &mut Netlink) -> io::Result<Self> {
+        let mut found = Self::default();
+        let message = encode(RouteNetlinkMessage::GetLink(LinkMessage::default()), 0);
+        for received in socket.dump(&message)? {
+            found.take(received.kind, &received.payload);
+        }
+        Ok(found)
+    }
+
     fn take(&mut self, kind: u16, payload: &[u8]) {
         use netlink_packet_core::NetlinkDeserializable;
         let mut header = NetlinkHeader::default();
@@ -216,6 +226,12 @@ impl HostRoutes {
 
     pub(super) fn has_interface(&self, name: &str) -> bool {
         self.interfaces.iter().any(|(_, is, _)| is == name)
+    }
+
+    /// Whether some network is joined to this host.
+    pub(super) fn has_uplink(&self) -> bool {
+        let uplink = |(_, name, _): &(u32, String, u32)| name.starts_with(super::host::PREFIX);
+        self.interfaces.iter().any(uplink)
     }
 
     /// Whether no route and no address of the host overlaps `subnet`. Routes shorter than /8 (a VPN's 0.0.0.0/1)

@@ -15,6 +15,7 @@ mod nft;
 pub(crate) mod publish;
 mod state;
 mod subnet;
+mod sweep;
 
 pub use error::NetError;
 pub(crate) use files::{hosts, resolv_conf};
@@ -202,10 +203,8 @@ pub(crate) fn janitor(root: &Path) {
             }
         }
     }
-    if rustix::process::geteuid().is_root()
-        && let Some(_lock) = state::try_lock(&host::lock_path())
-    {
-        let _ = host::sweep();
+    if rustix::process::geteuid().is_root() {
+        let _ = sweep::now();
     }
 }
 
@@ -348,7 +347,12 @@ fn choose(
                 // The table comes first: it shows whether the kernel can do all this.
                 match masquerade(&uplink, doubt) {
                     egress @ Egress::Masquerade { .. } => (Some(uplink), egress),
-                    none @ Egress::None(_) => (None, none),
+                    none @ Egress::None(_) => {
+                        if !host.has_uplink() {
+                            let _ = forwarding::switch_off();
+                        }
+                        (None, none)
+                    }
                 }
             }
             None => (None, Egress::None(NoEgress::NoFreeAddress)),

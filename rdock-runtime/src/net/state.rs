@@ -331,39 +331,44 @@ fn start_time(pid: i32) -> io::Result<u64> {
     }
 }
 
-/// Opens and locks `path`, waiting a bounded time: flock(2) has no time limit of its own.
+/// Opens and locks `path`, waiting as long as it takes somebody to make a network.
 pub(super) fn lock(path: &Path, network: &str) -> Result<fs::File, NetError> {
-    let error = |doing, source| NetError::State {
-        network: network.into(),
-        doing,
-        path: path.into(),
-        source,
-    };
+    match lock_within(path, PATIENCE) {
+        Ok(Some(file)) => Ok(file),
+        Ok(None) => Err(NetError::Locked {
+            network: network.into(),
+            path: path.into(),
+        }),
+        Err(source) => Err(NetError::State {
+            network: network.into(),
+            doing: "lock",
+            path: path.into(),
+            source,
+        }),
+    }
+}
+
+/// Opens and locks `path`; `None` when that takes too long: flock(2) has no time limit of its own.
+pub(super) fn lock_within(path: &Path, patience: Duration) -> io::Result<Option<fs::File>> {
     let file = fs::OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
-        .open(path)
-        .map_err(|source| error("open", source))?;
-    let deadline = Instant::now() + PATIENCE;
+        .open(path)?;
+    let deadline = Instant::now() + patience;
     let mut pause = Duration::from_micros(200);
     loop {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(file),
-            Err(Errno::WOULDBLOCK) if Instant::now() >= deadline => {
-                return Err(NetError::Locked {
-                    network: network.into(),
-                    path: path.into(),
-                });
-            }
+            Ok(()) => return Ok(Some(file)),
+            Err(Errno::WOULDBLOCK) if Instant::now() >= deadline => return Ok(None),
             Err(Errno::WOULDBLOCK) => {
                 std::thread::sleep(pause);
                 pause = (pause * 2).min(Duration::from_millis(10));
             }
             Err(Errno::INTR) => {}
-            Err(errno) => return Err(error("lock", errno.into())),
+            Err(errno) => return Err(errno.into()),
         }
     }
 }
