@@ -186,8 +186,9 @@ fn nothing_left(
         return Err(format!("something is mounted below {root}").into());
     }
     if let Some(address) = address
-        && TcpStream::connect(address).is_ok() {
-            return Err(format!("something still answers at {address}").into());
-        }
+        && TcpStream::connect(address).is_ok()
+    {
+        return Err(format!("something still answers at {address}").into());
+    }
     Ok(())
 }

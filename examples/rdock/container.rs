@@ -1,6 +1,6 @@
 //! `rdock stop`, `kill`, `wait`, `rm` and `port`: verbs on containers that exist.
 
-use crate::streams::{print, say};
+use crate::streams::print;
 use crate::{Failure, Outcome};
 use clap::Args;
 use rdock_runtime::{Container, Runtime};
@@ -19,11 +19,7 @@ async fn each(
             Err(error) => Err(error),
         };
         if let Err(error) = done {
-            let failure = Failure::from(error);
-            say(&format!("rdock: {}", failure.message));
-            if let Some(hint) = failure.hint {
-                say(&format!("hint: {hint}"));
-            }
+            Failure::from(error).say();
             code = 1;
         }
     }

@@ -78,7 +78,11 @@ impl ExecArguments {
         if self.detach {
             return Ok(0);
         }
-        let raw = if self.tty && streams::is_terminal() {
+        let mut resized = signal(SignalKind::window_change())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let raw = if self.tty && self.interactive && streams::is_terminal() {
             Some(RawMode::enter()?)
         } else {
             None
@@ -88,19 +92,25 @@ impl ExecArguments {
         if !self.interactive {
             attached.stdin = None;
         }
-        let pumps = streams::pump(attached, false);
-        let mut resized = signal(SignalKind::window_change())?;
+        let mut pumps = streams::pump(attached, false);
         let status = loop {
-            tokio::select! {
+            let passed = tokio::select! {
                 status = process.wait() => break status?,
+                _ = interrupt.recv() => "INT",
+                _ = terminate.recv() => "TERM",
+                _ = hangup.recv() => "HUP",
+                Some(left) = pumps.left.recv() => return Ok(left.code()),
                 _ = resized.recv() => {
                     if let Some(terminal) = &terminal {
                         let (rows, columns) = streams::size();
                         // One that just ended has no terminal any more.
                         let _ = terminal.resize(rows, columns);
                     }
+                    continue;
                 }
-            }
+            };
+            // One that just ended needs no signal; the wait says so.
+            let _ = process.kill(passed).await;
         };
         pumps.finish().await?;
         drop(raw);

@@ -1,7 +1,7 @@
 //! `rdock images`, `rmi`, `tag` and `load`.
 
 use crate::streams::print;
-use crate::table::{ago, show, size};
+use crate::table::{Format, ago, show, size};
 use crate::{Failure, Outcome};
 use clap::Args;
 use rdock_runtime::Runtime;
@@ -20,8 +20,8 @@ pub(crate) struct Images {
     #[arg(long)]
     no_trunc: bool,
     /// table or json
-    #[arg(long, default_value = "table")]
-    format: String,
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
 }
 
 impl Images {
@@ -71,7 +71,7 @@ impl Images {
                 headings.push("DIGEST");
             }
             headings.extend(["IMAGE ID", "CREATED", "SIZE"]);
-            show(&headings, rows, self.format == "json");
+            show(&headings, rows, self.format);
         }
         Ok(0)
     }
@@ -89,8 +89,16 @@ pub(crate) struct Rmi {
 
 impl Rmi {
     pub(crate) fn execute(self, runtime: &Runtime) -> Outcome {
+        let mut code = 0;
         for name in &self.images {
-            let removed = runtime.images().remove(name, self.force)?;
+            let removed = match runtime.images().remove(name, self.force) {
+                Ok(removed) => removed,
+                Err(error) => {
+                    Failure::from(error).say();
+                    code = 1;
+                    continue;
+                }
+            };
             for reference in &removed.untagged {
                 print(&format!("Untagged: {}", reference.familiar()));
             }
@@ -98,7 +106,7 @@ impl Rmi {
                 print(&format!("Deleted: {digest}"));
             }
         }
-        Ok(0)
+        Ok(code)
     }
 }
 

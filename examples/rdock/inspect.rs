@@ -43,13 +43,15 @@ impl Inspect {
             }
         }
         if is("volume")
-            && let Ok(info) = runtime.volumes().get(name) {
-                return Ok(crate::volume::describe(&info));
-            }
+            && let Ok(info) = runtime.volumes().get(name)
+        {
+            return Ok(crate::volume::describe(&info));
+        }
         if is("network")
-            && let Some(info) = runtime.networks()?.iter().find(|network| network.name == name) {
-                return Ok(crate::network::describe(info));
-            }
+            && let Some(info) = runtime.networks()?.iter().find(|network| network.name == name)
+        {
+            return Ok(crate::network::describe(info));
+        }
         Err(Failure::new(format!("no such object: {name}")))
     }
 }
@@ -86,6 +88,17 @@ fn container_json(container: &Container) -> Result<Value, Failure> {
                    "RW": !mount.read_only})
         })
         .collect();
+    let ulimits: Vec<Value> = info
+        .spec
+        .ulimits
+        .iter()
+        .map(|(name, soft, hard)| json!({"Name": name, "Soft": soft, "Hard": hard}))
+        .collect();
+    let mut networks = Map::new();
+    if let Some(address) = &info.ip_address {
+        let place = json!({"IPAddress": address, "Gateway": info.gateway, "MacAddress": info.mac_address});
+        networks.insert("default".to_owned(), place);
+    }
     let (path, args) = info
         .command
         .split_first()
@@ -115,10 +128,27 @@ fn container_json(container: &Container) -> Result<Value, Failure> {
             "Tty": info.spec.terminal,
             "OpenStdin": info.spec.interactive,
             "WorkingDir": info.spec.working_dir,
+            "Entrypoint": info.spec.entrypoint,
+            "Cmd": info.spec.args,
+            "StopSignal": info.spec.stop_signal,
+            "StopTimeout": info.spec.stop_timeout.as_secs(),
         },
         "HostConfig": {
             "AutoRemove": info.spec.auto_remove,
             "Privileged": info.spec.privileged,
+            "Init": info.spec.init,
+            "SecurityOpt": info.spec.no_new_privileges.then_some(["no-new-privileges"]),
+            "ShmSize": info.spec.shm_size,
+            "CpuShares": info.spec.resources.cpu_shares.unwrap_or(0),
+            "CpusetCpus": info.spec.resources.cpuset_cpus,
+            "NanoCpus": info.spec.resources.cpus.map_or(0, |cpus| (cpus * 1e9) as u64),
+            "MemorySwap": info.spec.resources.memory_swap.unwrap_or(0),
+            "MemoryReservation": info.spec.resources.memory_reservation.unwrap_or(0),
+            "ExtraHosts": info.spec.extra_hosts.iter().map(|(name, at)| format!("{name}:{at}")).collect::<Vec<_>>(),
+            "GroupAdd": info.spec.groups,
+            "Sysctls": info.spec.sysctls,
+            "Ulimits": ulimits,
+            "OomScoreAdj": info.spec.oom_score_adj.unwrap_or(0),
             "ReadonlyRootfs": info.spec.read_only,
             "Memory": info.spec.resources.memory.unwrap_or(0),
             "PidsLimit": info.spec.resources.pids,
@@ -132,6 +162,7 @@ fn container_json(container: &Container) -> Result<Value, Failure> {
             "Gateway": info.gateway,
             "MacAddress": info.mac_address,
             "Ports": ports,
+            "Networks": networks,
         },
         "Warnings": info.warnings,
         "LogPath": info.state_dir.join("log"),

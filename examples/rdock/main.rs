@@ -42,6 +42,14 @@ impl Failure {
         }
     }
 
+    /// Prints it on stderr: one line, and one more when the host has to change.
+    fn say(&self) {
+        streams::say(&format!("rdock: {}", self.message));
+        if let Some(hint) = &self.hint {
+            streams::say(&format!("hint: {hint}"));
+        }
+    }
+
     /// docker's code for an `exec` that could not start.
     fn of_exec(error: rdock_runtime::Error) -> Self {
         match error.exit_code() {
@@ -159,8 +167,45 @@ enum Verb {
     Version,
 }
 
+/// docker's code for words it does not understand.
+const USAGE: u8 = 125;
+
+/// What to do about words that are not a command: show the help that was asked for, or say what is wrong on one line.
+fn misunderstood(error: &clap::Error) -> ExitCode {
+    use clap::error::ErrorKind;
+    let text = error.render().to_string();
+    match error.kind() {
+        ErrorKind::DisplayHelp
+        | ErrorKind::DisplayVersion
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            streams::print(text.trim_end());
+            ExitCode::SUCCESS
+        }
+        kind => {
+            let lines = text.lines().take_while(|line| !line.is_empty()).map(str::trim);
+            let message = lines.collect::<Vec<_>>().join(" ");
+            let usage = text.lines().find_map(|line| line.strip_prefix("Usage: "));
+            let verb: Vec<&str> = usage
+                .unwrap_or("rdock")
+                .split(' ')
+                .take_while(|word| !word.starts_with(['[', '<', '-']))
+                .collect();
+            let message = message.strip_prefix("error: ").unwrap_or(&message);
+            streams::say(&format!("rdock: {message}; see `{} --help`", verb.join(" ")));
+            ExitCode::from(if kind == ErrorKind::InvalidSubcommand {
+                1
+            } else {
+                USAGE
+            })
+        }
+    }
+}
+
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return misunderstood(&error),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = match runtime {
         Ok(runtime) => {
@@ -174,10 +219,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            streams::say(&format!("rdock: {}", failure.message));
-            if let Some(hint) = failure.hint {
-                streams::say(&format!("hint: {hint}"));
-            }
+            failure.say();
             ExitCode::from(failure.code)
         }
     }

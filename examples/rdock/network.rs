@@ -1,7 +1,7 @@
 //! `rdock network`.
 
 use crate::streams::print;
-use crate::table::show;
+use crate::table::{Format, show};
 use crate::{Failure, Outcome};
 use clap::Subcommand;
 use rdock_runtime::{NetworkInfo, Runtime};
@@ -44,7 +44,7 @@ impl Network {
                     .into_iter()
                     .map(|info| vec![info.name, info.driver, info.subnet.unwrap_or_default()])
                     .collect();
-                show(&["NAME", "DRIVER", "SUBNET"], rows, false);
+                show(&["NAME", "DRIVER", "SUBNET"], rows, Format::Table);
             }
             Self::Inspect { names } => {
                 let find = |name: &String| {

@@ -2,7 +2,7 @@
 
 use crate::Outcome;
 use crate::streams::print;
-use crate::table::{ago, show};
+use crate::table::{Format, ago, show};
 use clap::Args;
 use rdock_runtime::{ContainerInfo, Runtime, Status};
 
@@ -24,8 +24,8 @@ pub(crate) struct Ps {
     #[arg(long)]
     no_trunc: bool,
     /// table or json
-    #[arg(long, default_value = "table")]
-    format: String,
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
 }
 
 impl Ps {
@@ -74,7 +74,7 @@ impl Ps {
                 "PORTS",
                 "NAMES",
             ];
-            show(&headings, rows, self.format == "json");
+            show(&headings, rows, self.format);
         }
         Ok(0)
     }

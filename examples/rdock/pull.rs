@@ -33,6 +33,9 @@ impl Pull {
             .get(&reference.to_string())?
             .map(|image| image.id().clone());
         if !self.quiet {
+            if !self.image.contains('@') && !self.image.rsplit('/').next().unwrap_or_default().contains(':') {
+                print("Using default tag: latest");
+            }
             match (reference.tag(), reference.digest()) {
                 (Some(tag), _) => print(&format!("{tag}: Pulling from {}", reference.path())),
                 (None, Some(digest)) => print(&format!("{digest}: Pulling from {}", reference.path())),

@@ -323,12 +323,13 @@ impl Run {
         let mut spec = self.spec()?;
         self.bring_image(runtime, &mut spec).await?;
         if let Some(path) = &self.cidfile
-            && path.exists() {
-                return Err(wrong(format!(
-                    "{} exists already: remove it, or another container has it",
-                    path.display()
-                )));
-            }
+            && path.exists()
+        {
+            return Err(wrong(format!(
+                "{} exists already: remove it, or another container has it",
+                path.display()
+            )));
+        }
         let (container, attached) = match self.detach {
             true => (spec.start_detached(runtime).await.map_err(Failure::of_run)?, None),
             false => {
@@ -348,7 +349,8 @@ impl Run {
                 streams::print(container.id());
                 Ok(0)
             }
-            Some(attached) => attach(&container, attached, spec.terminal).await,
+            // Without -i the keys stay this terminal's, so that Ctrl-C is still a signal.
+            Some(attached) => attach(&container, attached, spec.terminal, self.interactive).await,
         }
     }
 
@@ -408,17 +410,28 @@ impl Run {
 }
 
 /// This terminal belongs to the payload until it ends; its exit code is ours.
-async fn attach(container: &Container, attached: rdock_runtime::Attached, terminal: bool) -> Outcome {
-    let raw = if terminal && streams::is_terminal() {
+async fn attach(
+    container: &Container,
+    attached: rdock_runtime::Attached,
+    terminal: bool,
+    interactive: bool,
+) -> Outcome {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut quit = signal(SignalKind::quit())?;
+    let mut resized = signal(SignalKind::window_change())?;
+    let raw = if terminal && interactive && streams::is_terminal() {
         Some(RawMode::enter()?)
     } else {
         None
     };
+    if terminal && streams::is_terminal() {
+        let (rows, columns) = streams::size();
+        // One that just ended has no terminal any more.
+        let _ = container.resize(rows, columns).await;
+    }
     let mut pumps = streams::pump(attached, raw.is_some());
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut resized = signal(SignalKind::window_change())?;
     let mut wait = std::pin::pin!(container.wait());
     let exit = loop {
         let passed = tokio::select! {
@@ -426,16 +439,16 @@ async fn attach(container: &Container, attached: rdock_runtime::Attached, termin
             _ = interrupt.recv() => "INT",
             _ = terminate.recv() => "TERM",
             _ = hangup.recv() => "HUP",
+            _ = quit.recv() => "QUIT",
             _ = resized.recv() => {
                 let (rows, columns) = streams::size();
                 // One that just ended has no terminal any more.
                 let _ = container.resize(rows, columns).await;
                 continue;
             }
-            _ = &mut pumps.detached => {
+            Some(left) = pumps.left.recv() => {
                 drop(raw);
-                streams::say("");
-                return Ok(0);
+                return Ok(left.code());
             }
         };
         // One that just ended needs no signal; the wait says so.

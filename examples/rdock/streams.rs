@@ -53,27 +53,53 @@ impl Drop for RawMode {
 /// Copies in the background: this program's input to the process, its outputs to ours.
 pub(crate) struct Pumps {
     outputs: Vec<std::thread::JoinHandle<()>>,
-    /// Resolves when the detach keys were typed.
-    pub(crate) detached: tokio::sync::oneshot::Receiver<()>,
+    /// Tells that copying ended before the process did.
+    pub(crate) left: tokio::sync::mpsc::UnboundedReceiver<Left>,
+    // Keeps the channel open when nothing is left that could send.
+    _left: tokio::sync::mpsc::UnboundedSender<Left>,
+}
+
+/// Why this program leaves a process that goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// The detach keys were typed.
+    Keys,
+    /// Nobody reads our output any more.
+    Output,
+}
+
+impl Left {
+    /// The exit code: a program that prints to a closed pipe ends by SIGPIPE.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Keys => 0,
+            Self::Output => 128 + 13,
+        }
+    }
 }
 
 /// Starts copying. With `keys` ctrl-p ctrl-q detaches.
 pub(crate) fn pump(streams: Attached, keys: bool) -> Pumps {
-    let (tell, detached) = tokio::sync::oneshot::channel();
+    let (tell, left) = tokio::sync::mpsc::unbounded_channel();
     let mut outputs = Vec::new();
     if let Some(stdout) = streams.stdout {
-        outputs.push(std::thread::spawn(move || copy(stdout, &mut io::stdout())));
+        let tell = tell.clone();
+        outputs.push(std::thread::spawn(move || copy(stdout, &mut io::stdout(), &tell)));
     }
     if let Some(stderr) = streams.stderr {
-        outputs.push(std::thread::spawn(move || copy(stderr, &mut io::stderr())));
+        let tell = tell.clone();
+        outputs.push(std::thread::spawn(move || copy(stderr, &mut io::stderr(), &tell)));
     }
-    match streams.stdin {
-        // Blocked in a read when everything else ends; the process's end ends it.
-        Some(stdin) => drop(std::thread::spawn(move || input(stdin, keys, tell))),
-        // Nobody types: the receiver must not see a closed channel as keys.
-        None => std::mem::forget(tell),
+    if let Some(stdin) = streams.stdin {
+        let tell = tell.clone();
+        // Blocked in a read when everything else ends; the end of this program ends it.
+        std::thread::spawn(move || input(stdin, keys, &tell));
     }
-    Pumps { outputs, detached }
+    Pumps {
+        outputs,
+        left,
+        _left: tell,
+    }
 }
 
 impl Pumps {
@@ -88,15 +114,16 @@ impl Pumps {
     }
 }
 
-fn copy(from: OwnedFd, to: &mut dyn Write) {
+fn copy(from: OwnedFd, to: &mut dyn Write, tell: &tokio::sync::mpsc::UnboundedSender<Left>) {
     let mut from = File::from(from);
     let mut buffer = vec![0u8; 64 << 10];
     loop {
         match from.read(&mut buffer) {
             Ok(0) => return,
             Ok(count) => {
-                // Who closed our output does not want more; the process is not disturbed.
                 if to.write_all(&buffer[..count]).and_then(|()| to.flush()).is_err() {
+                    // Nobody hears it when everything has ended anyway.
+                    let _ = tell.send(Left::Output);
                     return;
                 }
             }
@@ -107,7 +134,7 @@ fn copy(from: OwnedFd, to: &mut dyn Write) {
     }
 }
 
-fn input(to: OwnedFd, keys: bool, detach: tokio::sync::oneshot::Sender<()>) {
+fn input(to: OwnedFd, keys: bool, tell: &tokio::sync::mpsc::UnboundedSender<Left>) {
     const CTRL_P: u8 = 0x10;
     const CTRL_Q: u8 = 0x11;
     let mut to = File::from(to);
@@ -116,21 +143,16 @@ fn input(to: OwnedFd, keys: bool, detach: tokio::sync::oneshot::Sender<()>) {
     let mut stdin = io::stdin();
     loop {
         let count = match stdin.read(&mut buffer) {
-            Ok(0) => {
-                std::mem::forget(detach);
-                return;
-            }
+            Ok(0) => return,
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(_) => {
-                std::mem::forget(detach);
-                return;
-            }
+            Err(_) => return,
         };
         let mut passed = Vec::with_capacity(count + 1);
         for &byte in &buffer[..count] {
             if keys && held && byte == CTRL_Q {
-                let _ = detach.send(());
+                // Nobody hears it when everything has ended anyway.
+                let _ = tell.send(Left::Keys);
                 return;
             }
             if held {
@@ -142,7 +164,6 @@ fn input(to: OwnedFd, keys: bool, detach: tokio::sync::oneshot::Sender<()>) {
             }
         }
         if to.write_all(&passed).is_err() {
-            std::mem::forget(detach);
             return;
         }
     }

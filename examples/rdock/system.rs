@@ -2,21 +2,22 @@
 
 use crate::Outcome;
 use crate::streams::print;
+use crate::table::Format;
 use clap::Args;
 use rdock_runtime::Runtime;
 
 #[derive(Debug, Args)]
 pub(crate) struct InfoArguments {
     /// table or json
-    #[arg(short, long, default_value = "table")]
-    format: String,
+    #[arg(short, long, value_enum, default_value = "table")]
+    format: Format,
 }
 
 impl InfoArguments {
     pub(crate) fn execute(self, runtime: &Runtime) -> Outcome {
         let info =
             serde_json::to_value(runtime.info()?).map_err(|error| crate::Failure::new(error.to_string()))?;
-        if self.format == "json" {
+        if self.format == Format::Json {
             print(&info.to_string());
             return Ok(0);
         }

@@ -3,14 +3,21 @@
 use crate::streams::print;
 use serde_json::Value;
 
+/// How a list is printed: as a table, or as one JSON object a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    Table,
+    Json,
+}
+
 /// Prints rows under headings, or one JSON object a row.
-pub(crate) fn show(headings: &[&str], rows: Vec<Vec<String>>, json: bool) {
-    if json {
+pub(crate) fn show(headings: &[&str], rows: Vec<Vec<String>>, format: Format) {
+    if format == Format::Json {
         for row in rows {
             let object: serde_json::Map<String, Value> = headings
                 .iter()
                 .zip(row)
-                .map(|(heading, cell)| (camel(heading), Value::String(cell)))
+                .map(|(heading, cell)| (key(heading), Value::String(cell)))
                 .collect();
             print(&Value::Object(object).to_string());
         }
@@ -33,7 +40,14 @@ pub(crate) fn show(headings: &[&str], rows: Vec<Vec<String>>, json: bool) {
     rows.into_iter().for_each(line);
 }
 
-fn camel(heading: &str) -> String {
+/// docker's name for a column in JSON.
+fn key(heading: &str) -> String {
+    let heading = match heading {
+        "CONTAINER ID" | "IMAGE ID" => return "ID".to_owned(),
+        "CREATED" => "CREATED SINCE",
+        "VOLUME NAME" => "NAME",
+        other => other,
+    };
     heading
         .split(' ')
         .map(|word| {

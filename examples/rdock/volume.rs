@@ -2,7 +2,7 @@
 
 use crate::Outcome;
 use crate::streams::print;
-use crate::table::show;
+use crate::table::{Format, show};
 use clap::Subcommand;
 use rdock_runtime::{Runtime, VolumeInfo};
 use serde_json::{Value, json};
@@ -76,7 +76,7 @@ impl Volume {
                         .into_iter()
                         .map(|info| vec!["local".to_owned(), info.name])
                         .collect();
-                    show(&["DRIVER", "VOLUME NAME"], rows, false);
+                    show(&["DRIVER", "VOLUME NAME"], rows, Format::Table);
                 }
             }
             Self::Create { label, name } => {

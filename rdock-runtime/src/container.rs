@@ -48,9 +48,10 @@ impl KnownExit {
     /// Waits for the monitor's last message, if there is one to come.
     fn get(&self) -> Option<Exit> {
         if let (None, Some(monitor)) = (self.known.get(), &self.monitor)
-            && let Some(exit) = crate::monitor::last_answer(monitor) {
-                self.set(exit);
-            }
+            && let Some(exit) = crate::monitor::last_answer(monitor)
+        {
+            self.set(exit);
+        }
         self.known.get().cloned()
     }
 }
@@ -394,11 +395,19 @@ impl Container {
                     name: self.name().to_owned(),
                 });
             }
-            self.ask_for_exit(Request::Stop {
-                signal: libc::SIGKILL,
-                timeout_ms: 0,
-            })
-            .await?;
+            match self
+                .ask_for_exit(Request::Stop {
+                    signal: libc::SIGKILL,
+                    timeout_ms: 0,
+                })
+                .await
+            {
+                // It removed itself.
+                Err(Error::State { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                    return Ok(());
+                }
+                other => other?,
+            };
         }
         let this = self.clone();
         blocking(
