@@ -47,3 +47,8 @@ pub use state::{BoundAddress, Exit, ExitReason, MountInfo, Status};
 pub use step::Step;
 pub use volume::{VolumeError, VolumeInfo, Volumes};
 pub use warning::{NoEgress, Warning};
+
+/// The programs of the repository's front page compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct FrontPage;
