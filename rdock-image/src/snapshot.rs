@@ -294,7 +294,15 @@ impl Snapshot {
     /// there. It must not be mounted, and what it holds must not have been lost in a crash.
     pub fn clear_volatile_mark(&self) -> Result<()> {
         // Overlayfs works in `work` below the work directory it is given.
-        remove_tree(&self.layout.snapshot(&self.id).join("work/work/incompat")).or_else(|error| match error {
+        remove_tree(
+            &self
+                .layout
+                .snapshot(&self.id)
+                .join("work")
+                .join("work")
+                .join("incompat"),
+        )
+        .or_else(|error| match error {
             Error::Io { ref source, .. } if source.kind() == std::io::ErrorKind::NotFound => Ok(()),
             other => Err(other),
         })

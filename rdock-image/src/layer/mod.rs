@@ -2,6 +2,7 @@
 //!
 //! `names` and `tree` keep every path inside the layer, `extract` makes the files, `pipeline` feeds it in one
 //! pass over the compressed stream, `chain` settles what depends on the layers below.
+mod attributes;
 pub(crate) mod chain;
 pub(crate) mod compression;
 pub(crate) mod extract;

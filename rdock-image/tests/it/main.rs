@@ -3,6 +3,7 @@
 //! A test that needs what this machine or user lacks is reported as ignored, with the reason.
 mod children;
 mod crash;
+mod documents;
 mod security;
 mod store;
 mod support;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
     }
     let trials = security::tests()
         .into_iter()
+        .chain(documents::tests())
         .chain(store::tests())
         .chain(crash::tests())
         .map(|(name, needs, test)| {
