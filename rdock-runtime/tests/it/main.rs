@@ -3,6 +3,7 @@
 //! Whether a test can run is known when it runs: what this machine cannot do is reported as ignored, with the reason.
 
 mod host;
+mod identities;
 mod network;
 mod payload;
 mod probe;
@@ -85,6 +86,7 @@ fn main() -> std::process::ExitCode {
         settings::trials(),
         volumes::trials(),
         readiness::trials(),
+        identities::trials(),
         security::trials(),
     ]
     .into_iter()
