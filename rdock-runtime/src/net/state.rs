@@ -384,7 +384,7 @@ pub(super) fn try_lock(path: &Path) -> Option<fs::File> {
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     // The dot keeps it out of the listing of holders.
-    let new = path.with_file_name(format!(".{}-{name}", std::process::id()));
+    let new = path.with_file_name(format!(".{}-{}-{name}", std::process::id(), crate::state::unique()));
     let written = fs::OpenOptions::new()
         .write(true)
         .create(true)
