@@ -134,6 +134,11 @@ impl Relay {
         self.finish(events, End::Over, true);
     }
 
+    /// Moves what is there now: the loop may be about to end.
+    pub(super) fn flush(&self, events: &mut Loop) {
+        self.ready(events, Interest::empty());
+    }
+
     fn server_ready(&self, events: &mut Loop, flags: Interest) {
         let mut this = self.0.borrow_mut();
         let Some((server, _)) = &this.server else { return };

@@ -120,12 +120,16 @@ impl Ports {
         this.diag = None;
         this.ahead.clear();
         let refused: Vec<_> = this.waiting.drain(..).collect();
-        let left = !this.relays.is_empty();
+        let relays: Vec<_> = this.relays.values().cloned().collect();
         drop(this);
         for (client, _) in refused {
             reset(client);
         }
-        if left {
+        // The owner may be a program that exits now.
+        for relay in relays {
+            relay.flush(events);
+        }
+        if !self.0.borrow().relays.is_empty() {
             let that = self.clone();
             events.after(GRACE, move |events| {
                 let relays: Vec<_> = that.0.borrow_mut().relays.drain().collect();

@@ -193,6 +193,33 @@ fn a_half_closed_connection_still_brings_the_answer() {
 }
 
 #[test]
+fn what_a_server_said_last_arrives_although_the_owner_ends() {
+    let port = Published::new(Protocol::Tcp);
+    let server = port.server();
+    let mut client = port.client();
+    let (mut inside, _) = server.accept().unwrap();
+    inside.write_all(b"first").unwrap();
+    let mut got = [0; 5];
+    client.read_exact(&mut got).unwrap();
+    let (tell, told) = mpsc::channel();
+    let (go, wait) = mpsc::channel::<()>();
+    port.handle.run(move |events| {
+        // The loop has no turn between the server's last words and the stop.
+        tell.send(()).unwrap();
+        wait.recv().unwrap();
+        events.stop();
+    });
+    told.recv().unwrap();
+    inside.write_all(&[b'x'; 30_000]).unwrap();
+    drop(inside);
+    go.send(()).unwrap();
+    drop(port);
+    let mut last = Vec::new();
+    client.read_to_end(&mut last).unwrap();
+    assert_eq!(last.len(), 30_000);
+}
+
+#[test]
 fn a_reset_is_passed_on_in_both_directions() {
     let port = Published::new(Protocol::Tcp);
     let server = port.server();
