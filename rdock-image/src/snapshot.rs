@@ -310,18 +310,34 @@ impl Snapshot {
 
     /// Removes it with everything written to it; it must not be mounted any more.
     ///
-    /// It is gone from the store at once. Where files belong to other ids of a user namespace, which this process
-    /// may not delete, [`Error::NeedsUserNamespace`] names the directory to remove from inside that namespace.
+    /// Where files belong to other ids of a user namespace, which this process may not delete,
+    /// [`Error::NeedsUserNamespace`] names the directory to remove from inside that namespace, and the snapshot
+    /// stays until this is called again.
     pub fn remove(self) -> Result<()> {
         let path = self.layout.snapshot(&self.id);
         let trash = self.layout.trash().join(crate::layout::random_name()?);
         match fs::rename(&path, &trash) {
-            Ok(()) => remove_tree(&trash),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Error::NotFound {
-                kind: "snapshot",
-                name: self.id,
-            }),
-            Err(error) => Err(Error::io("rename", path, error)),
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::NotFound {
+                    kind: "snapshot",
+                    name: self.id,
+                });
+            }
+            Err(error) => return Err(Error::io("rename", path, error)),
         }
+        // `chain` goes last, so that what cannot be removed is still a snapshot.
+        for part in ["upper", "work"] {
+            match remove_tree(&trash.join(part)) {
+                Err(Error::NeedsUserNamespace { .. }) => {
+                    fs::rename(&trash, &path).map_err(|e| Error::io("rename", &path, e))?;
+                    return Err(Error::NeedsUserNamespace {
+                        path: path.join(part),
+                    });
+                }
+                other => other?,
+            }
+        }
+        remove_tree(&trash)
     }
 }

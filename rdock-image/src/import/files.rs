@@ -100,9 +100,23 @@ impl Files {
             },
         };
         let copy = file.try_clone().map_err(|e| Error::io("read", &name, e))?;
-        let mut tar = TarReader::new(BufReader::with_capacity(1 << 18, copy));
+        let length = file.metadata().map_err(|e| Error::io("read", &name, e))?.len();
+        // Only headers are read; a small buffer makes the jumps cheap.
+        let mut tar = TarReader::new(BufReader::with_capacity(1 << 13, copy));
         let mut members = HashMap::new();
         while let Some(entry) = tar.next_entry().map_err(malformed)? {
+            if entry
+                .offset
+                .checked_add(entry.size)
+                .is_none_or(|end| end > length)
+            {
+                return Err(Error::document(&name, "it ends within a file"));
+            }
+            tar.jump(|input, count| input.seek_relative(count.cast_signed()))
+                .map_err(|source| Error::Stream {
+                    what: name.clone(),
+                    source,
+                })?;
             let Some(path) = normalize(b"", &entry.name) else {
                 return Err(Error::document(&name, "an entry outside the archive"));
             };

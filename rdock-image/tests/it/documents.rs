@@ -6,6 +6,11 @@ use rdock_image::{Digest, Error, ManifestDocument, Progress, Reference};
 
 pub(crate) fn tests() -> Vec<(&'static str, Needs, Test)> {
     vec![
+        (
+            "a_cut_archive_leaves_nothing",
+            Needs::Nothing,
+            a_cut_archive_leaves_nothing,
+        ),
         ("img_digest_grammar", Needs::Nothing, img_digest_grammar),
         ("img_ambiguous_document", Needs::Nothing, img_ambiguous_document),
         ("img_import_limits", Needs::Nothing, img_import_limits),
@@ -128,6 +133,38 @@ fn img_tag_poison() -> Outcome {
     assert!(
         bed.store.get(first.id().as_str())?.is_some(),
         "the image that lost its name is kept"
+    );
+    Ok(())
+}
+
+/// Whatever is missing at its end, an archive comes in whole or not at all.
+fn a_cut_archive_leaves_nothing() -> Outcome {
+    let bed = Bed::new()?;
+    let layer = Tar::new().file("a", vec![1; 3000]).end();
+    let digest = Digest::sha256_of(&layer);
+    let archive = docker_archive("l", |archive| archive.file("l", &layer), &digest, "cut:1");
+    let path = bed.dir.path().join("archive.tar");
+    for cut in (0..archive.len() - 1024).step_by(256) {
+        std::fs::write(&path, &archive[..cut])?;
+        match bed.store.import(&path, &Progress::default()) {
+            Err(_) => assert!(bed.store.images()?.is_empty(), "cut at {cut}"),
+            // Only padding is missing.
+            Ok(images) => {
+                assert_eq!(images[0].diff_ids(), std::slice::from_ref(&digest));
+                assert!(
+                    cut + 512 >= archive.len() - 1024,
+                    "cut at {cut} of {}",
+                    archive.len()
+                );
+                bed.store.remove("cut:1", false)?;
+            }
+        }
+        bed.assert_clean()?;
+    }
+    std::fs::write(&path, &archive)?;
+    assert_eq!(
+        bed.store.import(&path, &Progress::default())?[0].diff_ids(),
+        [digest]
     );
     Ok(())
 }

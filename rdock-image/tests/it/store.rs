@@ -20,6 +20,11 @@ pub(crate) fn tests() -> Vec<(&'static str, Needs, Test)> {
             a_snapshot_keeps_its_layers,
         ),
         (
+            "a_snapshot_that_cannot_be_removed_stays",
+            Needs::Root,
+            a_snapshot_that_cannot_be_removed_stays,
+        ),
+        (
             "the_upper_directory_has_the_roots_attributes",
             Needs::Nothing,
             upper_attributes,
@@ -166,6 +171,32 @@ fn a_snapshot_keeps_its_layers() -> Outcome {
             && bed.names("chains")?.is_empty()
     );
     bed.assert_clean()
+}
+
+/// As a container of a user namespace leaves it: a directory of another id that this user cannot open.
+fn a_snapshot_that_cannot_be_removed_stays() -> Outcome {
+    let bed = Bed::new()?;
+    let root = bed.dir.path().join("store").display().to_string();
+    let image = bed.image("x:1", &[Tar::new().file("a", "1").end()])?;
+    let snapshot = bed.store.snapshot(&image, "c1", &SnapshotOptions::default())?;
+    fs::create_dir(snapshot.upper().join("foreign"))?;
+    fs::write(snapshot.upper().join("foreign/file"), "x")?;
+    fs::set_permissions(
+        snapshot.upper().join("foreign"),
+        fs::Permissions::from_mode(0o700),
+    )?;
+    std::os::unix::fs::chown(snapshot.upper().join("foreign"), Some(100_000), Some(100_000))?;
+    fs::set_permissions(bed.dir.path(), fs::Permissions::from_mode(0o755))?;
+    let output = command("remove-as-nobody", &[&root, "c1"])?.output()?;
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+    assert!(bed.store.open_snapshot("c1")?.is_some());
+    snapshot.remove()?;
+    assert!(bed.names("trash")?.is_empty());
+    Ok(())
 }
 
 fn upper_attributes() -> Outcome {
