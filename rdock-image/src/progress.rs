@@ -92,6 +92,11 @@ pub enum Event {
         /// Why the last one failed.
         cause: String,
     },
+    /// Something that does not stop the work, but that a person should know.
+    Warning {
+        /// One line.
+        text: String,
+    },
     /// The image is complete and tagged.
     Done {
         /// The name.

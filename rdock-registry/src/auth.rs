@@ -30,6 +30,12 @@ struct Current {
     until: Option<Instant>,
 }
 
+impl Current {
+    fn is_fresh(&self) -> bool {
+        self.until.is_none_or(|until| until > Instant::now())
+    }
+}
+
 #[derive(Deserialize)]
 struct Token {
     token: Option<String>,
@@ -49,10 +55,9 @@ impl Authorization {
     /// The header to send now, if any is known.
     pub(crate) async fn header(&self) -> Option<String> {
         let current = self.current.lock().await;
-        let fresh = |current: &&Current| current.until.is_none_or(|until| until > Instant::now());
         current
             .as_ref()
-            .filter(fresh)
+            .filter(|current| current.is_fresh())
             .map(|current| current.header.clone())
     }
 
@@ -68,7 +73,7 @@ impl Authorization {
         let mut current = self.current.lock().await;
         if let Some(known) = current
             .as_ref()
-            .filter(|known| Some(known.header.as_str()) != sent)
+            .filter(|known| known.is_fresh() && Some(known.header.as_str()) != sent)
         {
             return Ok(known.header.clone());
         }
@@ -117,7 +122,7 @@ impl Authorization {
             });
         }
         let realm = self.realm(endpoint, challenge)?;
-        let scope = format!("repository:{}:pull", endpoint.repository);
+        let scopes = scopes(&endpoint.repository, challenge.get("scope").unwrap_or_default());
         let service = challenge.get("service").unwrap_or_default().to_owned();
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let mut url = realm.clone();
@@ -128,14 +133,16 @@ impl Authorization {
                 pair("refresh_token", token),
                 pair("service", &service),
                 pair("client_id", "rdock"),
-                pair("scope", &scope),
+                pair("scope", &scopes.join(" ")),
             ]);
         } else {
             let mut query = url.query_pairs_mut();
             if !service.is_empty() {
                 query.append_pair("service", &service);
             }
-            query.append_pair("scope", &scope);
+            for scope in &scopes {
+                query.append_pair("scope", scope);
+            }
             if let Credential::Basic { user, .. } = &self.credential {
                 query.append_pair("account", user);
             }
@@ -145,8 +152,11 @@ impl Authorization {
             }
         }
         let host = realm.host_str().unwrap_or_default().to_owned();
-        let answer = transport.send(&host, url, &request, endpoint.insecure).await?;
+        // An insecure registry says nothing about the certificates of another host.
+        let insecure = endpoint.insecure && may_have_plain(endpoint, &realm);
+        let answer = transport.send(&host, url, &request, insecure).await?;
         let (status, success) = (answer.status(), answer.is_success());
+        let retry_after = answer.retry_after();
         let body = answer.body("the token", LARGEST_TOKEN).await?;
         if !success {
             return Err(match status {
@@ -160,6 +170,7 @@ impl Authorization {
                     status,
                     what: "a token".into(),
                     message: crate::pull::error_text(&body),
+                    retry_after,
                 },
             });
         }
@@ -193,6 +204,25 @@ impl Authorization {
             _ => refused("not an HTTP address"),
         }
     }
+}
+
+/// What a token is asked for: pulling, from the repository and from those the registry names; never more.
+fn scopes(repository: &str, asked: &str) -> Vec<String> {
+    let mut scopes = vec![format!("repository:{repository}:pull")];
+    for one in asked.split_whitespace() {
+        let named = one
+            .strip_prefix("repository:")
+            .and_then(|rest| rest.rsplit_once(':'));
+        if let Some((name, actions)) = named
+            && actions.split(',').any(|action| action == "pull")
+        {
+            let scope = format!("repository:{name}:pull");
+            if !scopes.contains(&scope) {
+                scopes.push(scope);
+            }
+        }
+    }
+    scopes
 }
 
 /// Plain http is allowed to the registry's own host, and on this machine.
@@ -258,6 +288,19 @@ mod tests {
         assert!(allowed("127.0.0.1:5000", true, "http://127.0.0.1:5001/token"));
         assert!(!allowed("r.example", true, "file:///etc/passwd"));
         assert!(!allowed("r.example", true, "nonsense"));
+    }
+
+    #[test]
+    fn a_token_is_asked_for_pulling_alone() {
+        assert_eq!(scopes("a/b", ""), ["repository:a/b:pull"]);
+        assert_eq!(
+            scopes("a/b", "repository:a/b:pull,push registry:catalog:*"),
+            ["repository:a/b:pull"]
+        );
+        assert_eq!(
+            scopes("a", "repository:x/a:pull repository:y:push"),
+            ["repository:a:pull", "repository:x/a:pull"]
+        );
     }
 
     #[test]

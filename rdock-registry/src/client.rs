@@ -7,7 +7,7 @@ use crate::transport::Transport;
 use rdock_image::{BoxError, Image, ImageSource, ImageStore, Platform, Progress, Reference};
 use std::sync::Arc;
 
-/// Pulls images. Cloning is cheap; connections are kept and shared.
+/// Pulls images. Cloning is cheap; the connections of one pull are shared by its layers.
 #[derive(Debug, Clone)]
 pub struct RegistryClient {
     config: Arc<RegistryConfig>,

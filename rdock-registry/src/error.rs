@@ -68,6 +68,8 @@ pub enum Error {
         what: String,
         /// What the registry says.
         message: String,
+        /// The pause that the registry asked for (`Retry-After`).
+        retry_after: Option<std::time::Duration>,
     },
     /// The registry could not be reached, or the connection broke too often.
     #[error("could not fetch {what} from {registry}")]

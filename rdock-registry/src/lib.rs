@@ -10,10 +10,12 @@ mod challenge;
 mod client;
 mod config;
 mod error;
+mod interop;
 mod pull;
 mod transport;
 
 pub use client::RegistryClient;
-pub use config::{Credential, Credentials, RegistriesConf, RegistryConfig};
+pub use config::{Credential, Credentials, Proxies, RegistriesConf, RegistryConfig};
 pub use error::{Error, Result};
+pub use interop::oci_reference;
 pub use rdock_image as image;

@@ -24,6 +24,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// A registry may ask for longer pauses than this; then it is an error.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// So few pulls left are worth a warning.
+const FEW_PULLS: u64 = 10;
+
 const MANIFESTS: [&str; 4] = [
     media_type::OCI_INDEX,
     media_type::DOCKER_LIST,
@@ -64,6 +67,11 @@ pub(crate) async fn pull(
         // A helper is a program: it may take its time.
         let found = tokio::task::spawn_blocking(move || credentials.find(&registry)).await;
         let (credential, warning) = found.map_err(|error| Error::Client { source: error.into() })?;
+        if let Some(warning) = &warning {
+            progress.emit(Event::Warning {
+                text: warning.clone(),
+            });
+        }
         let session = Arc::new(Session {
             transport: transport.clone(),
             endpoint,
@@ -203,6 +211,7 @@ impl Session {
         let (bytes, content_type, announced) = self
             .retrying(&what, async || {
                 let answer = self.get(&path, &request, &what, Some(reference)).await?;
+                self.remarks(&answer);
                 let text = |name| answer.header(name).map(str::to_owned);
                 let (content_type, announced) = (text("content-type"), text("docker-content-digest"));
                 Ok((
@@ -213,14 +222,14 @@ impl Session {
             })
             .await?;
         let found = Digest::sha256_of(&bytes);
-        // What was asked for by digest must have it, and so must what is announced with one.
+        // What was asked for by digest must have it (no tag has a colon), and so must what is announced with
+        // one. An announcement by another algorithm says nothing; a wanted digest of one is never met.
+        let asked = Some(wanted).filter(|wanted| wanted.contains(':'));
         for expected in [
-            Some(wanted).filter(|wanted| wanted.starts_with("sha256:")),
-            announced.as_deref(),
+            asked,
+            announced.as_deref().filter(|text| text.starts_with("sha256:")),
         ] {
-            if let Some(expected) =
-                expected.filter(|expected| expected.starts_with("sha256:") && *expected != found.as_str())
-            {
+            if let Some(expected) = expected.filter(|expected| *expected != found.as_str()) {
                 return Err(Error::WrongDigest {
                     registry: self.endpoint.host.clone(),
                     expected: expected.to_owned(),
@@ -234,6 +243,32 @@ impl Session {
             .map(str::trim);
         let document = ManifestDocument::parse(&bytes, content_type)?;
         Ok((found, document, bytes))
+    }
+
+    /// What a registry says beside its answer: warnings (RFC 7234, code 299), and a pull limit that is nearly
+    /// used up.
+    fn remarks(&self, answer: &Answer) {
+        let host = &self.endpoint.host;
+        for warning in answer.headers("warning") {
+            if let Some(text) = warning.strip_prefix("299 ") {
+                let text = text
+                    .split_once('"')
+                    .and_then(|(_, rest)| rest.rsplit_once('"'))
+                    .map_or(text, |(text, _)| text);
+                self.progress.emit(Event::Warning {
+                    text: format!("{host}: {}", printable(text)),
+                });
+            }
+        }
+        let remaining = answer
+            .header("ratelimit-remaining")
+            .and_then(|text| text.split(';').next());
+        if let Some(remaining) = remaining.and_then(|text| text.trim().parse::<u64>().ok())
+            && remaining <= FEW_PULLS
+        {
+            let text = format!("{host} allows {remaining} more pulls for now");
+            self.progress.emit(Event::Warning { text });
+        }
     }
 
     /// A config.
@@ -302,10 +337,10 @@ impl Session {
             return Ok(answer);
         }
         let status = answer.status();
-        let pause = answer.header("retry-after").map(str::to_owned);
+        let retry_after = answer.retry_after();
         // An error whose text cannot be read is still that error.
         let body = answer.body("an error", LARGEST_ERROR).await.unwrap_or_default();
-        let mut message = error_text(&body);
+        let message = error_text(&body);
         let registry = self.endpoint.host.clone();
         Err(match (status, reference) {
             (404, Some(reference)) => Error::NotFound {
@@ -321,17 +356,13 @@ impl Session {
                     message
                 },
             },
-            _ => {
-                if let Some(pause) = pause {
-                    message = format!("{message} (retry after {pause})").trim_start().to_owned();
-                }
-                Error::Status {
-                    registry,
-                    status,
-                    what: what.to_owned(),
-                    message,
-                }
-            }
+            _ => Error::Status {
+                registry,
+                status,
+                what: what.to_owned(),
+                message,
+                retry_after,
+            },
         })
     }
 
@@ -381,20 +412,12 @@ impl Session {
     }
 }
 
-/// What `Retry-After` (seconds or a date) asked for, kept at the end of the message.
+/// The pause that the registry asked for.
 fn asked_pause(error: &Error) -> Option<Duration> {
-    let Error::Status { message, .. } = error else {
-        return None;
-    };
-    let text = message.rsplit_once("(retry after ")?.1.trim_end_matches(')');
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
+    match error {
+        Error::Status { retry_after, .. } => *retry_after,
+        _ => None,
     }
-    let when = httpdate::parse_http_date(text).ok()?;
-    Some(
-        when.duration_since(std::time::SystemTime::now())
-            .unwrap_or_default(),
-    )
 }
 
 /// What a registry says of an error: its envelope's codes and messages, else the beginning of the text.

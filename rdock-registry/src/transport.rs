@@ -75,8 +75,27 @@ impl Transport {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(AnyServer(provider.clone())))
             .with_no_client_auth();
+        let mut proxies = Vec::new();
+        // A proxy knows nothing of this machine's own addresses.
+        let direct = format!(
+            "{},localhost,127.0.0.0/8,::1",
+            config.proxies.none.as_deref().unwrap_or_default()
+        );
+        let parts = [
+            config.proxies.http.as_ref().map(reqwest::Proxy::http),
+            config.proxies.https.as_ref().map(reqwest::Proxy::https),
+        ];
+        for proxy in parts.into_iter().flatten() {
+            let proxy = proxy.map_err(|error| failed(error.into()))?;
+            proxies.push(proxy.no_proxy(reqwest::NoProxy::from_string(&direct)));
+        }
         let client = |tls: rustls::ClientConfig| {
-            reqwest::Client::builder()
+            // Its own look at the environment is switched off.
+            let mut builder = reqwest::Client::builder().no_proxy();
+            for proxy in &proxies {
+                builder = builder.proxy(proxy.clone());
+            }
+            builder
                 .tls_backend_preconfigured(tls)
                 .redirect(reqwest::redirect::Policy::none())
                 .connect_timeout(CONNECT)
@@ -202,6 +221,14 @@ impl Transport {
                     reason: format!("from https to {}", next.scheme()),
                 });
             }
+            // A form holds a refresh token: it stays with its host, as Authorization does.
+            if request.form.is_some() && !same_origin(&next, &first) {
+                return Err(Error::UnsafeRealm {
+                    registry: registry.to_owned(),
+                    target: next.origin().ascii_serialization(),
+                    reason: "a redirect to another host",
+                });
+            }
             url = next;
         }
         Err(Error::Malformed {
@@ -265,6 +292,19 @@ impl Answer {
             .filter_map(|value| value.to_str().ok())
             .map(str::to_owned)
             .collect()
+    }
+
+    /// `Retry-After`, in seconds or as a date (RFC 9110, section 10.2.3).
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        let text = self.header("retry-after")?.trim();
+        if let Ok(seconds) = text.parse() {
+            return Some(Duration::from_secs(seconds));
+        }
+        let when = httpdate::parse_http_date(text).ok()?;
+        Some(
+            when.duration_since(std::time::SystemTime::now())
+                .unwrap_or_default(),
+        )
     }
 
     /// The next part of the body; `None` at its end.

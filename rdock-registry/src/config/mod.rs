@@ -11,6 +11,18 @@ use crate::error::Result;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Proxies for HTTP, as URLs. Addresses of this machine are always reached directly.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Proxies {
+    /// For `http:`.
+    pub http: Option<String>,
+    /// For `https:`.
+    pub https: Option<String>,
+    /// Hosts, domains and networks without a proxy, separated by commas.
+    pub none: Option<String>,
+}
+
 /// How a client behaves. The default is anonymous, with Docker Hub and every other registry at its own address.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -27,6 +39,8 @@ pub struct RegistryConfig {
     pub retries: u32,
     /// More certificate authorities, in PEM, beside the system's.
     pub certificate_authorities: Vec<Vec<u8>>,
+    /// None by default.
+    pub proxies: Proxies,
 }
 
 impl Default for RegistryConfig {
@@ -38,6 +52,7 @@ impl Default for RegistryConfig {
             idle_timeout: Duration::from_secs(60),
             retries: 5,
             certificate_authorities: Vec::new(),
+            proxies: Proxies::default(),
         }
     }
 }
@@ -45,7 +60,8 @@ impl Default for RegistryConfig {
 impl RegistryConfig {
     /// Reads what docker and podman read: `registries.conf` (`CONTAINERS_REGISTRIES_CONF`, else
     /// `$XDG_CONFIG_HOME/containers`, `~/.config/containers`, `/etc/containers`), docker's `config.json`
-    /// (`DOCKER_CONFIG`, else `~/.docker`) and podman's `auth.json`. Files that are not there are nothing.
+    /// (`DOCKER_CONFIG`, else `~/.docker`) and podman's `auth.json`; and the proxies that `HTTP_PROXY`,
+    /// `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` (or in lower case) name. Files that are not there are nothing.
     ///
     /// # Errors
     /// [`crate::Error::Config`] for a file that cannot be read or understood.
@@ -69,7 +85,18 @@ impl RegistryConfig {
             .map(|dir| dir.join("config.json"));
         let podman = variable("REGISTRY_AUTH_FILE")
             .or_else(|| variable("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json")));
-        Self::load(registries.as_deref(), docker.as_deref(), podman.as_deref())
+        let mut config = Self::load(registries.as_deref(), docker.as_deref(), podman.as_deref())?;
+        let text = |upper: &str| {
+            let value = std::env::var(upper).or_else(|_| std::env::var(upper.to_ascii_lowercase()));
+            value.ok().filter(|value| !value.is_empty())
+        };
+        let all = text("ALL_PROXY");
+        config.proxies = Proxies {
+            http: text("HTTP_PROXY").or_else(|| all.clone()),
+            https: text("HTTPS_PROXY").or(all),
+            none: text("NO_PROXY"),
+        };
+        Ok(config)
     }
 
     /// Reads these files. One that is not there is nothing, but for `registries`, which was named.

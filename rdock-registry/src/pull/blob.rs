@@ -30,23 +30,35 @@ impl Session {
     ) -> Result<()> {
         let origin = format!("{}/{}", reference.domain(), reference.path());
         let mut waiting = work.into_iter();
+        // Every ingest holds a copy of `alive`: when all are gone, the store has undone what failed or was cut off.
+        let (alive, mut ended) = mpsc::channel::<()>(1);
         let mut running = JoinSet::new();
-        loop {
+        let result = loop {
             while running.len() < parallel {
                 let Some((descriptor, diff_id)) = waiting.next() else {
                     break;
                 };
                 let session = self.clone();
                 let (store, lease, origin) = (store.clone(), lease.clone(), origin.clone());
-                running.spawn(async move { session.layer(descriptor, diff_id, store, lease, origin).await });
+                let alive = alive.clone();
+                running.spawn(async move {
+                    session
+                        .layer(descriptor, diff_id, store, lease, origin, alive)
+                        .await
+                });
             }
             match running.join_next().await {
-                None => return Ok(()),
-                Some(Ok(done)) => done?,
+                None => break Ok(()),
+                Some(Ok(Ok(()))) => {}
+                Some(Ok(Err(error))) => break Err(error),
                 Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                Some(Err(error)) => return Err(Error::Client { source: error.into() }),
+                Some(Err(error)) => break Err(Error::Client { source: error.into() }),
             }
-        }
+        };
+        running.shutdown().await;
+        drop(alive);
+        while ended.recv().await.is_some() {}
+        result
     }
 
     async fn layer(
@@ -56,6 +68,7 @@ impl Session {
         store: ImageStore,
         lease: Arc<Lease>,
         origin: String,
+        alive: mpsc::Sender<()>,
     ) -> Result<()> {
         let digest = descriptor.digest()?;
         let (there, wanted) = (store.clone(), diff_id.clone());
@@ -74,7 +87,9 @@ impl Session {
                 received,
                 current: Bytes::new(),
             };
-            store.ingest_layer(&lease, &descriptor, &diff_id, Some(&origin), &mut stream)
+            let stored = store.ingest_layer(&lease, &descriptor, &diff_id, Some(&origin), &mut stream);
+            drop((lease, alive));
+            stored
         });
         let fetched = self.fetch(&digest, size, &parts).await;
         if let Err(error) = &fetched {
@@ -93,7 +108,16 @@ impl Session {
                 Ok(())
             }
             // The store stopped reading: what it says of the bytes is why.
-            (Ok(_), Err(error)) => Err(error.into()),
+            (Ok(()), Err(rdock_image::Error::DigestMismatch { expected, found, .. }))
+                if expected == digest =>
+            {
+                Err(Error::WrongDigest {
+                    registry: self.endpoint.host.clone(),
+                    expected: expected.to_string(),
+                    found: found.to_string(),
+                })
+            }
+            (Ok(()), Err(error)) => Err(error.into()),
             (Err(error), Err(_)) => Err(error),
         }
     }

@@ -1,299 +1,282 @@
-//! A registry in this process that misbehaves on demand.
+//! A registry on loopback that misbehaves on demand.
+//!
+//! It serves one image under every name. A script sees each request first and may answer in its place; what it
+//! leaves is answered as the distribution specification says.
 
+use crate::content::Content;
 use bytes::Bytes;
-use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-type Body = BoxBody<Bytes, io::Error>;
-
-/// What to do wrong. The default is a registry as it should be.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Behaviour {
-    /// Ends the connection after so many bytes of a layer, this many times.
-    pub(crate) cut: Option<(usize, usize)>,
-    pub(crate) ignore_range: bool,
-    pub(crate) wrong_content_range: bool,
-    /// Flips a byte of every layer.
-    pub(crate) lie: bool,
-    /// Announces this digest for every manifest.
-    pub(crate) announce: Option<String>,
-    /// Refuses this many requests with 429 and this Retry-After.
-    pub(crate) too_many: Option<(usize, &'static str)>,
-    /// Wants this user and password.
-    pub(crate) basic: Option<(&'static str, &'static str)>,
-    /// Sends whoever has no token of the realm there.
-    pub(crate) realm: Option<String>,
-    /// Every token is good for so many requests.
-    pub(crate) token_uses: Option<usize>,
-    /// Sends whoever wants a layer to this host.
-    pub(crate) layers_at: Option<String>,
-    /// A manifest without an end.
-    pub(crate) endless: bool,
-    /// Says nothing after the headers of a layer.
-    pub(crate) stall: bool,
-}
-
-/// One request that was made.
+/// A request as it came.
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
+    pub(crate) method: String,
+    /// As the client calls this server.
+    pub(crate) host: String,
+    /// With the query.
     pub(crate) path: String,
     pub(crate) authorization: Option<String>,
     pub(crate) range: Option<String>,
+    pub(crate) body: String,
+    /// How often this path was asked for before.
+    pub(crate) before: usize,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    behaviour: Behaviour,
-    contents: HashMap<String, (String, Vec<u8>)>,
-    seen: Vec<Seen>,
-    tokens: usize,
-    uses: usize,
+impl Seen {
+    pub(crate) fn is_manifest(&self) -> bool {
+        self.path.contains("/manifests/")
+    }
+
+    pub(crate) fn is_blob(&self, digest: &impl ToString) -> bool {
+        self.path.ends_with(&format!("/blobs/{}", digest.to_string()))
+    }
+
+    /// First byte that `Range` asks for.
+    pub(crate) fn from(&self) -> Option<usize> {
+        self.range
+            .as_deref()?
+            .strip_prefix("bytes=")?
+            .strip_suffix('-')?
+            .parse()
+            .ok()
+    }
 }
 
-/// A running server; it ends with this process.
+/// What a body does next.
 #[derive(Debug, Clone)]
-pub(crate) struct Server {
-    pub(crate) address: SocketAddr,
-    state: Arc<Mutex<State>>,
+pub(crate) enum Step {
+    Send(Vec<u8>),
+    Wait(Duration),
+    /// The connection ends here, whatever was announced.
+    Cut,
+    /// These bytes again and again.
+    Forever(Vec<u8>),
 }
 
-impl Server {
-    pub(crate) fn start(behaviour: Behaviour) -> Self {
-        let state = Arc::new(Mutex::new(State {
-            behaviour,
-            ..State::default()
-        }));
-        let (tell, told) = std::sync::mpsc::channel();
-        let shared = state.clone();
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .expect("runtime");
-            runtime.block_on(async move {
-                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
-                tell.send(listener.local_addr().expect("address")).expect("tell");
-                loop {
-                    let Ok((stream, _)) = listener.accept().await else {
-                        continue;
-                    };
-                    let state = shared.clone();
-                    tokio::spawn(async move {
-                        let service = service_fn(|request| answer(state.clone(), request));
-                        // A client that leaves early is part of the tests.
-                        let _ = hyper::server::conn::http1::Builder::new()
-                            .serve_connection(TokioIo::new(stream), service)
-                            .await;
-                    });
-                }
-            });
-        });
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) steps: Vec<Step>,
+}
+
+impl Answer {
+    pub(crate) fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
         Self {
-            address: told.recv().expect("server"),
-            state,
+            status,
+            headers: Vec::new(),
+            steps: vec![Step::Send(body.into())],
         }
     }
 
-    pub(crate) fn put(&self, path: String, kind: &str, bytes: Vec<u8>) {
-        self.state
-            .lock()
-            .expect("state")
-            .contents
-            .insert(path, (kind.to_owned(), bytes));
+    pub(crate) fn with(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.headers.push((name, value.to_string()));
+        self
     }
 
-    /// Changes what it does wrong.
-    pub(crate) fn set(&self, change: impl FnOnce(&mut Behaviour)) {
-        change(&mut self.state.lock().expect("state").behaviour);
+    pub(crate) fn steps(mut self, steps: impl Into<Vec<Step>>) -> Self {
+        self.steps = steps.into();
+        self
+    }
+
+    /// An error in the specification's envelope.
+    pub(crate) fn error(status: u16, code: &str) -> Self {
+        Self::new(
+            status,
+            format!(r#"{{"errors":[{{"code":"{code}","message":"as scripted","detail":""}}]}}"#),
+        )
+    }
+
+    pub(crate) fn bearer(realm: &str, scope: &str) -> Self {
+        let challenge = format!(r#"Bearer realm="{realm}",service="scripted",scope="{scope}""#);
+        Self::error(401, "UNAUTHORIZED").with("www-authenticate", challenge)
+    }
+}
+
+/// Only the first `count` bytes of a whole blob, though all of it is announced.
+pub(crate) fn cut_after(blob: &[u8], count: usize) -> Answer {
+    Answer::new(200, "").with("content-length", blob.len()).steps([
+        Step::Send(blob[..count].to_vec()),
+        Step::Wait(Duration::from_millis(50)),
+        Step::Cut,
+    ])
+}
+
+type Script = dyn Fn(&Seen) -> Option<Answer> + Send + Sync;
+
+/// A running registry; it ends with this value.
+pub(crate) struct Registry {
+    address: SocketAddr,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl Registry {
+    pub(crate) fn start(
+        content: &Content,
+        script: impl Fn(&Seen) -> Option<Answer> + Send + Sync + 'static,
+    ) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("runtime");
+        let listener = runtime
+            .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
+            .expect("a port on loopback");
+        let address = listener.local_addr().expect("bound");
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let state = Arc::new((content.clone(), seen.clone(), Box::new(script) as Box<Script>));
+        runtime.spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let state = state.clone();
+                tokio::spawn(async move {
+                    let service = service_fn(|request| {
+                        let state = state.clone();
+                        async move { Ok::<_, Infallible>(serve(&state.0, &state.1, &state.2, request).await) }
+                    });
+                    let connection = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service);
+                    // A connection that a client or a script breaks is what these tests are about.
+                    connection.await.ok();
+                });
+            }
+        });
+        Self {
+            address,
+            seen,
+            runtime: Some(runtime),
+        }
+    }
+
+    /// One that does nothing unusual.
+    pub(crate) fn plain(content: &Content) -> Self {
+        Self::start(content, |_| None)
+    }
+
+    /// `127.0.0.1:PORT`
+    pub(crate) fn host(&self) -> String {
+        self.address.to_string()
     }
 
     pub(crate) fn seen(&self) -> Vec<Seen> {
-        self.state.lock().expect("state").seen.clone()
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Requests for a blob.
+    pub(crate) fn seen_of(&self, digest: &impl ToString) -> Vec<Seen> {
+        self.seen()
+            .into_iter()
+            .filter(|seen| seen.is_blob(digest))
+            .collect()
     }
 }
 
-fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).map_err(|never| match never {}).boxed()
-}
-
-fn status(status: StatusCode, text: &'static str) -> Response<Body> {
-    let mut response = Response::new(full(text));
-    *response.status_mut() = status;
-    response
-}
-
-/// Parts of a body; an error ends the connection in the middle.
-fn parts(parts: Vec<Result<Bytes, io::Error>>, then_wait: bool) -> Body {
-    let frames = futures_util::stream::unfold(parts.into_iter(), move |mut rest| async move {
-        match rest.next() {
-            Some(part) => {
-                if part.is_err() {
-                    // What came before it is on its way by then.
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-                Some((part.map(Frame::data), rest))
-            }
-            None if then_wait => {
-                tokio::time::sleep(Duration::from_secs(3600)).await;
-                None
-            }
-            None => None,
+impl Drop for Registry {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
         }
-    });
-    BodyExt::boxed(StreamBody::new(frames))
+    }
 }
 
-async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-    Ok(respond(&mut state.lock().expect("state"), &request))
-}
-
-fn respond(state: &mut State, request: &Request<Incoming>) -> Response<Body> {
-    let header = |name: &str| {
+async fn serve(
+    content: &Content,
+    log: &Mutex<Vec<Seen>>,
+    script: &Script,
+    request: hyper::Request<Incoming>,
+) -> hyper::Response<UnsyncBoxBody<Bytes, io::Error>> {
+    let header = |name| {
         request
             .headers()
             .get(name)
             .and_then(|value| value.to_str().ok())
             .map(str::to_owned)
     };
-    let path = request.uri().path().to_owned();
-    let seen = Seen {
-        path: path.clone(),
-        authorization: header("authorization"),
-        range: header("range"),
-    };
-    state.seen.push(seen.clone());
-    let behaviour = state.behaviour.clone();
-    if path == "/token" {
-        state.tokens += 1;
-        state.uses = 0;
-        return Response::new(full(format!(r#"{{"token":"t{}"}}"#, state.tokens)));
-    }
-    if let Some((left, pause)) = behaviour.too_many.filter(|(left, _)| *left > 0) {
-        state.behaviour.too_many = Some((left - 1, pause));
-        let mut response = status(StatusCode::TOO_MANY_REQUESTS, "slow down");
-        response
-            .headers_mut()
-            .insert("retry-after", pause.parse().expect("header"));
-        return response;
-    }
-    let challenge = if let Some((user, password)) = behaviour.basic {
-        use base64::Engine;
-        let wanted = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
-        (seen.authorization != Some(format!("Basic {wanted}"))).then(|| "Basic realm=\"test\"".to_owned())
-    } else if let Some(realm) = &behaviour.realm {
-        let current = format!("Bearer t{}", state.tokens);
-        state.uses += 1;
-        let spent = behaviour.token_uses.is_some_and(|most| state.uses > most);
-        (seen.authorization != Some(current) || spent)
-            .then(|| format!("Bearer realm=\"{realm}\",service=\"test\""))
-    } else {
-        None
-    };
-    if let Some(challenge) = challenge {
-        let mut response = status(
-            StatusCode::UNAUTHORIZED,
-            r#"{"errors":[{"code":"UNAUTHORIZED","message":"who are you"}]}"#,
-        );
-        response
-            .headers_mut()
-            .insert("www-authenticate", challenge.parse().expect("header"));
-        return response;
-    }
-    let Some((kind, bytes)) = state.contents.get(&path).cloned() else {
-        return status(
-            StatusCode::NOT_FOUND,
-            r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#,
-        );
-    };
-    if kind == LAYER {
-        return layer(state, &seen, bytes);
-    }
-    if path.contains("/manifests/") {
-        return manifest(&behaviour, &kind, bytes);
-    }
-    Response::new(full(bytes))
-}
-
-/// Media type of the layers in these tests.
-pub(crate) const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
-
-fn manifest(behaviour: &Behaviour, kind: &str, bytes: Vec<u8>) -> Response<Body> {
-    let body = if behaviour.endless {
-        parts(
-            (0..4096).map(|_| Ok(Bytes::from(vec![b' '; 64 << 10]))).collect(),
-            true,
-        )
-    } else {
-        full(bytes)
-    };
-    let mut response = Response::new(body);
-    response
-        .headers_mut()
-        .insert("content-type", kind.parse().expect("header"));
-    if let Some(digest) = &behaviour.announce {
-        response
-            .headers_mut()
-            .insert("docker-content-digest", digest.parse().expect("header"));
-    }
-    response
-}
-
-fn layer(state: &mut State, seen: &Seen, mut bytes: Vec<u8>) -> Response<Body> {
-    let behaviour = state.behaviour.clone();
-    if let Some(host) = &behaviour.layers_at {
-        let mut response = status(StatusCode::TEMPORARY_REDIRECT, "");
-        let place = format!("http://{host}{}", seen.path);
-        response
-            .headers_mut()
-            .insert("location", place.parse().expect("header"));
-        return response;
-    }
-    if behaviour.lie {
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
-    }
-    let total = bytes.len();
-    let from = seen
-        .range
-        .as_deref()
-        .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
-    let from: usize = from.filter(|_| !behaviour.ignore_range).unwrap_or(0);
-    let rest = bytes.split_off(from);
-    let mut body = full(rest.clone());
-    if let Some((at, times)) = behaviour.cut.filter(|(at, times)| *times > 0 && *at < rest.len()) {
-        state.behaviour.cut = Some((at, times - 1));
-        let part = rest[..at.min(rest.len())].to_vec();
-        body = parts(
-            vec![Ok(part.into()), Err(io::ErrorKind::ConnectionReset.into())],
-            false,
-        );
-    }
-    if behaviour.stall {
-        body = parts(Vec::new(), true);
-    }
-    let mut response = Response::new(body);
-    response.headers_mut().insert("content-length", rest.len().into());
-    if from > 0 {
-        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-        let first = if behaviour.wrong_content_range {
-            from + 1
-        } else {
-            from
+    let (authorization, range) = (header("authorization"), header("range"));
+    let host = header("host").unwrap_or_default();
+    let method = request.method().to_string();
+    let path = request.uri().to_string();
+    let body = request
+        .into_body()
+        .collect()
+        .await
+        .map(|body| body.to_bytes())
+        .unwrap_or_default();
+    let seen = {
+        let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = log.iter().filter(|one| one.path == path).count();
+        let body = String::from_utf8_lossy(&body).into_owned();
+        let seen = Seen {
+            method,
+            host,
+            path,
+            authorization,
+            range,
+            body,
+            before,
         };
-        let range = format!("bytes {first}-{}/{total}", total - 1);
-        response
-            .headers_mut()
-            .insert("content-range", range.parse().expect("header"));
+        log.push(seen.clone());
+        seen
+    };
+    let answer = script(&seen).unwrap_or_else(|| usual(content, &seen));
+    let mut response = hyper::Response::builder().status(answer.status);
+    for (name, value) in &answer.headers {
+        response = response.header(*name, value);
     }
+    let body = StreamBody::new(futures_util::stream::unfold(answer.steps.into_iter(), next));
     response
+        .body(body.boxed_unsync())
+        .expect("a scripted answer is valid")
+}
+
+type Steps = std::vec::IntoIter<Step>;
+
+async fn next(mut steps: Steps) -> Option<(Result<Frame<Bytes>, io::Error>, Steps)> {
+    loop {
+        match steps.next()? {
+            Step::Send(bytes) if bytes.is_empty() => {}
+            Step::Send(bytes) => return Some((Ok(Frame::data(bytes.into())), steps)),
+            Step::Wait(time) => tokio::time::sleep(time).await,
+            Step::Cut => return Some((Err(io::Error::other("cut")), steps)),
+            Step::Forever(bytes) => {
+                steps = vec![Step::Forever(bytes.clone())].into_iter();
+                return Some((Ok(Frame::data(bytes.into())), steps));
+            }
+        }
+    }
+}
+
+/// What the distribution specification says.
+fn usual(content: &Content, seen: &Seen) -> Answer {
+    if seen.is_manifest() {
+        return Answer::new(200, content.manifest.clone())
+            .with("content-type", rdock_image::manifest::media_type::DOCKER_MANIFEST)
+            .with("docker-content-digest", content.digest());
+    }
+    let blob = seen
+        .path
+        .rsplit_once("/blobs/")
+        .and_then(|(_, digest)| content.blobs().remove(digest));
+    match (blob, seen.from()) {
+        (None, _) => Answer::error(404, "BLOB_UNKNOWN"),
+        (Some(blob), None) => Answer::new(200, "")
+            .with("content-length", blob.len())
+            .steps([Step::Send(blob)]),
+        (Some(blob), Some(from)) => Answer::new(206, "")
+            .with(
+                "content-range",
+                format!("bytes {from}-{}/{}", blob.len() - 1, blob.len()),
+            )
+            .with("content-length", blob.len() - from)
+            .steps([Step::Send(blob[from..].to_vec())]),
+    }
 }

@@ -1,0 +1,327 @@
+//! What a pull does when the registry behaves.
+
+use crate::content::Content;
+use crate::server::{Answer, Registry, Step};
+use crate::{Host, quick, trial};
+use libtest_mimic::Trial;
+use rdock_image::manifest::media_type;
+use rdock_image::{Event, ImageSource, Platform, Reference};
+use rdock_registry::{Error, RegistryClient};
+use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+pub(crate) fn tests() -> Vec<Trial> {
+    vec![
+        trial("an_image_comes_whole_and_once", an_image_comes_whole_and_once),
+        trial(
+            "layers_come_in_parallel_and_no_more_than_asked",
+            layers_come_in_parallel_and_no_more_than_asked,
+        ),
+        trial(
+            "a_digest_is_pulled_by_that_digest",
+            a_digest_is_pulled_by_that_digest,
+        ),
+        trial(
+            "an_index_is_followed_for_the_platform",
+            an_index_is_followed_for_the_platform,
+        ),
+        trial("schema_1_is_a_typed_error", schema_1_is_a_typed_error),
+        trial(
+            "mirrors_are_asked_first_and_passed_over",
+            mirrors_are_asked_first_and_passed_over,
+        ),
+        trial("a_source_works_inside_a_runtime", a_source_works_inside_a_runtime),
+        trial("a_dropped_pull_leaves_nothing", a_dropped_pull_leaves_nothing),
+        trial("warnings_and_limits_are_told", warnings_and_limits_are_told),
+        trial(
+            "layers_of_another_image_are_not_fetched_again",
+            layers_of_another_image_are_not_fetched_again,
+        ),
+        trial(
+            "after_a_failed_pull_the_next_one_works",
+            after_a_failed_pull_the_next_one_works,
+        ),
+    ]
+}
+
+fn an_image_comes_whole_and_once() {
+    let content = Content::new(3, 1);
+    let registry = Registry::plain(&content);
+    let host = Host::new();
+    let name = format!("{}/a/b:1", registry.host());
+    let image = host.pull(quick(), &name).expect("pulled");
+    assert_eq!(image.manifest_digest(), &content.digest());
+    assert!(content.diff_ids.iter().all(|id| host.store.has_layer(id)));
+    assert_eq!(
+        host.store.read_blob(&content.digest()).expect("kept"),
+        content.manifest
+    );
+    assert!(matches!(host.events().last(), Some(Event::Done { .. })));
+    for number in 0..3 {
+        let digest = content.layer(number);
+        let told = |event: &Event| matches!(event, Event::LayerProgress { digest: of, done, total } if *of == digest && done == total);
+        assert!(
+            host.events().iter().any(told),
+            "the end of layer {number} is told"
+        );
+    }
+    host.pull(quick(), &name).expect("pulled again");
+    assert_eq!(
+        registry.seen_of(&content.layer(0)).len(),
+        1,
+        "a layer that is there is not fetched"
+    );
+    let exists = host
+        .events()
+        .iter()
+        .filter(|event| matches!(event, Event::LayerExists { .. }))
+        .count();
+    assert_eq!(exists, 3);
+}
+
+fn layers_come_in_parallel_and_no_more_than_asked() {
+    let content = Content::new(5, 2);
+    let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let seen = (running.clone(), most.clone());
+    let blobs = content.blobs();
+    let config = rdock_image::Digest::sha256_of(&content.config).to_string();
+    // Each layer waits half-way; what is between its request and its end is counted when the next one comes.
+    let registry = Registry::start(&content, move |request| {
+        let digest = request.path.rsplit_once("/blobs/")?.1;
+        let blob = blobs.get(digest).filter(|_| digest != config)?;
+        let now = seen.0.fetch_add(1, Ordering::SeqCst) + 1;
+        seen.1.fetch_max(now, Ordering::SeqCst);
+        let running = seen.0.clone();
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(300));
+            running.fetch_sub(1, Ordering::SeqCst);
+        });
+        let (first, rest) = blob.split_at(blob.len() / 2);
+        let steps = [
+            Step::Send(first.to_vec()),
+            Step::Wait(Duration::from_millis(400)),
+            Step::Send(rest.to_vec()),
+        ];
+        Some(
+            Answer::new(200, "")
+                .with("content-length", blob.len())
+                .steps(steps),
+        )
+    });
+    let host = Host::new();
+    let mut config = quick();
+    config.parallel_layers = 2;
+    host.pull(config, &format!("{}/a", registry.host()))
+        .expect("pulled");
+    assert_eq!(most.load(Ordering::SeqCst), 2);
+}
+
+fn a_digest_is_pulled_by_that_digest() {
+    let content = Content::new(1, 3);
+    let registry = Registry::plain(&content);
+    let image = Host::new()
+        .pull(quick(), &format!("{}/a@{}", registry.host(), content.digest()))
+        .expect("pulled");
+    assert_eq!(image.manifest_digest(), &content.digest());
+    assert!(
+        registry
+            .seen()
+            .iter()
+            .any(|seen| seen.path == format!("/v2/a/manifests/{}", content.digest()))
+    );
+}
+
+/// An index whose first entry is for another machine.
+fn index(content: &Content, architectures: [&str; 2]) -> Vec<u8> {
+    let other = Content::new(1, 99);
+    let entry = |content: &Content, architecture: &str| {
+        json!({"mediaType": media_type::DOCKER_MANIFEST, "digest": content.digest().as_str(),
+               "size": content.manifest.len(), "platform": {"os": "linux", "architecture": architecture}})
+    };
+    let entries = [entry(&other, architectures[0]), entry(content, architectures[1])];
+    json!({"schemaVersion": 2, "mediaType": media_type::DOCKER_LIST, "manifests": entries})
+        .to_string()
+        .into_bytes()
+}
+
+fn an_index_is_followed_for_the_platform() {
+    let content = Content::new(1, 4);
+    let own = Platform::host().architecture;
+    for (architectures, found) in [(["s390x", own.as_str()], true), (["s390x", "riscv64"], false)] {
+        let index = index(&content, architectures);
+        let registry = Registry::start(&content, move |seen| {
+            let answer = Answer::new(200, index.clone()).with("content-type", media_type::DOCKER_LIST);
+            seen.path.ends_with("/manifests/1").then_some(answer)
+        });
+        let host = Host::new();
+        match host.pull(quick(), &format!("{}/a:1", registry.host())) {
+            Ok(image) if found => assert_eq!(image.manifest_digest(), &content.digest()),
+            Err(Error::NoSuchPlatform { available, .. }) if !found => {
+                assert_eq!(available, "linux/s390x, linux/riscv64");
+                host.assert_nothing_half_made();
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn schema_1_is_a_typed_error() {
+    let registry = Registry::start(&Content::new(1, 5), |seen| {
+        let kind = "application/vnd.docker.distribution.manifest.v1+prettyjws";
+        let old = r#"{"schemaVersion":1,"name":"a","fsLayers":[],"history":[]}"#;
+        seen.is_manifest()
+            .then(|| Answer::new(200, old).with("content-type", kind))
+    });
+    let error = Host::new()
+        .pull(quick(), &format!("{}/a", registry.host()))
+        .expect_err("old");
+    assert!(
+        matches!(error, Error::Image(rdock_image::Error::Unsupported { .. })),
+        "{error:?}"
+    );
+}
+
+fn mirrors_are_asked_first_and_passed_over() {
+    let content = Content::new(2, 6);
+    let empty = Registry::start(&content, |_| Some(Answer::error(404, "MANIFEST_UNKNOWN")));
+    let wrong = Content::new(2, 7).layers;
+    let first = content.layer(0);
+    let liar = Registry::start(&content, move |seen| {
+        seen.is_blob(&first).then(|| Answer::new(200, wrong[0].clone()))
+    });
+    let good = Registry::plain(&content);
+    let mut config = quick();
+    for mirror in [&empty, &liar, &good] {
+        config.registries.add_mirror("docker.io", &mirror.host(), true);
+    }
+    let host = Host::new();
+    let image = host.pull(config, "mysql:8").expect("pulled");
+    assert_eq!(image.manifest_digest(), &content.digest());
+    for registry in [&empty, &liar, &good] {
+        assert!(
+            registry
+                .seen()
+                .iter()
+                .any(|seen| seen.path == "/v2/library/mysql/manifests/8")
+        );
+    }
+}
+
+fn a_source_works_inside_a_runtime() {
+    let content = Content::new(1, 8);
+    let registry = Registry::plain(&content);
+    let reference = Reference::parse(&format!("{}/a", registry.host())).expect("reference");
+    let source: Box<dyn ImageSource> = Box::new(RegistryClient::new(quick()).expect("client"));
+    let host = Host::new();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("runtime");
+    let image =
+        runtime.block_on(async { source.fetch(&reference, &Platform::host(), &host.store, &host.progress) });
+    assert_eq!(image.expect("pulled").manifest_digest(), &content.digest());
+}
+
+fn a_dropped_pull_leaves_nothing() {
+    let content = Content::new(2, 9);
+    let (slow, blob) = (content.layer(1), content.layers[1].clone());
+    let registry = Registry::start(&content, move |seen| {
+        let steps = [
+            Step::Send(blob[..1000].to_vec()),
+            Step::Wait(Duration::from_secs(60)),
+        ];
+        seen.is_blob(&slow).then(|| {
+            Answer::new(200, "")
+                .with("content-length", blob.len())
+                .steps(steps)
+        })
+    });
+    let host = Host::new();
+    let reference = Reference::parse(&format!("{}/a", registry.host())).expect("reference");
+    let client = RegistryClient::new(quick()).expect("client");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("runtime");
+    runtime.block_on(async {
+        let platform = Platform::host();
+        let pull = client.pull(&reference, &platform, &host.store, &host.progress);
+        tokio::time::timeout(Duration::from_secs(2), pull)
+            .await
+            .expect_err("it hangs");
+    });
+    // Ends when the store's threads have undone their work.
+    drop(runtime);
+    assert_eq!(
+        registry.seen_of(&content.layer(1)).len(),
+        1,
+        "it was dropped in the middle of a layer"
+    );
+    assert!(!host.store.has_layer(&content.diff_ids[1]));
+    host.assert_nothing_half_made();
+}
+
+fn warnings_and_limits_are_told() {
+    let content = Content::new(1, 10);
+    let (manifest, digest) = (content.manifest.clone(), content.digest());
+    let registry = Registry::start(&content, move |seen| {
+        let answer = Answer::new(200, manifest.clone())
+            .with("content-type", media_type::DOCKER_MANIFEST)
+            .with("docker-content-digest", &digest)
+            .with("warning", "299 - \"this image is old\"")
+            .with("ratelimit-remaining", "3;w=21600");
+        seen.is_manifest().then_some(answer)
+    });
+    let host = Host::new();
+    host.pull(quick(), &format!("{}/a", registry.host()))
+        .expect("pulled");
+    let events = host.events();
+    let texts: Vec<_> = events
+        .iter()
+        .filter_map(|event| {
+            if let Event::Warning { text } = event {
+                Some(text.as_str())
+            } else {
+                None
+            }
+        })
+        .collect();
+    assert_eq!(texts.len(), 2, "{texts:?}");
+    assert!(
+        texts[0].ends_with("this image is old") && texts[1].contains(" 3 more pulls"),
+        "{texts:?}"
+    );
+}
+
+fn layers_of_another_image_are_not_fetched_again() {
+    let content = Content::new(2, 11);
+    let registry = Registry::plain(&content);
+    let host = Host::new();
+    host.pull(quick(), &format!("{}/a/b:1", registry.host()))
+        .expect("pulled");
+    let before = registry.seen().len();
+    host.pull(quick(), &format!("{}/c/d:2", registry.host()))
+        .expect("pulled");
+    assert_eq!(
+        registry.seen().len() - before,
+        2,
+        "the manifest and the config alone"
+    );
+}
+
+fn after_a_failed_pull_the_next_one_works() {
+    let content = Content::new(2, 12);
+    let (second, mut bytes) = (content.layer(1), content.layers[1].clone());
+    bytes[5000] ^= 1;
+    let registry = Registry::start(&content, move |seen| {
+        (seen.is_blob(&second) && seen.before == 0).then(|| Answer::new(200, bytes.clone()))
+    });
+    let host = Host::new();
+    let name = format!("{}/a", registry.host());
+    host.pull(quick(), &name).expect_err("a wrong layer");
+    host.assert_nothing_half_made();
+    let image = host.pull(quick(), &name).expect("pulled");
+    assert_eq!(image.diff_ids(), content.diff_ids);
+}
