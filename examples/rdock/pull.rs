@@ -157,6 +157,7 @@ impl Inner {
                 }
                 self.line(&format!("{}: Pull complete", short(&digest)));
             }
+            Event::Warning { text } => self.line(&format!("Warning: {text}")),
             Event::Retrying {
                 what,
                 attempt,
