@@ -233,6 +233,20 @@ impl std::ops::DerefMut for Host {
     }
 }
 
+impl Drop for Host {
+    fn drop(&mut self) {
+        // A program that ends at once leaves the end of its network to the next one: here that is this one, so that
+        // nothing stays noted for a host that is gone.
+        for _ in 0..20 {
+            let ended = self.end().and_then(|()| self.open_again()).is_err();
+            if ended || !self.forwards().unwrap_or(false) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(25));
+        }
+    }
+}
+
 impl Program {
     fn start(here: &OwnedFd, root: &Path) -> Tested<Self> {
         let mut child = spawn(here, root)?;

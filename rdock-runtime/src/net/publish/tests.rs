@@ -214,6 +214,7 @@ fn what_a_server_said_last_arrives_although_the_owner_ends() {
     drop(inside);
     go.send(()).unwrap();
     drop(port);
+    client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let mut last = Vec::new();
     client.read_to_end(&mut last).unwrap();
     assert_eq!(last.len(), 30_000);
