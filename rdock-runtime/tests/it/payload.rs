@@ -2,7 +2,7 @@
 
 use crate::{Cannot, Tested, chain};
 use rdock_runtime::image::Progress;
-use rdock_runtime::{ContainerSpec, Mount, PortMapping, Runtime, ScopedContainer};
+use rdock_runtime::{ContainerSpec, Mount, PortMapping, Ready, Runtime, ScopedContainer};
 use std::io::{BufRead, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
@@ -93,6 +93,7 @@ fn host() -> Tested {
         let container = server()?
             .publish(PortMapping::tcp(PORT).on_every_address())
             .publish(PortMapping::tcp(PORT))
+            .ready_when(Ready::port(PORT))
             .start(&runtime)
             .await?;
         let info = container.inspect()?;
