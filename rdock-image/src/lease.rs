@@ -50,8 +50,7 @@ pub(crate) fn pinned(layout: &Layout) -> Result<BTreeSet<Digest>> {
     let path = layout.leases();
     for entry in fs::read_dir(&path).map_err(|e| Error::io("list", &path, e))? {
         let path = entry.map_err(|e| Error::io("list", &path, e))?.path();
-        if !OwnedLock::is_held(&path) {
-            let _ = fs::remove_file(&path);
+        if OwnedLock::remove_unless_held(&path)? {
             continue;
         }
         match fs::read_to_string(&path) {

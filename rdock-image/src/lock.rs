@@ -159,6 +159,34 @@ impl OwnedLock {
         }
     }
 
+    /// Removes the lock's file unless a living owner has it; says whether it is gone.
+    pub(crate) fn remove_unless_held(path: &Path) -> Result<bool> {
+        let mut file = match fs::OpenOptions::new().read(true).write(true).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(true),
+            Err(error) => return Err(Error::io("open", path, error)),
+        };
+        let taken = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+        if !taken && !abandoned(&mut file) {
+            return Ok(false);
+        }
+        // Still locked: whoever takes the lock next sees that the file is gone, and makes another.
+        let removed = if same_file(&file, path) {
+            fs::remove_file(path)
+        } else {
+            Ok(())
+        };
+        if taken {
+            let _ = rustix::fs::flock(&file, FlockOperation::Unlock);
+        }
+        match removed {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("remove", path, error))
+            }
+            _ => Ok(true),
+        }
+    }
+
     pub(crate) fn append_line(&self, line: &str) -> Result<()> {
         (&self.file)
             .write_all(format!("{line}\n").as_bytes())
@@ -264,5 +292,29 @@ mod tests {
         );
         drop(second);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn sweeping_never_takes_a_lock_that_was_just_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::open(dir.path(), Durability::None).unwrap();
+        let path = layout.ingest().join("x.lock");
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let sweeper = scope.spawn(|| {
+                let mut swept = 0;
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    swept += usize::from(OwnedLock::remove_unless_held(&path).unwrap());
+                }
+                swept
+            });
+            for _ in 0..2000 {
+                let lock = OwnedLock::acquire(&layout, &path).unwrap();
+                std::thread::yield_now();
+                assert!(same_file(&lock.file, &path), "a held lock's file was removed");
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(sweeper.join().unwrap() > 0);
+        });
     }
 }

@@ -183,8 +183,10 @@ pub(super) fn sweep(layout: &Layout) -> Result<()> {
         let dead = match extension {
             // These have a lock beside them, taken before they are made.
             "layer" | "spool" => !OwnedLock::is_held(&path.with_extension(format!("{extension}-lock"))),
-            // Locks are small, and removing one that is about to be taken only costs a retry.
-            "lock" | "layer-lock" | "spool-lock" => !OwnedLock::is_held(&path),
+            "lock" | "layer-lock" | "spool-lock" => {
+                OwnedLock::remove_unless_held(&path)?;
+                false
+            }
             // Everything else is made and renamed within a moment.
             _ => is_older(&path, Duration::from_secs(600)),
         };
@@ -193,9 +195,7 @@ pub(super) fn sweep(layout: &Layout) -> Result<()> {
         }
     }
     for path in children(&layout.leases())? {
-        if !OwnedLock::is_held(&path) {
-            ignore_foreign(remove_tree(&path))?;
-        }
+        OwnedLock::remove_unless_held(&path)?;
     }
     for path in children(&layout.trash())? {
         // Whoever put it there is deleting it.
