@@ -2,6 +2,7 @@
 //!
 //! Whether a test can run is known when it runs: what this machine cannot do is reported as ignored, with the reason.
 
+mod attacks;
 mod host;
 mod identities;
 mod network;
@@ -88,6 +89,7 @@ fn main() -> std::process::ExitCode {
         readiness::trials(),
         identities::trials(),
         security::trials(),
+        attacks::trials(),
     ]
     .into_iter()
     .flatten()

@@ -20,6 +20,7 @@ pub(crate) fn play(role: &str) -> ExitCode {
         "read" => read(),
         "host" => host(),
         "probe" => crate::probe::play(),
+        "terminal" => crate::attacks::with_terminal(),
         _ => Err(format!("no such role: {role}").into()),
     };
     match played {

@@ -145,7 +145,8 @@ pub(crate) fn probe(lines: &[&str]) -> Tested<ContainerSpec> {
     Ok(spec)
 }
 
-fn import(runtime: &Runtime, config: &str, more: &[Entry<'_>]) -> Tested {
+/// Imports the image `probe`.
+pub(crate) fn import(runtime: &Runtime, config: &str, more: &[Entry<'_>]) -> Tested {
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -245,7 +246,7 @@ pub(crate) fn play() -> Tested {
                 "listening".into()
             }),
             "exit" => std::process::exit(first.parse()?),
-            _ => return Err(format!("what? {line}").into()),
+            _ => crate::attacks::verb(verb, first, second).ok_or_else(|| format!("what? {line}"))?,
         };
         let answer = done
             .unwrap_or_else(|error: std::io::Error| format!("errno {}", error.raw_os_error().unwrap_or(0)));

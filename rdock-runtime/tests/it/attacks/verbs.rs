@@ -1,0 +1,143 @@
+//! What a container tries that it must not manage: more verbs of the probe.
+
+use rustix::fs::{CWD, FileType, Mode};
+use std::collections::BTreeSet;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Does what a line of `PROBE` asks; `None` for a verb that is not known here.
+pub(crate) fn verb(verb: &str, first: &str, second: &str) -> Option<io::Result<String>> {
+    Some(match verb {
+        "status" => status(first),
+        "ids" => ids(),
+        "same" => same(first, second),
+        "symlink" => std::os::unix::fs::symlink(first, second).map(|()| "linked".into()),
+        "fifo" => rustix::fs::mknodat(CWD, first, FileType::Fifo, Mode::from_raw_mode(0o644), 0)
+            .map(|()| "made".into())
+            .map_err(io::Error::from),
+        "session" => session(),
+        "overwrite" => milliseconds(first).map(overwrite),
+        "spy" => milliseconds(first).map(spy),
+        _ => return None,
+    })
+}
+
+fn milliseconds(text: &str) -> io::Result<Duration> {
+    text.parse().map(Duration::from_millis).map_err(io::Error::other)
+}
+
+fn status(name: &str) -> io::Result<String> {
+    let file = std::fs::read_to_string("/proc/self/status")?;
+    let value = file
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let value = value.ok_or_else(|| io::Error::other(format!("no {name} in /proc/self/status")))?;
+    Ok(value.split_ascii_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+/// `uid:gid [groups]`, all four ids of a kind being the same.
+fn ids() -> io::Result<String> {
+    let one = |name| {
+        let all = status(name)?;
+        let distinct: BTreeSet<&str> = all.split(' ').collect();
+        Ok::<_, io::Error>(distinct.into_iter().collect::<Vec<_>>().join(" "))
+    };
+    Ok(format!("{}:{} [{}]", one("Uid")?, one("Gid")?, status("Groups")?))
+}
+
+fn same(one: &str, other: &str) -> io::Result<String> {
+    let (one, other) = (std::fs::metadata(one)?, std::fs::metadata(other)?);
+    Ok((one.rdev() == other.rdev() && one.ino() == other.ino()).to_string())
+}
+
+/// `leader terminal`: whether this is the session of pid 1, and the number of its controlling terminal.
+fn session() -> io::Result<String> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let fields: Vec<&str> = stat
+        .rsplit_once(") ")
+        .map_or("", |(_, rest)| rest)
+        .split(' ')
+        .collect();
+    match fields[..] {
+        [_, _, _, session, terminal, ..] => Ok(format!("{session} {terminal}")),
+        _ => Err(io::Error::other(stat)),
+    }
+}
+
+/// Tries to open every other process's program for writing.
+fn overwrite(time: Duration) -> String {
+    let (end, mut seen, mut opened) = (Instant::now() + time, 0u64, BTreeSet::new());
+    while Instant::now() < end {
+        for pid in others() {
+            let path = format!("/proc/{pid}/exe");
+            if let Ok(program) = std::fs::read_link(&path) {
+                seen += 1;
+                if std::fs::OpenOptions::new().write(true).open(&path).is_ok() {
+                    opened.insert(program);
+                }
+            }
+        }
+    }
+    format!("seen {} opened {opened:?}", seen > 0)
+}
+
+/// Looks into every other process as long as it lasts.
+///
+/// Says how many were there, how many of them let nobody look into them, and what was found in the rest that is
+/// not of the container.
+fn spy(time: Duration) -> String {
+    let end = Instant::now() + time;
+    let (mut there, mut closed, mut found) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    while Instant::now() < end {
+        for pid in others() {
+            there.insert(pid);
+            match std::fs::read_link(format!("/proc/{pid}/exe")) {
+                Ok(program) if program == Path::new("/test") => {}
+                Ok(program) => drop(found.insert(program)),
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => drop(closed.insert(pid)),
+                // It has ended.
+                Err(_) => {}
+            }
+            if std::fs::File::open(format!("/proc/{pid}/mem")).is_ok()
+                && std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|path| path != Path::new("/test"))
+            {
+                found.insert(format!("memory of {pid}").into());
+            }
+            let Ok(descriptors) = std::fs::read_dir(format!("/proc/{pid}/fd")) else {
+                continue;
+            };
+            for target in descriptors.flatten().filter_map(|fd| fd.path().read_link().ok()) {
+                let text = target.to_string_lossy();
+                // What a process inside has or opens by itself: pipes, null, and files of its own root.
+                let own = [
+                    "pipe:",
+                    "/dev/null",
+                    "/proc/",
+                    "/lib",
+                    "/usr/",
+                    "/etc/",
+                    "/test",
+                    "/sys/",
+                ];
+                if !own.iter().any(|start| text.starts_with(start)) {
+                    found.insert(target);
+                }
+            }
+        }
+    }
+    format!("there {} closed {} found {found:?}", there.len(), closed.len())
+}
+
+/// Every other process in sight but pid 1's own threads.
+fn others() -> Vec<u32> {
+    let own = std::process::id();
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let pids = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| *pid != own).collect()
+}
