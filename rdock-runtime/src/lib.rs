@@ -15,6 +15,7 @@ mod monitor;
 mod net;
 mod owner;
 mod plan;
+mod process;
 mod reactor;
 mod readiness;
 mod ready;

@@ -263,13 +263,14 @@ fn supervise(request: OwnedFd, given: Vec<OwnedFd>, answers: &OwnedFd) -> Result
     let mut given = given.into_iter();
     let mut attached = None;
     if request.attach
-        && let (Some(stdout), Some(stderr), Some(stdin)) = (given.next(), given.next(), given.next()) {
-            attached = Some(start::AttachedFrom {
-                stdout,
-                stderr,
-                stdin,
-            });
-        }
+        && let (Some(stdout), Some(stderr), Some(stdin)) = (given.next(), given.next(), given.next())
+    {
+        attached = Some(start::AttachedFrom {
+            stdout,
+            stderr,
+            stdin,
+        });
+    }
     if let Some(attached) = attached.as_mut().filter(|_| !request.spec.interactive) {
         attached.stdin = null()?;
     }

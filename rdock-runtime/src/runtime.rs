@@ -197,9 +197,10 @@ impl Runtime {
         for container in self.containers()? {
             let info = container.inspect()?;
             if let (Status::Running, Some(address)) = (&info.status, info.ip_address)
-                && let Some(network) = networks.iter_mut().find(|network| network.name == "default") {
-                    network.containers.insert(info.name, address);
-                }
+                && let Some(network) = networks.iter_mut().find(|network| network.name == "default")
+            {
+                network.containers.insert(info.name, address);
+            }
         }
         Ok(networks)
     }

@@ -16,6 +16,7 @@
 //! restarts and secrets without an older one failing.
 
 use crate::error::{Error, Result};
+use crate::process::ProcessIdentity;
 use crate::spec::{ContainerSpec, Protocol};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -195,64 +196,6 @@ pub(crate) enum Happened {
     Unknown,
 }
 
-/// The process that owns a container, recognisable after its pid was used again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct OwnerIdentity {
-    pub(crate) pid: i32,
-    /// Field 22 of /proc/PID/stat.
-    pub(crate) start: u64,
-    pub(crate) boot: String,
-}
-
-impl OwnerIdentity {
-    /// This process.
-    pub(crate) fn current() -> io::Result<Self> {
-        let pid = rustix::process::getpid().as_raw_nonzero().get();
-        Ok(Self {
-            pid,
-            start: start_time(pid)?,
-            boot: boot_id()?,
-        })
-    }
-
-    /// Whether that very process still runs. Zombies count as ended.
-    pub(crate) fn is_alive(&self) -> bool {
-        boot_id().is_ok_and(|boot| boot == self.boot)
-            && start_time(self.pid).is_ok_and(|start| start == self.start)
-    }
-}
-
-fn boot_id() -> io::Result<String> {
-    static BOOT: std::sync::OnceLock<String> = std::sync::OnceLock::new();
-    if let Some(boot) = BOOT.get() {
-        return Ok(boot.clone());
-    }
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?
-        .trim()
-        .to_owned();
-    Ok(BOOT.get_or_init(|| boot).clone())
-}
-
-/// When a process started, in clock ticks since boot; an error when it has ended (zombies too).
-pub(crate) fn start_time(pid: i32) -> io::Result<u64> {
-    let stat = fs::read(format!("/proc/{pid}/stat"))?;
-    let malformed = || io::Error::new(io::ErrorKind::InvalidData, "malformed /proc/PID/stat");
-    // The command name may hold anything, so fields are counted from its last parenthesis.
-    let after = stat
-        .iter()
-        .rposition(|&byte| byte == b')')
-        .ok_or_else(malformed)?;
-    let text = String::from_utf8_lossy(&stat[after + 1..]);
-    let mut fields = text.split_ascii_whitespace();
-    if matches!(fields.next(), Some("Z" | "X")) {
-        return Err(io::Error::from(io::ErrorKind::NotFound));
-    }
-    fields
-        .nth(18)
-        .and_then(|field| field.parse().ok())
-        .ok_or_else(malformed)
-}
-
 /// The current time, RFC 3339 in UTC with nanoseconds.
 pub(crate) fn now() -> String {
     format!("{:.9}", jiff::Timestamp::now())
@@ -335,7 +278,7 @@ impl Containers {
         let fill = || -> Result<()> {
             write_json(&temporary.join("record.json"), record)?;
             let owner =
-                OwnerIdentity::current().map_err(Error::system("read the identity of this process"))?;
+                ProcessIdentity::current().map_err(Error::system("read the identity of this process"))?;
             write_json(&temporary.join("owner"), &owner)?;
             for empty in ["events.jsonl", "log", "lock"] {
                 let file = temporary.join(empty);
@@ -356,9 +299,11 @@ impl Containers {
         for entry in fs::read_dir(&self.dir).map_err(Error::state("list", &self.dir))? {
             let name = entry.map_err(Error::state("list", &self.dir))?.file_name();
             if let Some(name) = name.to_str()
-                && name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-                    ids.push(name.to_owned());
-                }
+                && name.len() == 64
+                && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+            {
+                ids.push(name.to_owned());
+            }
         }
         Ok(ids)
     }
@@ -371,7 +316,7 @@ impl Containers {
                     .metadata()
                     .ok()
                     .and_then(|meta| meta.modified().ok()?.elapsed().ok());
-                let owned = read_json::<OwnerIdentity>(&entry.path().join("owner"))
+                let owned = read_json::<ProcessIdentity>(&entry.path().join("owner"))
                     .is_ok_and(|owner| owner.is_alive());
                 if !owned && old.is_some_and(|age| age.as_secs() > 5) {
                     let _ = fs::remove_dir_all(entry.path());
@@ -428,7 +373,7 @@ impl ContainerDir {
         self.path.join(name)
     }
 
-    pub(crate) fn owner(&self) -> Result<OwnerIdentity> {
+    pub(crate) fn owner(&self) -> Result<ProcessIdentity> {
         read_json(&self.file("owner"))
     }
 
@@ -534,26 +479,6 @@ fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_owner_is_alive_only_as_itself() {
-        let me = OwnerIdentity::current().expect("own identity");
-        assert!(me.is_alive());
-        assert!(
-            !OwnerIdentity {
-                start: me.start + 1,
-                ..me.clone()
-            }
-            .is_alive()
-        );
-        assert!(
-            !OwnerIdentity {
-                boot: "another".into(),
-                ..me
-            }
-            .is_alive()
-        );
-    }
 
     #[test]
     fn unknown_events_and_torn_lines_are_passed_over() {

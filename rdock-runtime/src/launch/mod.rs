@@ -41,7 +41,10 @@ pub(crate) enum Event {
     /// Set-up is done and the payload waits for [`Helper::go`]; only with [`LaunchPlan::hold`].
     Held,
     /// The payload's exec succeeded. `pid` is in the owner's pid namespace.
-    Started { pid: i32, terminal: Option<OwnedFd> },
+    Started {
+        pid: i32,
+        terminal: Option<OwnedFd>,
+    },
     /// Set-up failed at a step; the helper has ended everything and exits.
     Failed {
         step: Step,

@@ -21,12 +21,13 @@ pub use error::NetError;
 pub(crate) use files::{hosts, resolv_conf};
 
 use crate::launch::BridgedPlan;
+use crate::process::ProcessIdentity;
 use crate::warning::{NoEgress, Warning};
 use host::Masquerade;
 use messages::HostRoutes;
 use netlink::Netlink;
 use serde::Serialize;
-use state::{HolderRecord, Lock, NetworkDir, NetworkRecord, ProcessRecord, UplinkRecord};
+use state::{HolderRecord, Lock, NetworkDir, NetworkRecord, UplinkRecord};
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv4Addr;
@@ -267,7 +268,7 @@ impl Attachment {
     /// When the record cannot be written.
     pub(crate) fn record_holder(&mut self, helper: i32) -> Result<(), NetError> {
         let path = self.holder_path.clone();
-        let process = ProcessRecord::of(helper)
+        let process = ProcessIdentity::of(helper)
             .map_err(|source| self.dir.error("describe the holder", path, source))?;
         self.holder.helper = Some(process);
         self.holder.namespace = self.namespace;
@@ -396,7 +397,7 @@ fn take_address(
         subnet: subnet.to_string(),
     })?;
     let path = dir.holder_path(ip, container);
-    let owner = ProcessRecord::of(std::process::id() as i32)
+    let owner = ProcessIdentity::of(std::process::id() as i32)
         .map_err(|source| dir.error("describe the owner for", path.clone(), source))?;
     let holder = HolderRecord::new(container, ip, owner);
     dir.write_holder(&path, &holder)?;

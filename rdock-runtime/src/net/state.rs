@@ -14,6 +14,7 @@
 
 use super::error::NetError;
 use super::subnet::Subnet;
+use crate::process::{ProcessIdentity, pid_namespace};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -59,17 +60,6 @@ pub(super) struct UplinkRecord {
     pub(super) prefix: u8,
 }
 
-/// A process, told from a later one with the same number.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct ProcessRecord {
-    pid: i32,
-    /// Field 22 of `/proc/PID/stat`: clock ticks since boot.
-    start: u64,
-    boot: String,
-    /// Inode of the pid namespace that `pid` is a number of.
-    pids: u64,
-}
-
 /// One file of `holders`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct HolderRecord {
@@ -77,10 +67,10 @@ pub(super) struct HolderRecord {
     pub(super) container: String,
     pub(super) address: Ipv4Addr,
     /// Who prepares the container.
-    pub(super) owner: ProcessRecord,
+    pub(super) owner: ProcessIdentity,
     /// Who lives in the network's namespace, once it does.
     #[serde(default)]
-    pub(super) helper: Option<ProcessRecord>,
+    pub(super) helper: Option<ProcessIdentity>,
     /// Device and inode of the network's namespace.
     #[serde(default)]
     pub(super) namespace: Option<(u64, u64)>,
@@ -239,7 +229,7 @@ impl Lock {
 }
 
 impl HolderRecord {
-    pub(super) fn new(container: &str, address: Ipv4Addr, owner: ProcessRecord) -> Self {
+    pub(super) fn new(container: &str, address: Ipv4Addr, owner: ProcessIdentity) -> Self {
         Self {
             version: FORMAT,
             container: container.into(),
@@ -271,64 +261,10 @@ impl HolderRecord {
     }
 }
 
-impl ProcessRecord {
-    /// The process with this number now.
-    pub(super) fn of(pid: i32) -> io::Result<Self> {
-        Ok(Self {
-            pid,
-            start: start_time(pid)?,
-            boot: boot_id()?,
-            pids: pid_namespace().ok_or(Errno::NOENT)?,
-        })
-    }
-
-    /// A process of another pid namespace cannot be looked up from here; it counts as alive.
-    fn is_alive(&self) -> bool {
-        let Ok(boot) = boot_id() else { return true };
-        if boot != self.boot {
-            return false;
-        }
-        if pid_namespace() != Some(self.pids) {
-            return true;
-        }
-        match start_time(self.pid) {
-            Ok(start) => start == self.start,
-            Err(error) => {
-                error.kind() != io::ErrorKind::NotFound && error.raw_os_error() != Some(libc::ESRCH)
-            }
-        }
-    }
-}
-
 /// Device and inode of an open namespace.
 pub(super) fn identity(namespace: impl std::os::fd::AsFd) -> Option<(u64, u64)> {
     let stat = rustix::fs::fstat(namespace).ok()?;
     Some((stat.st_dev, stat.st_ino))
-}
-
-fn pid_namespace() -> Option<u64> {
-    Some(rustix::fs::stat("/proc/self/ns/pid").ok()?.st_ino)
-}
-
-fn boot_id() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?
-        .trim()
-        .into())
-}
-
-/// proc_pid_stat(5): the 20th field after the name, which may itself hold spaces and brackets.
-fn start_time(pid: i32) -> io::Result<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-    let dead = fields.trim_start().starts_with(['Z', 'X']);
-    let start = fields
-        .split_whitespace()
-        .nth(19)
-        .and_then(|field| field.parse().ok());
-    match start {
-        Some(start) if !dead => Ok(start),
-        _ => Err(Errno::SRCH.into()),
-    }
 }
 
 /// Opens and locks `path`, waiting as long as it takes somebody to make a network.
@@ -384,7 +320,11 @@ pub(super) fn try_lock(path: &Path) -> Option<fs::File> {
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     // The dot keeps it out of the listing of holders.
-    let new = path.with_file_name(format!(".{}-{}-{name}", std::process::id(), crate::state::unique()));
+    let new = path.with_file_name(format!(
+        ".{}-{}-{name}",
+        std::process::id(),
+        crate::state::unique()
+    ));
     let written = fs::OpenOptions::new()
         .write(true)
         .create(true)
@@ -405,17 +345,17 @@ mod tests {
 
     #[test]
     fn a_process_is_told_from_a_later_one_with_its_number() {
-        let own = ProcessRecord::of(std::process::id() as i32).unwrap();
+        let own = ProcessIdentity::of(std::process::id() as i32).unwrap();
         assert!(own.is_alive());
         assert!(
-            !ProcessRecord {
+            !ProcessIdentity {
                 start: own.start + 1,
                 ..own.clone()
             }
             .is_alive()
         );
         assert!(
-            !ProcessRecord {
+            !ProcessIdentity {
                 boot: "another".into(),
                 ..own.clone()
             }
@@ -423,7 +363,7 @@ mod tests {
         );
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let pid = child.id() as i32;
-        let record = ProcessRecord::of(pid);
+        let record = ProcessIdentity::of(pid);
         child.wait().unwrap();
         assert!(!record.is_ok_and(|record| record.is_alive()));
     }
@@ -444,7 +384,7 @@ mod tests {
         let dir = NetworkDir::open(root.path(), "default").unwrap();
         let ip = Ipv4Addr::new(10, 0, 0, 2);
         let path = dir.holder_path(ip, "../../abc");
-        let own = ProcessRecord::of(std::process::id() as i32).unwrap();
+        let own = ProcessIdentity::of(std::process::id() as i32).unwrap();
         dir.write_holder(&path, &HolderRecord::new("abc", ip, own))
             .unwrap();
         assert_eq!(dir.holders().unwrap(), [(ip, path.clone())]);

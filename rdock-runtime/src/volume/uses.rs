@@ -2,7 +2,8 @@
 
 use super::{VolumeError, VolumeInfo, Volumes, open_for_lock, remove_tree};
 use crate::identity::is_id;
-use serde::{Deserialize, Serialize};
+use crate::process::ProcessIdentity;
+use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -33,52 +34,6 @@ fn is_empty(dir: &Path) -> io::Result<bool> {
     Ok(fs::read_dir(dir)?.next().is_none())
 }
 
-/// Contents of `users/<id>`: the process that began to make the container, recognisable after its pid was
-/// used again. Until the container has its directory, this process alone says that it is not abandoned.
-#[derive(Debug, Serialize, Deserialize)]
-struct User {
-    pid: u32,
-    start: u64,
-    boot: String,
-}
-
-impl User {
-    fn current() -> io::Result<Self> {
-        let pid = std::process::id();
-        Ok(Self {
-            pid,
-            start: start_time(pid)?,
-            boot: boot_id()?,
-        })
-    }
-
-    fn is_alive(&self) -> bool {
-        boot_id().is_ok_and(|boot| boot == self.boot)
-            && start_time(self.pid).is_ok_and(|start| start == self.start)
-    }
-}
-
-fn boot_id() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?
-        .trim()
-        .to_owned())
-}
-
-/// Field 22 of `/proc/PID/stat`, counted from the end of the command's name, which may hold anything.
-fn start_time(pid: u32) -> io::Result<u64> {
-    let stat = fs::read(format!("/proc/{pid}/stat"))?;
-    let malformed = || io::Error::from(io::ErrorKind::InvalidData);
-    let end = stat
-        .iter()
-        .rposition(|&byte| byte == b')')
-        .ok_or_else(malformed)?;
-    let text = String::from_utf8_lossy(&stat[end + 1..]);
-    text.split_ascii_whitespace()
-        .nth(19)
-        .and_then(|field| field.parse().ok())
-        .ok_or_else(malformed)
-}
-
 impl Volumes {
     /// Notes that container `id` uses the volume, which is made when missing (anonymous without a name).
     /// As long as the note stands nobody removes it.
@@ -89,7 +44,7 @@ impl Volumes {
             None => self.make(&self.random_name()?, BTreeMap::new(), true)?,
         };
         let path = self.users_dir(&info.name).join(id);
-        let write = || fs::write(&path, serde_json::to_vec(&User::current()?)?);
+        let write = || fs::write(&path, serde_json::to_vec(&ProcessIdentity::current()?)?);
         write().map_err(VolumeError::io("write", &path))?;
         Ok(info)
     }
@@ -202,7 +157,7 @@ impl Volumes {
     }
 
     /// Notes of containers in a volume; `None` for one that cannot be read.
-    fn notes(&self, name: &str) -> Result<Vec<(String, Option<User>)>, VolumeError> {
+    fn notes(&self, name: &str) -> Result<Vec<(String, Option<ProcessIdentity>)>, VolumeError> {
         let dir = self.users_dir(name);
         let mut notes = Vec::new();
         let entries = match fs::read_dir(&dir) {
