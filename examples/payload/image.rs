@@ -11,6 +11,12 @@ pub(crate) const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/payl
 /// The image has `/payload` as its entry point, the users root and guest (1000:1000, with group 2000), and a
 /// folder `/data` with one file.
 pub(crate) fn archive(name: &str) -> io::Result<Vec<u8>> {
+    archive_with(name, 15)
+}
+
+/// [`archive`] with a file of `size` bytes in `/data`.
+pub(crate) fn archive_with(name: &str, size: usize) -> io::Result<Vec<u8>> {
+    let file: Vec<u8> = b"from the image\n".iter().copied().cycle().take(size).collect();
     let mut layer = tar::Builder::new(Vec::new());
     for folder in ["data", "etc", "tmp"] {
         entry(
@@ -27,7 +33,7 @@ pub(crate) fn archive(name: &str) -> io::Result<Vec<u8>> {
         ("payload", 0o755, PROGRAM),
         ("etc/passwd", 0o644, passwd.as_slice()),
         ("etc/group", 0o644, group),
-        ("data/file", 0o644, b"from the image\n"),
+        ("data/file", 0o644, file.as_slice()),
     ] {
         entry(&mut layer, path, tar::EntryType::Regular, mode, bytes)?;
     }

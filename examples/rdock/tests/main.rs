@@ -2,6 +2,7 @@
 //!
 //! Whether a test can run is known when it runs: what this machine cannot do is reported as ignored, with the reason.
 
+mod bad_input;
 mod client;
 mod fixtures;
 mod leaks;
@@ -9,7 +10,9 @@ mod program;
 mod pty;
 mod roles;
 mod servers;
+mod tiny;
 mod tutorial;
+mod verbs;
 
 use libtest_mimic::Arguments;
 use std::sync::Arc;
@@ -25,6 +28,8 @@ fn main() -> std::process::ExitCode {
         tutorial::trials(&stage),
         servers::trials(&stage),
         leaks::trials(&stage),
+        verbs::trials(),
+        bad_input::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }

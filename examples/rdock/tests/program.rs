@@ -209,7 +209,7 @@ pub(crate) fn free_port() -> std::io::Result<u16> {
 }
 
 /// The example program, which `cargo test` builds beside this one.
-fn path() -> Result<PathBuf, String> {
+pub(crate) fn path() -> Result<PathBuf, String> {
     static PATH: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let find = || {
         let me = std::env::current_exe().map_err(|error| error.to_string())?;

@@ -1,0 +1,304 @@
+//! The verbs, on an image that holds one program.
+
+use crate::program::{Tested, needs_root};
+use crate::pty::Terminal;
+use crate::tiny::{Tiny, trial};
+use libtest_mimic::Trial;
+use std::io::Write;
+use std::process::Stdio;
+use std::time::Duration;
+
+/// The tests of this file.
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("run_has_the_exit_code_and_both_outputs", run_outputs),
+        trial("run_passes_stdin_and_ends_with_it", run_stdin),
+        trial("run_passes_sigterm_to_the_payload", run_signal),
+        trial("run_on_a_terminal_passes_keys_and_size", run_terminal),
+        trial("detach_keys_leave_the_container_running", detach_keys),
+        trial("life_of_a_detached_container", life),
+        trial("flags_reach_the_container", flags),
+        trial("exec_has_users_and_exit_codes", exec),
+        trial("closed_output_ends_without_a_word", closed_output),
+        trial("volumes_outlive_containers", volumes),
+    ]
+}
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// Without a network: that of a plain user comes with a warning on stderr.
+fn run_outputs(tiny: &Tiny) -> Tested {
+    let done = tiny.start(&[
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "tiny",
+        "echo",
+        "out",
+        ",",
+        "err",
+        "errors",
+        ",",
+        "exit",
+        "7",
+    ])?;
+    assert_eq!(
+        (done.code, &*done.stdout, &*done.stderr),
+        (Some(7), "out\n", "errors\n")
+    );
+    tiny.nothing_left()
+}
+
+fn run_stdin(tiny: &Tiny) -> Tested {
+    tiny.start(&["run", "--rm", "tiny"])?;
+    let mut command = tiny.command(&["run", "--rm", "-i", "tiny", "cat"])?;
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    child.stdin.take().ok_or("no stdin")?.write_all(b"typed\n")?;
+    let output = child.wait_with_output()?;
+    assert_eq!(
+        (output.status.code(), &*output.stdout),
+        (Some(0), b"typed\n".as_slice())
+    );
+    let done = tiny.run(&["run", "--rm", "tiny", "cat"])?;
+    assert_eq!((done.code, &*done.stdout), (Some(0), ""));
+    tiny.nothing_left()
+}
+
+fn run_signal(tiny: &Tiny) -> Tested {
+    tiny.start(&["run", "--rm", "tiny"])?;
+    let mut command = tiny.command(&[
+        "run", "--rm", "tiny", "trap", "15", "4", ",", "echo", "set", ",", "sleep", "60",
+    ])?;
+    let mut child = command.stdout(Stdio::piped()).spawn()?;
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().ok_or("no stdout")?));
+    assert_eq!(lines.next().transpose()?.as_deref(), Some("set"));
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+    assert_eq!(lines.next().transpose()?.as_deref(), Some("payload: signal 15"));
+    assert_eq!(child.wait()?.code(), Some(4));
+    tiny.nothing_left()
+}
+
+fn run_terminal(tiny: &Tiny) -> Tested {
+    tiny.start(&["run", "--rm", "tiny"])?;
+    let words = [
+        "run", "--rm", "-it", "tiny", "trap", "2", "9", ",", "echo", "begin", ",", "sleep", "1", ",", "size",
+    ];
+    let mut terminal = Terminal::start(
+        &tiny.command(&[&words[..], &[",", "sleep", "60"]].concat())?,
+        33,
+        101,
+    )?;
+    terminal.expect("33 101", SOON)?;
+    terminal.send("\u{3}")?;
+    terminal.expect("signal 2", SOON)?;
+    assert_eq!(terminal.wait(SOON)?.code(), Some(9));
+    let done = tiny.run(&["run", "--rm", "-it", "tiny"])?;
+    done.failed(125, &["the input device is not a TTY"], None);
+    tiny.nothing_left()
+}
+
+fn detach_keys(tiny: &Tiny) -> Tested {
+    tiny.start(&["run", "--rm", "tiny"])?;
+    let words = [
+        "run", "-it", "--name", "left", "tiny", "echo", "begin", ",", "sleep", "60",
+    ];
+    let mut terminal = Terminal::start(&tiny.command(&words)?, 24, 80)?;
+    terminal.expect("begin", SOON)?;
+    terminal.send("\u{10}\u{11}")?;
+    assert_eq!(terminal.wait(SOON)?.code(), Some(0));
+    assert!(tiny.run(&["ps"])?.stdout.contains("left"));
+    assert_eq!(tiny.run(&["rm", "-f", "left"])?.code, Some(0));
+    tiny.nothing_left()
+}
+
+fn life(tiny: &Tiny) -> Tested {
+    let words = [
+        "run", "-d", "--name", "web", "tiny", "trap", "15", "3", ",", "echo", "one", ",", "serve", "8080",
+        "x",
+    ];
+    let id = tiny.start(&words)?.stdout;
+    assert_eq!(id.trim().len(), 64, "{id:?}");
+    let list = tiny.run(&["ps", "--format", "json"])?.stdout;
+    let row: serde_json::Value = serde_json::from_str(&list)?;
+    assert_eq!(
+        (&row["ID"], &row["Names"], &row["Image"]),
+        (&id[..12].into(), &"web".into(), &"tiny".into())
+    );
+    tiny.run(&["rm", "web"])?.failed(1, &["web is running"], None);
+    assert_eq!(tiny.run(&["stop", "web"])?.stdout, "web\n");
+    assert_eq!(tiny.run(&["wait", "web"])?.stdout, "3\n");
+    let logs = tiny.run(&["logs", "web"])?.stdout;
+    assert!(
+        logs.starts_with("one\n") && logs.ends_with("payload: signal 15\n"),
+        "{logs:?}"
+    );
+    assert_eq!(
+        tiny.run(&["logs", "--tail", "1", "web"])?.stdout,
+        "payload: signal 15\n"
+    );
+    assert!(!tiny.run(&["ps"])?.stdout.contains("web"));
+    assert!(tiny.run(&["ps", "-a"])?.stdout.contains("Exited (3)"));
+    tiny.run(&["exec", "web", "/payload"])?
+        .failed(1, &["web is not running"], None);
+    tiny.run(&["rmi", "tiny"])?
+        .failed(1, &["tiny"], Some("remove the containers"));
+    assert_eq!(tiny.run(&["rm", "web"])?.stdout, "web\n");
+    tiny.nothing_left()?;
+    assert_eq!(tiny.run(&["rmi", "tiny"])?.code, Some(0));
+    assert_eq!(tiny.run(&["images", "-q"])?.stdout, "");
+    Ok(())
+}
+
+fn flags(tiny: &Tiny) -> Tested {
+    std::fs::create_dir(tiny.file("bound"))?;
+    std::fs::write(tiny.file("bound/f"), "from the host")?;
+    std::fs::write(tiny.file("env"), "# none\nFILE_VAR=file\n")?;
+    let bind = format!("{}:/bound:ro", tiny.file("bound").display());
+    let env_file = tiny.file("env").display().to_string();
+    let words = [
+        "run",
+        "--rm",
+        "-e",
+        "A=b c",
+        "--env-file",
+        &env_file,
+        "-v",
+        &bind,
+        "-w",
+        "/tmp",
+        "-h",
+        "hostess",
+        "--add-host",
+        "db:10.1.2.3",
+        "--tmpfs",
+        "/scratch",
+        "--read-only",
+        "--network",
+        "none",
+        "--init",
+        "-l",
+        "k=v",
+        "--entrypoint",
+        "/payload",
+        "tiny",
+        "echo",
+        "$A",
+        "$FILE_VAR",
+        "$FROM_IMAGE",
+        "@/bound/f",
+        "@/proc/sys/kernel/hostname",
+        ",",
+        "pwd",
+        ",",
+        "cat",
+        "/etc/hosts",
+        ",",
+        "write",
+        "/scratch/x",
+        "kept",
+        ",",
+        "cat",
+        "/scratch/x",
+        ",",
+        "write",
+        "/bound/f",
+        "changed",
+    ];
+    let done = tiny.start(&words)?;
+    assert!(
+        done.stdout
+            .starts_with("b c file yes from the host hostess\n\n/tmp\n"),
+        "{done:?}"
+    );
+    assert!(
+        done.stdout.contains("10.1.2.3\tdb") && done.stdout.ends_with("kept\n"),
+        "{done:?}"
+    );
+    // EROFS: the last command could not write.
+    assert_eq!(
+        (done.code, &*done.stderr),
+        (Some(1), "payload: cannot open /bound/f: errno 30\n")
+    );
+    assert_eq!(std::fs::read_to_string(tiny.file("bound/f"))?, "from the host");
+    let done = tiny.run(&[
+        "run",
+        "--rm",
+        "--read-only",
+        "--network",
+        "none",
+        "tiny",
+        "write",
+        "/new",
+        "x",
+    ])?;
+    assert_eq!(
+        (done.code, &*done.stderr),
+        (Some(1), "payload: cannot open /new: errno 30\n")
+    );
+    tiny.nothing_left()
+}
+
+fn exec(tiny: &Tiny) -> Tested {
+    needs_root("another user inside needs a second id")?;
+    tiny.run(&["run", "-d", "--name", "home", "tiny", "sleep", "600"])?;
+    let done = tiny.run(&[
+        "exec", "-u", "guest", "-w", "/data", "-e", "X=y", "home", "/payload", "id", ",", "pwd", ",", "echo",
+        "$X",
+    ])?;
+    assert_eq!(
+        done.stdout, "uid=1000 gid=1000 groups=1000,2000\n/data\ny\n",
+        "{done:?}"
+    );
+    assert_eq!(
+        tiny.run(&["exec", "home", "/payload", "exit", "6"])?.code,
+        Some(6)
+    );
+    tiny.run(&["exec", "home", "/nope"])?
+        .failed(127, &["/nope", "No such file"], None);
+    tiny.run(&["exec", "home", "/etc"])?
+        .failed(126, &["/etc", "Permission denied"], None);
+    assert_eq!(tiny.run(&["kill", "home"])?.stdout, "home\n");
+    assert_eq!(tiny.run(&["wait", "home"])?.stdout, "137\n");
+    assert_eq!(tiny.run(&["rm", "home"])?.code, Some(0));
+    tiny.nothing_left()
+}
+
+fn closed_output(tiny: &Tiny) -> Tested {
+    let (reader, writer) = std::io::pipe()?;
+    drop(reader);
+    let output = tiny
+        .command(&["images"])?
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .output()?;
+    assert_eq!((output.status.code(), &*output.stderr), (Some(0), b"".as_slice()));
+    Ok(())
+}
+
+fn volumes(tiny: &Tiny) -> Tested {
+    let done = tiny.start(&[
+        "run",
+        "--rm",
+        "-v",
+        "kept:/data",
+        "tiny",
+        "cat",
+        "/data/file",
+        ",",
+        "append",
+        "/data/file",
+        "more",
+    ])?;
+    assert_eq!((done.code, &*done.stdout), (Some(0), "from the image\n"));
+    let done = tiny.run(&["run", "--rm", "-v", "kept:/data", "tiny", "cat", "/data/file"])?;
+    assert_eq!(done.stdout, "from the image\nmore\n");
+    assert_eq!(tiny.run(&["volume", "ls", "-q"])?.stdout, "kept\n");
+    let shown: serde_json::Value = serde_json::from_str(&tiny.run(&["volume", "inspect", "kept"])?.stdout)?;
+    assert_eq!(shown[0]["Name"], "kept");
+    assert_eq!(tiny.run(&["volume", "rm", "kept"])?.stdout, "kept\n");
+    tiny.run(&["volume", "rm", "kept"])?
+        .failed(1, &["no such volume: kept"], None);
+    Ok(())
+}
