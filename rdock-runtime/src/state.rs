@@ -11,9 +11,12 @@
 //!                        log          output, a JSON object a line
 //!                        hosts hostname resolv.conf
 //! ```
-//! A container directory appears by rename with its record in it, so it is never seen half made.
+//! A container directory appears by rename with its record in it, so it is never seen half made. Until then
+//! it is `.new-<id>-` and the process that fills it; a name is a link to its file `claim`.
 //! Unknown fields are ignored and optional sections may be absent: a newer version can add health,
 //! restarts and secrets without an older one failing.
+
+mod names;
 
 use crate::error::{Error, Result};
 use crate::process::ProcessIdentity;
@@ -222,58 +225,10 @@ impl Containers {
         self.dir.join(id)
     }
 
-    /// Claims `name` for `id`. A name whose container is gone is taken over.
-    pub(crate) fn claim_name(&self, name: &str, id: &str) -> Result<()> {
-        let path = self.dir.join("names").join(name);
-        loop {
-            match fs::OpenOptions::new().write(true).create_new(true).open(&path) {
-                Ok(mut file) => {
-                    return file.write_all(id.as_bytes()).map_err(|error| {
-                        let _ = fs::remove_file(&path);
-                        Error::state("write", &path)(error)
-                    });
-                }
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    let holder = fs::read_to_string(&path).unwrap_or_default();
-                    if self.is_claimed(&path, &holder) {
-                        return Err(Error::NameInUse {
-                            name: name.to_owned(),
-                            id: holder,
-                        });
-                    }
-                    match fs::remove_file(&path) {
-                        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                            return Err(Error::state("remove", &path)(error));
-                        }
-                        _ => {}
-                    }
-                }
-                Err(error) => return Err(Error::state("create", &path)(error)),
-            }
-        }
-    }
-
-    /// A claim without its container counts for a while: the container may be about to appear.
-    fn is_claimed(&self, path: &Path, holder: &str) -> bool {
-        if !holder.is_empty() && self.path(holder).exists() {
-            return true;
-        }
-        let fresh = || fs::metadata(path).ok()?.modified().ok()?.elapsed().ok();
-        fresh().is_some_and(|age| age.as_secs() < 20)
-    }
-
-    pub(crate) fn release_name(&self, name: &str, id: &str) {
-        let path = self.dir.join("names").join(name);
-        if fs::read_to_string(&path).is_ok_and(|holder| holder == id) {
-            // A name left behind is taken over by the next claim.
-            let _ = fs::remove_file(&path);
-        }
-    }
-
     /// Makes the container's directory, with its record and owner, visible in one step.
     pub(crate) fn create(&self, record: &Record) -> Result<ContainerDir> {
         let path = self.path(&record.id);
-        let temporary = self.dir.join(format!(".new-{}", record.id));
+        let temporary = self.unfinished(&record.id)?;
         private_dir(&temporary)?;
         let fill = || -> Result<()> {
             write_json(&temporary.join("record.json"), record)?;
@@ -306,23 +261,6 @@ impl Containers {
             }
         }
         Ok(ids)
-    }
-
-    /// Removes `.new-` directories of creators that died.
-    pub(crate) fn sweep_unfinished(&self) {
-        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(".new-") {
-                let old = entry
-                    .metadata()
-                    .ok()
-                    .and_then(|meta| meta.modified().ok()?.elapsed().ok());
-                let owned = read_json::<ProcessIdentity>(&entry.path().join("owner"))
-                    .is_ok_and(|owner| owner.is_alive());
-                if !owned && old.is_some_and(|age| age.as_secs() > 5) {
-                    let _ = fs::remove_dir_all(entry.path());
-                }
-            }
-        }
     }
 
     /// The container with this name, id or unique id prefix.

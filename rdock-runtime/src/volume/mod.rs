@@ -127,8 +127,8 @@ impl Volumes {
     ) -> Result<VolumeInfo, VolumeError> {
         let _lock = self.lock()?;
         match name {
-            Some(name) => self.make(name, labels, false),
-            None => self.make(&self.random_name()?, labels, true),
+            Some(name) => self.make(name, labels, false, None),
+            None => self.make(&self.random_name()?, labels, true, None),
         }
     }
 
@@ -199,12 +199,14 @@ impl Volumes {
         random_id().map_err(VolumeError::io("choose a name in", &self.dir))
     }
 
-    /// Makes a volume unless it exists; the lock is held.
+    /// Makes a volume unless it exists; the lock is held. A new one has the note of `user` from the first moment:
+    /// without any, an anonymous volume is one that somebody kept.
     fn make(
         &self,
         name: &str,
         labels: BTreeMap<String, String>,
         anonymous: bool,
+        user: Option<&str>,
     ) -> Result<VolumeInfo, VolumeError> {
         if !is_name(name) {
             return Err(VolumeError::InvalidName {
@@ -223,7 +225,11 @@ impl Volumes {
         let temporary = self.dir.join(format!(".new-{}", self.random_name()?));
         let fill = || -> Result<(), VolumeError> {
             private_dir(&temporary)?;
-            private_dir(&temporary.join("users"))?;
+            let users = temporary.join("users");
+            private_dir(&users)?;
+            if let Some(id) = user {
+                uses::note(&users, id)?;
+            }
             make_data(&temporary.join("_data"))?;
             let path = temporary.join("meta.json");
             let bytes =

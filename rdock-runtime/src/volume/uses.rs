@@ -34,18 +34,23 @@ fn is_empty(dir: &Path) -> io::Result<bool> {
     Ok(fs::read_dir(dir)?.next().is_none())
 }
 
+/// Notes in a volume's directory of users that container `id`, started by this process, has it.
+pub(super) fn note(users: &Path, id: &str) -> Result<(), VolumeError> {
+    let path = users.join(id);
+    let write = || fs::write(&path, serde_json::to_vec(&ProcessIdentity::current()?)?);
+    write().map_err(VolumeError::io("write", &path))
+}
+
 impl Volumes {
     /// Notes that container `id` uses the volume, which is made when missing (anonymous without a name).
     /// As long as the note stands nobody removes it.
     pub(crate) fn reserve(&self, name: Option<&str>, id: &str) -> Result<VolumeInfo, VolumeError> {
         let _lock = self.lock()?;
         let info = match name {
-            Some(name) => self.make(name, BTreeMap::new(), false)?,
-            None => self.make(&self.random_name()?, BTreeMap::new(), true)?,
+            Some(name) => self.make(name, BTreeMap::new(), false, Some(id))?,
+            None => self.make(&self.random_name()?, BTreeMap::new(), true, Some(id))?,
         };
-        let path = self.users_dir(&info.name).join(id);
-        let write = || fs::write(&path, serde_json::to_vec(&ProcessIdentity::current()?)?);
-        write().map_err(VolumeError::io("write", &path))?;
+        note(&self.users_dir(&info.name), id)?;
         Ok(info)
     }
 

@@ -157,10 +157,10 @@ impl Tracer {
 
     /// Lets a stopped task go on.
     pub(super) fn resume(&self, task: Pid, signal: Option<Signal>) -> Result<(), String> {
-        let done = if self.free {
-            ptrace::cont(task, signal)
-        } else {
-            ptrace::syscall(task, signal)
+        let host = self.tasks.get(&task).is_some_and(|task| task.part == Part::Host);
+        let done = match self.free || (host && !self.with_host) {
+            true => ptrace::cont(task, signal),
+            false => ptrace::syscall(task, signal),
         };
         match done {
             Ok(()) | Err(Errno::ESRCH) => Ok(()),
