@@ -44,11 +44,14 @@ impl ProcessIdentity {
         }
         match start_time(self.pid) {
             Ok(start) => start == self.start,
-            Err(error) => {
-                error.kind() != io::ErrorKind::NotFound && error.raw_os_error() != Some(libc::ESRCH)
-            }
+            Err(error) => !is_gone(&error),
         }
     }
+}
+
+/// Looking at a process that has ended fails so: its directory is missing, or nothing can be read from it.
+pub(crate) fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 
 /// The inode of this process's pid namespace.

@@ -268,9 +268,15 @@ impl Attachment {
     /// When the record cannot be written.
     pub(crate) fn record_holder(&mut self, helper: i32) -> Result<(), NetError> {
         let path = self.holder_path.clone();
-        let process = ProcessIdentity::of(helper)
-            .map_err(|source| self.dir.error("describe the holder", path, source))?;
-        self.holder.helper = Some(process);
+        match ProcessIdentity::of(helper) {
+            Ok(process) => self.holder.helper = Some(process),
+            // A payload that ended at once: its helper, and with it this hold on the network, is gone already.
+            Err(error) if crate::process::is_gone(&error) => {
+                self.making = None;
+                return Ok(());
+            }
+            Err(source) => return Err(self.dir.error("describe the holder", path, source)),
+        }
         self.holder.namespace = self.namespace;
         self.dir.write_holder(&self.holder_path, &self.holder)?;
         self.making = None;
