@@ -1,4 +1,5 @@
-//! Compiles the payload of quickstart and of the tests, as rdock-runtime compiles its helper.
+//! Compiles the payload of quickstart and of the tests, and the floor of the benchmarks, as rdock-runtime compiles
+//! its helper.
 
 #[path = "rdock-runtime/freestanding.rs"]
 mod freestanding;
@@ -9,13 +10,20 @@ use std::path::PathBuf;
 fn main() {
     for source in [
         "rdock-runtime/freestanding.rs",
-        "rdock-runtime/helper/arch.rs",
+        "rdock-runtime/helper",
+        "rdock-runtime/src/launch/wire.rs",
         "examples/payload",
+        "benches/floor",
     ] {
         println!("cargo::rerun-if-changed={source}");
     }
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("payload");
-    if let Err(failure) = freestanding::compile("payload", "examples/payload/program.rs", &out) {
-        panic!("could not compile the payload {failure}");
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    for (name, source) in [
+        ("payload", "examples/payload/program.rs"),
+        ("floor", "benches/floor/program.rs"),
+    ] {
+        if let Err(failure) = freestanding::compile(name, source, &out.join(name)) {
+            panic!("could not compile {source} {failure}");
+        }
     }
 }
