@@ -3,6 +3,7 @@
 //! Whether a test can run is known when it runs: what this machine cannot do is reported as ignored, with the reason.
 
 mod attacks;
+mod children;
 mod host;
 mod identities;
 mod network;
@@ -90,6 +91,7 @@ fn main() -> std::process::ExitCode {
         identities::trials(),
         security::trials(),
         attacks::trials(),
+        children::trials(),
     ]
     .into_iter()
     .flatten()

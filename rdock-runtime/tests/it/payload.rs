@@ -20,6 +20,9 @@ pub(crate) fn play(role: &str) -> ExitCode {
         "read" => read(),
         "host" => host(),
         "probe" => crate::probe::play(),
+        "waits" => crate::children::waits(),
+        "signalled" => crate::children::signalled(),
+        "ignores" => crate::children::ignores(),
         "terminal" => crate::attacks::with_terminal(),
         _ => Err(format!("no such role: {role}").into()),
     };
