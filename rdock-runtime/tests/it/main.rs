@@ -12,6 +12,7 @@ mod probe;
 mod readiness;
 mod security;
 mod settings;
+mod streams;
 mod volumes;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -92,6 +93,7 @@ fn main() -> std::process::ExitCode {
         security::trials(),
         attacks::trials(),
         children::trials(),
+        streams::trials(),
     ]
     .into_iter()
     .flatten()

@@ -17,6 +17,9 @@ pub(crate) fn verb(verb: &str, first: &str, second: &str) -> Option<io::Result<S
         "fifo" => rustix::fs::mknodat(CWD, first, FileType::Fifo, Mode::from_raw_mode(0o644), 0)
             .map(|()| "made".into())
             .map_err(io::Error::from),
+        "size" => rustix::termios::tcgetwinsize(rustix::stdio::stdin())
+            .map(|size| format!("{} {}", size.ws_row, size.ws_col))
+            .map_err(io::Error::from),
         "session" => session(),
         "overwrite" => milliseconds(first).map(overwrite),
         "spy" => milliseconds(first).map(spy),
