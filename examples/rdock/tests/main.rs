@@ -10,6 +10,7 @@ mod program;
 mod pty;
 mod roles;
 mod servers;
+mod standalone;
 mod tiny;
 mod tutorial;
 mod verbs;
@@ -28,6 +29,7 @@ fn main() -> std::process::ExitCode {
         tutorial::trials(&stage),
         servers::trials(&stage),
         leaks::trials(&stage),
+        standalone::trials(&stage),
         verbs::trials(),
         bad_input::trials(),
     ];
