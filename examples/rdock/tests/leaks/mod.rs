@@ -65,10 +65,10 @@ const PAYLOAD: &str = "trap '' TERM INT HUP QUIT
 const PORT: u16 = 18_099;
 
 /// A container in whose start every step of a plan is taken that needs no other container.
-fn spec() -> ContainerSpec {
+fn spec(root: &std::path::Path) -> ContainerSpec {
     let mut spec = ContainerSpec::new("debian:bookworm-slim")
         .args(["bash", "-c", PAYLOAD])
-        .env(remains::MARK, std::process::id().to_string())
+        .env(remains::MARK, root.to_string_lossy())
         .hostname("leak")
         .working_dir("/made/by/the/runtime")
         .publish(PortMapping::tcp(80).on_host(PORT))
@@ -103,7 +103,7 @@ pub(crate) fn host() -> Played {
     writeln!(stdout, "ready")?;
     std::io::stdin().read_exact(&mut [0])?;
     tokio.block_on(async {
-        let container = match spec().start(&runtime).await {
+        let container = match spec(runtime.root()).start(&runtime).await {
             Ok(container) => container,
             Err(Error::Launch { step, .. }) => return Ok(writeln!(stdout, "failed {step:?}")?),
             Err(error) => return Ok(writeln!(stdout, "failed otherwise: {error}")?),

@@ -7,7 +7,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-/// A variable in the environment of every payload.
+/// A variable in the environment of every payload; its value is the root, so that another run of this test
+/// at the same time is not taken for this one.
 pub(super) const MARK: &str = "RDOCK_TEST_LEAK";
 
 /// The state of the host before the first container.
@@ -100,7 +101,7 @@ fn processes(root: &str) -> io::Result<Vec<String>> {
         let has = |bytes: &[u8], word: &str| bytes.windows(word.len()).any(|part| part == word.as_bytes());
         let open = fs::read_dir(path.join("fd")).into_iter().flatten().flatten();
         let mut links = open.filter_map(|fd| fs::read_link(fd.path()).ok());
-        if has(&text("environ"), &format!("{MARK}="))
+        if has(&text("environ"), &format!("{MARK}={root}"))
             || has(&text("mountinfo"), root)
             || links.any(|link| link.to_string_lossy().starts_with(root))
         {
