@@ -162,7 +162,10 @@ fn steps(root: &Path, ids: &mut BTreeSet<String>) -> Result<BTreeMap<(Part, usiz
     steps.extend((0..count(Part::Spawn)).map(|nth| ((Part::Spawn, nth), "Spawn".to_owned())));
     for (part, stride) in [(Part::Helper, 2), (Part::SetUp, 6)] {
         let mut known: BTreeMap<usize, Option<String>> = BTreeMap::new();
-        let mut open: Vec<usize> = (0..count(part)).step_by(stride).collect();
+        // Before the first step that is told all are tried.
+        let mut open: Vec<usize> = (0..count(part))
+            .filter(|nth| nth % stride == 0 || *nth < 2 * stride)
+            .collect();
         while let Some(nth) = open.pop() {
             let failed =
                 round(root, Aim::Fail(part, nth), ids).map_err(|error| format!("{part:?} {nth}: {error}"))?;
@@ -179,8 +182,14 @@ fn steps(root: &Path, ids: &mut BTreeSet<String>) -> Result<BTreeMap<(Part, usiz
                     .filter_map(|(nth, step)| Some((*nth, step.as_ref()?)))
                     .collect();
                 let changes = told.windows(2).filter(|pair| pair[0].1 != pair[1].1);
-                let between = changes.map(|pair| pair[0].0.midpoint(pair[1].0));
-                open.extend(between.filter(|nth| !known.contains_key(nth)));
+                let between = changes.filter_map(|pair| {
+                    let (from, to) = (pair[0].0, pair[1].0);
+                    // Beside the middle where a failure there says nothing.
+                    std::iter::once(from.midpoint(to))
+                        .chain(from + 1..to)
+                        .find(|nth| !known.contains_key(nth))
+                });
+                open.extend(between);
             }
         }
         let mut last = "ReceivePlan".to_owned();
