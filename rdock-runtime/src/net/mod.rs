@@ -198,6 +198,7 @@ pub(crate) fn janitor(root: &Path) {
         // A network that is just being made is not held up.
         && let (Some(_lock), Ok(holders)) = (dir.try_lock(), dir.holders())
     {
+        dir.sweep_unwritten();
         for (_, path) in holders {
             if !HolderRecord::read(&path).is_some_and(|holder| holder.is_alive()) {
                 let _ = fs::remove_file(path);

@@ -153,6 +153,18 @@ impl NetworkDir {
         replace(&path, &bytes).map_err(|source| self.error("write", path, source))
     }
 
+    /// Removes what writers of `network.json` left that died before their rename; the lock is held, which they
+    /// would hold too.
+    pub(super) fn sweep_unwritten(&self) {
+        for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with('.') && name.ends_with("-network.json") {
+                // What stays is tried again at the next open.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
     /// Address and path of every holder file, by its name alone.
     pub(super) fn holders(&self) -> Result<Vec<(Ipv4Addr, PathBuf)>, NetError> {
         let path = self.path.join("holders");
