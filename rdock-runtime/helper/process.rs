@@ -118,7 +118,9 @@ impl Setup {
             let _ = report(self.status, tell::PROCESS, 0, pid, 0, b"", &[pidfd]);
             exit(0);
         }
-        Ok(())
+        // The helper must know this process before it can fail or end: it reaps only those it knows, and
+        // the container's pid namespace ends only when all of its processes are reaped.
+        self.wait_for(b'p').at(step, b"")
     }
 
     fn warn(&self, step: Step, errno: i32, detail: &[u8]) {

@@ -473,6 +473,8 @@ impl Helper {
                             terminal: -1,
                         };
                         self.session_count += 1;
+                        // One that has ended already is reaped by its pidfd.
+                        let _ = send(ours, b"p");
                     }
                     Ok((length, _)) if length >= HEADER => {
                         let [_, _, a, b, ..] = header(&message);
