@@ -153,13 +153,27 @@ impl NetworkDir {
         replace(&path, &bytes).map_err(|source| self.error("write", path, source))
     }
 
-    /// Removes what writers of `network.json` left that died before their rename; the lock is held, which they
-    /// would hold too.
+    /// Removes what writers left that died before their rename. Those of `network.json` hold the lock, which is
+    /// held here; a holder's file is written without it, so there the writer's number says whether it is gone,
+    /// and a file of this very moment is left alone.
     pub(super) fn sweep_unwritten(&self) {
-        for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
+        let files = |directory: &Path| fs::read_dir(directory).into_iter().flatten().flatten();
+        // What stays is tried again at the next open.
+        for entry in files(&self.path) {
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.starts_with('.') && name.ends_with("-network.json") {
-                // What stays is tried again at the next open.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+        for entry in files(&self.path.join("holders")) {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let writer = name.strip_prefix('.').and_then(|name| name.split('-').next());
+            let ended = writer.is_some_and(|pid| !Path::new("/proc").join(pid).exists());
+            let age = entry
+                .metadata()
+                .ok()
+                .and_then(|meta| meta.modified().ok()?.elapsed().ok());
+            if ended && age.is_some_and(|age| age.as_millis() > 500) {
                 let _ = fs::remove_file(entry.path());
             }
         }
