@@ -146,12 +146,11 @@ pub(crate) fn start(
         NamespaceMode::Container(other) => Some(format!("/proc/{}/root", running_pid(runtime, other)?)),
         _ => None,
     };
-    let hierarchies = cgroup::v1_mounts();
     let places = Places {
         state_dir: dir.path(),
         network_dir: shared.as_deref().unwrap_or(dir.path()),
         ipc_root: ipc_root.as_deref().map(Path::new),
-        cgroup_hierarchies: &hierarchies,
+        cgroup_hierarchies: cgroup.mounts(),
     };
     let seccomp = filter(&planned)?;
     let terminal = planned.process.terminal.is_some();

@@ -47,6 +47,8 @@ pub enum CgroupError {
 #[derive(Debug, Default)]
 pub(crate) struct Cgroup {
     paths: Vec<(Version, PathBuf)>,
+    /// Where the hierarchies of these groups are mounted.
+    mounts: Vec<PathBuf>,
 }
 
 /// What the payload needs to join them.
@@ -200,6 +202,7 @@ impl Cgroup {
         }
         made.map_err(failed(&path))?;
         self.paths.push((hierarchy.version, path.clone()));
+        self.mounts.push(hierarchy.mount.clone());
         match hierarchy.version {
             Version::One => {
                 find::inherit_cpuset(&path);
@@ -209,6 +212,12 @@ impl Cgroup {
             Version::Two => joining.dir = Some(fs::File::open(&path).map_err(failed(&path))?.into()),
         }
         Ok(path)
+    }
+
+    /// The hierarchies that the container sees: those it has a group of its own in. In any other it would be
+    /// shown the host's groups.
+    pub(crate) fn mounts(&self) -> &[PathBuf] {
+        &self.mounts
     }
 
     /// Whether the kernel killed something in it since the memory limit was reached.
@@ -298,14 +307,6 @@ fn kill_members(path: &Path) {
         // It may have ended meanwhile.
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
     }
-}
-
-/// The container's view of version 1 hierarchies: where each is mounted.
-pub(crate) fn v1_mounts() -> Vec<PathBuf> {
-    find::hierarchies()
-        .iter()
-        .map(|hierarchy| hierarchy.mount.clone())
-        .collect()
 }
 
 /// `v2`, `v1`, `hybrid` or `none`.
