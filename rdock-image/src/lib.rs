@@ -53,4 +53,6 @@ pub use progress::{Event, Progress};
 pub use reference::{Reference, ReferenceParts};
 pub use snapshot::{Mount, Snapshot, SnapshotOptions};
 pub use source::ImageSource;
-pub use store::{ImageStore, Limits, Origin, PruneFilter, Pruned, Removed, StoreInfo, StoreOptions};
+pub use store::{
+    Change, ImageStore, Limits, Observer, Origin, PruneFilter, Pruned, Removed, StoreInfo, StoreOptions,
+};

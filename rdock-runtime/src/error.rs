@@ -125,10 +125,18 @@ pub enum Error {
         text: String,
     },
     /// Not a time stamp or duration.
-    #[error("not a time (RFC 3339) or a duration back from now (10m, 1h30m): {text:?}")]
+    #[error("not a time (RFC 3339, unix seconds) or a duration back from now (10m, 1h30m): {text:?}")]
     Time {
         /// As given.
         text: String,
+    },
+    /// Not a condition on what is listed.
+    #[error("not a filter: {text:?}: {reason}")]
+    Filter {
+        /// As given.
+        text: String,
+        /// What is wrong.
+        reason: String,
     },
     /// Neither this program nor a monitor binary can be the monitor of a detached container.
     #[error("cannot start a monitor: {reason}")]

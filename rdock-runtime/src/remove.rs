@@ -1,6 +1,7 @@
 //! Removal, and the janitor: what a container leaves is named after its id, so that anyone can take it away.
 
 use crate::error::{Error, Result};
+use crate::events::EventAction;
 use crate::launch;
 use crate::runtime::Runtime;
 use crate::state::{Exit, ExitReason, Happened, Record, Status};
@@ -75,7 +76,10 @@ pub(crate) fn everything(runtime: &Runtime, record: &Record) -> Remains {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             remains.note::<()>(Err(Error::state("remove", &path)(error)));
         }
-        _ => runtime.state().release_name(&record.name, &record.id),
+        _ => {
+            runtime.journal().container(record, EventAction::Destroy, &[]);
+            runtime.state().release_name(&record.name, &record.id);
+        }
     }
     remains
 }
@@ -122,9 +126,9 @@ pub(crate) fn sweep(runtime: &Runtime) -> Result<()> {
             });
             if !recorded {
                 let _ = crate::cgroup::remove_all(&id);
-                let _ = dir.append(&Happened::Exited {
-                    exit: Exit::now(ExitReason::OwnerDied),
-                });
+                let exit = Exit::now(ExitReason::OwnerDied);
+                let _ = dir.append(&Happened::Exited { exit: exit.clone() });
+                crate::events::ended(runtime.journal(), &record, &exit, false);
             }
         }
     }

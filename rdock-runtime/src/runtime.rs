@@ -2,6 +2,7 @@
 
 use crate::container::Container;
 use crate::error::{Error, Result};
+use crate::events::{EventAction, EventKind, Events, Journal};
 use crate::image::{Image, ImageSource, ImageStore, Platform, Progress, Reference};
 use crate::net::NetworkInfo;
 use crate::state::{Containers, Status};
@@ -22,6 +23,7 @@ struct Inner {
     images: ImageStore,
     state: Containers,
     volumes: Volumes,
+    journal: Journal,
     source: Option<Arc<dyn ImageSource>>,
     monitor: Option<PathBuf>,
 }
@@ -50,11 +52,13 @@ impl Runtime {
     /// As [`Self::open`], without the janitor: for a monitor, whose starter has just opened the root.
     pub(crate) fn open_only(root: &Path) -> Result<Self> {
         let root = std::path::absolute(root).map_err(Error::state("find", root))?;
+        let journal = Journal::new(&root);
         Ok(Self {
             inner: Arc::new(Inner {
                 state: Containers::open(&root)?,
-                images: ImageStore::open(&root)?,
+                images: ImageStore::open_with(&root, journal.observes_images())?,
                 volumes: Volumes::open(&root)?,
+                journal,
                 source: None,
                 monitor: None,
                 root,
@@ -109,6 +113,16 @@ impl Runtime {
         self.inner.volumes.clone()
     }
 
+    /// Returns what happens in this root from now on, whichever process does it.
+    pub fn events(&self) -> Events {
+        Events::new(self.inner.journal.clone())
+    }
+
+    /// Where what happens is recorded.
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.inner.journal
+    }
+
     pub(crate) fn state(&self) -> &Containers {
         &self.inner.state
     }
@@ -142,13 +156,16 @@ impl Runtime {
         };
         let (reference, platform) = (reference.clone(), platform.clone());
         let (store, progress) = (self.images().clone(), progress.clone());
+        let journal = self.journal().clone();
         blocking(move || {
-            source
-                .fetch(&reference, &platform, &store, &progress)
-                .map_err(|source| Error::Pull {
-                    reference: reference.familiar(),
-                    source,
-                })
+            let fetched = source.fetch(&reference, &platform, &store, &progress);
+            let image = fetched.map_err(|source| Error::Pull {
+                reference: reference.familiar(),
+                source,
+            })?;
+            let (id, name) = (reference.familiar(), reference.familiar_name());
+            journal.record(EventKind::Image, EventAction::Pull, &id, &[("name", name)]);
+            Ok(image)
         })
         .await
     }

@@ -5,6 +5,7 @@
 
 use crate::cgroup;
 use crate::error::{Error, Result};
+use crate::events::EventAction;
 use crate::image::Image;
 use crate::launch::{Event, Helper, LaunchPlan, NetworkPlan, TerminalSize};
 use crate::net::{self, NetworkChoice};
@@ -122,6 +123,7 @@ pub(crate) fn start(
         runtime.volumes().release(id);
     })?;
     making.record = Some(record.clone());
+    runtime.journal().container(&record, EventAction::Create, &[]);
 
     let snapshot = runtime.images().snapshot(image, id, &planned.snapshot)?;
     let (cgroup, joining) = cgroup::create(id, &spec.resources)?;
@@ -224,6 +226,7 @@ pub(crate) fn start(
         warnings,
     };
     dir.append(&happened)?;
+    runtime.journal().container(&record, EventAction::Start, &[]);
     let Some(helper) = making.done() else {
         unreachable!("launched above")
     };

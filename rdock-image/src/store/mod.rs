@@ -1,9 +1,11 @@
 //! The image store: open it, look images up, tag, remove, and bring layers in.
+mod changes;
 mod ingest;
 mod limits;
 mod names;
 mod prune;
 
+pub use changes::{Change, Observer};
 pub use ingest::Origin;
 pub use limits::Limits;
 pub use names::Removed;
@@ -25,6 +27,8 @@ pub struct StoreOptions {
     pub limits: Limits,
     /// What is forced to the disk.
     pub durability: Durability,
+    /// Who is told of changes.
+    pub observer: Observer,
 }
 
 /// Where images are kept. Any number of processes may use one directory at once; there is no daemon.
@@ -37,6 +41,7 @@ pub struct ImageStore(Arc<Inner>);
 struct Inner {
     layout: Arc<Layout>,
     limits: Limits,
+    observer: Observer,
     ownership: OnceLock<Ownership>,
 }
 
@@ -72,6 +77,7 @@ impl ImageStore {
         Ok(Self(Arc::new(Inner {
             layout,
             limits: options.limits,
+            observer: options.observer,
             ownership: OnceLock::new(),
         })))
     }
@@ -89,6 +95,10 @@ impl ImageStore {
 
     pub(crate) fn layout(&self) -> &Arc<Layout> {
         &self.0.layout
+    }
+
+    fn observer(&self) -> &Observer {
+        &self.0.observer
     }
 
     /// Returns the limits images are held to.

@@ -1,5 +1,5 @@
 //! Tags: which names lead to which images; looking up, tagging, removing.
-use super::ImageStore;
+use super::{Change, ImageStore};
 use crate::layer::{Layer, chain};
 use crate::layout::Layout;
 use crate::lock::StoreLock;
@@ -144,14 +144,23 @@ impl ImageStore {
     pub fn commit(&self, lease: &Lease, reference: &Reference, manifest: &Digest) -> Result<Image> {
         self.complete(lease, manifest)?;
         self.name(Some(reference), manifest)?;
-        self.load(manifest)
+        self.committed(manifest, Some(reference))
     }
 
     /// As [`ImageStore::commit`], for an image that nobody named.
     pub fn commit_untagged(&self, lease: &Lease, manifest: &Digest) -> Result<Image> {
         self.complete(lease, manifest)?;
         self.name(None, manifest)?;
-        self.load(manifest)
+        self.committed(manifest, None)
+    }
+
+    fn committed(&self, manifest: &Digest, reference: Option<&Reference>) -> Result<Image> {
+        let image = self.load(manifest)?;
+        self.observer().tell(|| Change::Created {
+            id: image.id().clone(),
+            reference: reference.map(Reference::canonical),
+        });
+        Ok(image)
     }
 
     /// Checks that everything is there, settles what the layers' stack needs, and forces the layers to the disk.
@@ -197,7 +206,12 @@ impl ImageStore {
                 reason: "a name with a digest cannot be given",
             });
         }
-        self.name(Some(name), image.manifest_digest())
+        self.name(Some(name), image.manifest_digest())?;
+        self.observer().tell(|| Change::Tagged {
+            id: image.id().clone(),
+            reference: name.canonical(),
+        });
+        Ok(())
     }
 
     fn name(&self, reference: Option<&Reference>, manifest: &Digest) -> Result<()> {
@@ -300,7 +314,16 @@ impl ImageStore {
                 removed.deleted.push(self.id_of(&manifest));
             }
         }
+        for reference in &removed.untagged {
+            self.observer().tell(|| Change::Untagged {
+                id: self.id_of(&manifest),
+                reference: reference.clone(),
+            });
+        }
         if !removed.deleted.is_empty() {
+            self.observer().tell(|| Change::Deleted {
+                id: self.id_of(&manifest),
+            });
             removed.deleted.extend(self.collect()?.layers);
         }
         Ok(removed)

@@ -1,7 +1,7 @@
 //! Garbage collection: what no name, no snapshot and no living lease leads to is moved to `trash/` under the
 //! store's lock, in milliseconds, and deleted outside it.
-use super::ImageStore;
 use super::names;
+use super::{Change, ImageStore};
 use crate::layer::chain::chain_id;
 use crate::layer::meta::LayerMeta;
 use crate::layer::remove::remove_tree;
@@ -59,6 +59,9 @@ impl ImageStore {
                     fs::remove_file(&file).map_err(|e| Error::io("remove", file, e))?;
                 }
             }
+        }
+        for id in &pruned.images {
+            self.observer().tell(|| Change::Deleted { id: id.clone() });
         }
         pruned.bytes = self.collect()?.bytes;
         sweep(self.layout())?;

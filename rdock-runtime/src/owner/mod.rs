@@ -8,6 +8,7 @@ mod requests;
 
 use crate::cgroup::Cgroup;
 use crate::error::Error;
+use crate::events::EventAction;
 use crate::launch::{Event, Helper, ProcessPlan, SocketPlace};
 use crate::logs::{LogStream, LogWriter};
 use crate::net;
@@ -87,6 +88,8 @@ struct Owner {
     next_session: u32,
     next_connection: u64,
     stop_timer: Option<Timer>,
+    /// Somebody asked for the end.
+    stopping: bool,
     status: Option<i32>,
     tokens: Vec<(Token, Rc<OwnedFd>)>,
     helper_tokens: Vec<Token>,
@@ -171,6 +174,7 @@ pub(crate) fn adopt(events: &mut Loop, started: Started, on_end: OnEnd) -> std::
         next_session: 1,
         next_connection: 1,
         stop_timer: None,
+        stopping: false,
         status: None,
         tokens: Vec::new(),
         helper_tokens: Vec::new(),
@@ -179,6 +183,9 @@ pub(crate) fn adopt(events: &mut Loop, started: Started, on_end: OnEnd) -> std::
     }));
 
     let [to_stdout, to_stderr] = streams.attached;
+    if to_stdout.is_some() {
+        owner.borrow().event(EventAction::Attach, &[]);
+    }
     let outputs = [
         (terminal, LogStream::Stdout, None),
         (streams.stdout.map(Rc::new), LogStream::Stdout, to_stdout),
@@ -221,6 +228,13 @@ pub(crate) fn adopt(events: &mut Loop, started: Started, on_end: OnEnd) -> std::
         owner.borrow_mut().forwarder = Some(forwarder);
     }
     Ok(())
+}
+
+impl Owner {
+    /// Records what happened to the container.
+    fn event(&self, action: EventAction, more: &[(&str, &str)]) {
+        self.runtime.journal().container(&self.record, action, more);
+    }
 }
 
 /// Takes the helper's events.
@@ -342,6 +356,7 @@ fn finish(events: &mut Loop, owner: &Shared) -> Ended {
     let remove = this.record.spec.auto_remove || !this.removers.is_empty();
     // Who only follows the log or lists containers learns of the exit here.
     remains.note(this.dir.append(&Happened::Exited { exit: exit.clone() }));
+    crate::events::ended(this.runtime.journal(), &this.record, &exit, this.stopping);
     for (token, fd) in std::mem::take(&mut this.tokens) {
         events.remove(token, &*fd);
     }

@@ -2,6 +2,7 @@
 
 use super::{Owner, Shared};
 use crate::control::{self, ExecRequest, Listening, Reply, Request};
+use crate::events::EventAction;
 use crate::launch::{ProcessPlan, TerminalSize};
 use crate::logs::LogStream;
 use crate::net;
@@ -17,6 +18,8 @@ pub(super) struct Session {
     connection: Rc<OwnedFd>,
     number: u64,
     detach: bool,
+    /// As the journal shows it.
+    command: String,
 }
 
 /// Takes new connections.
@@ -109,11 +112,20 @@ fn answer(
             this.waiters.push(connection.clone());
             None
         }
-        Request::Kill { signal } => Some(done(this.helper.kill(None, signal))),
+        Request::Kill { signal } => {
+            let sent = this.helper.kill(None, signal);
+            if sent.is_ok() {
+                this.event(EventAction::Kill, &[("signal", &signal.to_string())]);
+            }
+            Some(done(sent))
+        }
         Request::Stop { signal, timeout_ms } => {
             this.waiters.push(connection.clone());
             // A payload that ended meanwhile is what was asked for.
-            let _ = this.helper.kill(None, signal);
+            if this.helper.kill(None, signal).is_ok() {
+                this.event(EventAction::Kill, &[("signal", &signal.to_string())]);
+            }
+            this.stopping = true;
             let weak = Rc::downgrade(owner);
             let timer = events.after(Duration::from_millis(timeout_ms), move |_| {
                 if let Some(owner) = weak.upgrade() {
@@ -220,6 +232,7 @@ fn exec(
             connection: connection.clone(),
             number,
             detach: request.detach,
+            command: request.args.join(" "),
         },
     );
     None
@@ -257,10 +270,13 @@ fn exec_process(payload: &ProcessPlan, request: &ExecRequest) -> ProcessPlan {
     process
 }
 
-pub(super) fn exec_started(owner: &Shared, session: u32, pid: i32, terminal: Option<OwnedFd>) {
+pub(super) fn exec_started(owner: &Shared, id: u32, pid: i32, terminal: Option<OwnedFd>) {
     let this = owner.borrow();
-    if let Some(session) = this.sessions.get(&session) {
+    if let Some(session) = this.sessions.get(&id) {
         let fds: Vec<_> = terminal.iter().map(AsFd::as_fd).collect();
+        let exec = [("execID", &*id.to_string())];
+        this.event(EventAction::ExecCreate(session.command.clone()), &exec);
+        this.event(EventAction::ExecStart(session.command.clone()), &exec);
         // The connection's end kills the session; see `close`.
         let _ = control::send(&*session.connection, &Reply::ExecStarted { pid }, &fds);
     }
@@ -283,8 +299,16 @@ pub(super) fn exec_failed(
     }
 }
 
-pub(super) fn exec_exited(_: &mut Loop, owner: &Shared, session: u32, status: i32) {
-    if let Some(session) = owner.borrow_mut().sessions.remove(&session) {
+pub(super) fn exec_exited(_: &mut Loop, owner: &Shared, id: u32, status: i32) {
+    let mut this = owner.borrow_mut();
+    if let Some(session) = this.sessions.remove(&id) {
+        let code = if libc::WIFEXITED(status) {
+            libc::WEXITSTATUS(status)
+        } else {
+            128 + libc::WTERMSIG(status)
+        };
+        let more = [("execID", &*id.to_string()), ("exitCode", &*code.to_string())];
+        this.event(EventAction::ExecDie, &more);
         let _ = control::send(&*session.connection, &Reply::ExecExited { status }, &[]);
     }
 }
@@ -321,6 +345,7 @@ fn attach(owner: &Shared, connection: &Rc<OwnedFd>) -> Option<Reply> {
             .map(AsFd::as_fd)
             .collect();
         control::send(&**connection, &reply, &fds)?;
+        owner.borrow().event(EventAction::Attach, &[]);
         Ok(None)
     };
     make().unwrap_or_else(|error| {

@@ -4,6 +4,7 @@
 
 mod attacks;
 mod children;
+mod events;
 mod host;
 mod identities;
 mod network;
@@ -94,6 +95,7 @@ fn main() -> std::process::ExitCode {
         attacks::trials(),
         children::trials(),
         streams::trials(),
+        events::trials(),
     ]
     .into_iter()
     .flatten()
