@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use rdock_runtime::image::{Platform, Progress, Reference};
 use rdock_runtime::{
     Container, ContainerSpec, Mount, MountSource, NamespaceMode, NetworkMode, PortMapping, Protocol, Runtime,
-    Seccomp, parse_env_file, parse_env_flag, parse_size,
+    Seccomp, VolumesFrom, parse_env_file, parse_env_flag, parse_size,
 };
 use std::path::PathBuf;
 use std::time::Duration;
@@ -56,6 +56,9 @@ pub(crate) struct Run {
     /// Bind a path or mount a volume (SOURCE:TARGET[:ro])
     #[arg(short, long)]
     volume: Vec<String>,
+    /// Mount the volumes of another container (CONTAINER[:ro|:rw])
+    #[arg(long)]
+    volumes_from: Vec<String>,
     /// Mount something (type=bind|volume|tmpfs,source=...,target=...)
     #[arg(long)]
     mount: Vec<String>,
@@ -210,6 +213,9 @@ impl Run {
         }
         for text in &self.volume {
             spec.mounts.push(Mount::parse_volume_flag(text).map_err(bad)?);
+        }
+        for text in &self.volumes_from {
+            spec.volumes_from.push(VolumesFrom::parse(text).map_err(bad)?);
         }
         for text in &self.mount {
             spec.mounts.push(Mount::parse_mount_flag(text).map_err(bad)?);

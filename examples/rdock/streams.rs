@@ -168,3 +168,13 @@ fn input(to: OwnedFd, keys: bool, tell: &tokio::sync::mpsc::UnboundedSender<Left
         }
     }
 }
+
+/// Asks before something is removed, as docker does; anything but `y` is a no.
+pub(crate) fn confirm(warning: &str) -> io::Result<bool> {
+    let mut out = io::stdout();
+    write!(out, "{warning}\nAre you sure you want to continue? [y/N] ")?;
+    out.flush()?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y"))
+}

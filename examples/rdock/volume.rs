@@ -1,10 +1,10 @@
 //! `rdock volume`.
 
-use crate::Outcome;
-use crate::streams::print;
+use crate::streams::{self, print};
 use crate::table::{Format, show};
+use crate::{Failure, Outcome, chain};
 use clap::Subcommand;
-use rdock_runtime::{Runtime, VolumeInfo};
+use rdock_runtime::{Runtime, VolumeFilter, VolumeInfo, VolumeOptions};
 use serde_json::{Value, json};
 
 #[derive(Debug, Subcommand)]
@@ -15,12 +15,27 @@ pub(crate) enum Volume {
         /// Only names
         #[arg(short, long)]
         quiet: bool,
+        /// name=, driver=, label=, dangling=
+        #[arg(short, long)]
+        filter: Vec<String>,
+        /// table or json
+        #[arg(long, value_enum, default_value = "table")]
+        format: Format,
     },
     /// Make a volume
     Create {
+        /// Its driver: local
+        #[arg(short, long, default_value = "local")]
+        driver: String,
         /// A label (NAME=VALUE)
         #[arg(long)]
         label: Vec<String>,
+        /// An option of the driver (type=, o=, device=)
+        #[arg(short, long)]
+        opt: Vec<String>,
+        /// Its name, as docker had it before
+        #[arg(long = "name", hide = true)]
+        name_flag: Option<String>,
         /// Its name; a random one otherwise
         name: Option<String>,
     },
@@ -31,6 +46,7 @@ pub(crate) enum Volume {
         names: Vec<String>,
     },
     /// Remove volumes
+    #[command(visible_alias = "remove")]
     Rm {
         /// No error for one that does not exist
         #[arg(short, long)]
@@ -44,6 +60,9 @@ pub(crate) enum Volume {
         /// Named ones too
         #[arg(short, long)]
         all: bool,
+        /// label=, label!=, all=
+        #[arg(long)]
+        filter: Vec<String>,
         /// Do not ask
         #[arg(short, long)]
         force: bool,
@@ -52,23 +71,47 @@ pub(crate) enum Volume {
 
 /// With docker's field names.
 pub(crate) fn describe(info: &VolumeInfo) -> Value {
+    let options = Some(&info.driver_options).filter(|options| !options.is_empty());
+    let mut labels = info.labels.clone();
+    if info.anonymous {
+        labels.insert("com.docker.volume.anonymous".to_owned(), String::new());
+    }
     json!({
         "Name": info.name,
         "Driver": "local",
         "Mountpoint": info.mountpoint,
         "CreatedAt": info.created,
-        "Labels": info.labels,
-        "Options": null,
+        "Labels": Some(labels).filter(|labels| !labels.is_empty()),
+        "Options": options,
         "Scope": "local",
     })
+}
+
+fn filter_of(texts: &[String]) -> Result<VolumeFilter, Failure> {
+    let mut filter = VolumeFilter::default();
+    for text in texts {
+        filter.add(text).map_err(|error| Failure::new(chain(&error)))?;
+    }
+    Ok(filter)
+}
+
+fn pairs(texts: &[String]) -> impl Iterator<Item = (String, String)> {
+    texts
+        .iter()
+        .map(|text| text.split_once('=').unwrap_or((text, "")))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
 }
 
 impl Volume {
     pub(crate) fn execute(self, runtime: &Runtime) -> Outcome {
         let volumes = runtime.volumes();
         match self {
-            Self::Ls { quiet } => {
-                let all = volumes.list()?;
+            Self::Ls {
+                quiet,
+                filter,
+                format,
+            } => {
+                let all = volumes.find(&filter_of(&filter)?)?;
                 if quiet {
                     all.iter().for_each(|info| print(&info.name));
                 } else {
@@ -76,31 +119,82 @@ impl Volume {
                         .into_iter()
                         .map(|info| vec!["local".to_owned(), info.name])
                         .collect();
-                    show(&["DRIVER", "VOLUME NAME"], rows, Format::Table);
+                    show(&["DRIVER", "VOLUME NAME"], rows, format);
                 }
             }
-            Self::Create { label, name } => {
-                let labels = label
-                    .iter()
-                    .map(|text| text.split_once('=').unwrap_or((text, "")))
-                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                    .collect();
-                print(&volumes.create(name.as_deref(), labels)?.name);
+            Self::Create {
+                driver,
+                label,
+                opt,
+                name_flag,
+                name,
+            } => {
+                if driver != "local" {
+                    return Err(Failure::new(format!(
+                        "there is no volume driver {driver:?}: local is the only one"
+                    )));
+                }
+                let mut options = VolumeOptions::default();
+                options.name = match (name_flag, name) {
+                    (Some(_), Some(_)) => {
+                        return Err(Failure::new("conflicting options: the name is given twice"));
+                    }
+                    (flag, name) => name.or(flag),
+                };
+                options.labels.extend(pairs(&label));
+                options.driver_options.extend(pairs(&opt));
+                print(&volumes.create_with(&options)?.name);
             }
             Self::Inspect { names } => {
-                let all = names
-                    .iter()
-                    .map(|name| volumes.get(name).map(|info| describe(&info)));
-                let all = all.collect::<Result<Vec<_>, _>>()?;
-                print(&format!("{:#}", Value::Array(all)));
+                let mut found = Vec::new();
+                let mut missing = 0;
+                for name in &names {
+                    match volumes.get(name) {
+                        Ok(info) => found.push(describe(&info)),
+                        Err(error) => {
+                            missing = 1;
+                            Failure::from(error).say();
+                        }
+                    }
+                }
+                print(&format!("{:#}", Value::Array(found)));
+                return Ok(missing);
             }
             Self::Rm { force, names } => {
+                let mut failed = 0;
                 for name in names {
-                    volumes.remove(&name, force)?;
-                    print(&name);
+                    match volumes.remove(&name, force) {
+                        Ok(()) => print(&name),
+                        Err(error) => {
+                            failed = 1;
+                            Failure::from(error).say();
+                        }
+                    }
                 }
+                return Ok(failed);
             }
-            Self::Prune { all, force: _ } => volumes.prune(all)?.iter().for_each(|name| print(name)),
+            Self::Prune { all, filter, force } => {
+                let mut filter = filter_of(&filter)?;
+                filter.all |= all;
+                let what = if filter.all {
+                    "all volumes not used by at least one container"
+                } else {
+                    "anonymous volumes not used by at least one container"
+                };
+                if !force && !streams::confirm(&format!("WARNING! This will remove {what}."))? {
+                    return Ok(0);
+                }
+                let pruned = volumes.prune_with(&filter)?;
+                if !pruned.names.is_empty() {
+                    print("Deleted Volumes:");
+                    pruned.names.iter().for_each(|name| print(name));
+                    print("");
+                }
+                print(&format!(
+                    "Total reclaimed space: {}",
+                    crate::table::size(pruned.bytes)
+                ));
+            }
         }
         Ok(0)
     }

@@ -16,19 +16,9 @@ pub fn tree(from: i32, to: i32) -> Result<()> {
     done
 }
 
-/// Fills a volume that was never used. `volume` is its directory; the mark that it was used is the file
-/// `copied` beside it, and it is set even when there was nothing to copy.
-pub fn into_volume(image: i32, volume: i32, path: Text<'_>) -> Result<()> {
-    let bytes = path.bytes();
-    let slash = bytes.iter().rposition(|&byte| byte == b'/').ok_or(EINVAL)?;
-    let mut mark = [0u8; 4096];
-    let name = b"copied\0";
-    if slash + 1 + name.len() > mark.len() {
-        return Err(E2BIG);
-    }
-    mark[..=slash].copy_from_slice(&bytes[..=slash]);
-    mark[slash + 1..slash + 1 + name.len()].copy_from_slice(name);
-    let mark = Text::new(&mark[..slash + 1 + name.len()]);
+/// Fills a volume that was never used. `mark` is the file that says that it was used; it is made even when
+/// there was nothing to copy.
+pub fn into_volume(image: i32, volume: i32, mark: Text<'_>) -> Result<()> {
     if statat(AT_FDCWD, mark, AT_SYMLINK_NOFOLLOW).is_ok() {
         return Ok(());
     }

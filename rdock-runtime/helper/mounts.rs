@@ -247,7 +247,7 @@ impl Root {
         let (device, inode) = (plan.u64().at(step, b"")?, plan.u64().at(step, b"")?);
         let (attributes, flags) = (plan.u32().at(step, b"")?, plan.u32().at(step, b"")?);
         let propagation = plan.u32().at(step, b"")?;
-        let subpath = plan.text().at(step, b"")?;
+        let (subpath, mark) = (plan.text().at(step, b"")?, plan.text().at(step, b"")?);
         let recursive = flags & bind::RECURSIVE != 0;
         let mut from = openat(AT_FDCWD, source, O_PATH, 0).at(step, source.bytes())?;
         let mut seen = fstat(from).at(step, source.bytes())?;
@@ -265,7 +265,7 @@ impl Root {
         let want = if seen.is_dir() { Want::Directory(0o755) } else { Want::File };
         let to = self.target(target, want, IN_ROOT).at(step, target.bytes())?;
         if flags & bind::COPY_UP != 0 {
-            copy::into_volume(to, from, source).at(Step::CopyUp, target.bytes())?;
+            copy::into_volume(to, from, mark).at(Step::CopyUp, target.bytes())?;
         }
         let done = (|| {
             let tree = open_tree(from, text!(""), recursive, true)?;

@@ -49,7 +49,7 @@ pub use seccomp::SeccompError;
 pub use spec::*;
 pub use state::{BoundAddress, Exit, ExitReason, MountInfo, Status};
 pub use step::Step;
-pub use volume::{VolumeError, VolumeInfo, Volumes};
+pub use volume::{PrunedVolumes, VolumeError, VolumeFilter, VolumeInfo, VolumeOptions, Volumes};
 pub use warning::{NoEgress, Warning};
 
 /// The programs of the repository's front page compile.

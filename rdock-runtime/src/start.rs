@@ -112,7 +112,12 @@ pub(crate) fn start(
         command: planned.command.clone(),
         spec: spec.clone(),
         mounts: prepared.infos.clone(),
-        anonymous_volumes: prepared.anonymous_volumes.clone(),
+        anonymous_volumes: spec
+            .volumes_from
+            .iter()
+            .flat_map(|from| from.anonymous.iter().cloned())
+            .chain(prepared.anonymous_volumes.iter().cloned())
+            .collect(),
         stop_signal: planned.stop_signal,
     };
     // From here on the janitor knows of everything.

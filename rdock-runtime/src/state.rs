@@ -148,6 +148,9 @@ pub struct MountInfo {
     pub target: String,
     /// Cannot be written.
     pub read_only: bool,
+    /// The directory inside the volume that is shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subpath: Option<PathBuf>,
 }
 
 /// A published port as it is bound.

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod client;
+mod files;
 mod fixtures;
 mod leaks;
 mod program;
@@ -32,6 +33,7 @@ fn main() -> std::process::ExitCode {
         standalone::trials(&stage),
         verbs::trials(),
         bad_input::trials(),
+        files::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }

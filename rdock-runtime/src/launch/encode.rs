@@ -361,7 +361,7 @@ fn mount(writer: &mut Writer, mount: &MountPlan, user_namespace: bool) {
         }
         MountKind::Bind(plan) => {
             let mut flags = if plan.recursive { bind::RECURSIVE } else { 0 };
-            flags |= if plan.copy_up { bind::COPY_UP } else { 0 };
+            flags |= if plan.copy_up.is_some() { bind::COPY_UP } else { 0 };
             flags |= if mount.flags.recursive_read_only {
                 bind::RECURSIVE_READ_ONLY
             } else {
@@ -380,6 +380,7 @@ fn mount(writer: &mut Writer, mount: &MountPlan, user_namespace: bool) {
                 .u64(plan.expect.1);
             writer.u32(given).u32(flags).u32(propagation);
             writer.path(plan.subpath.as_deref().unwrap_or(Path::new("")));
+            writer.path(plan.copy_up.as_deref().unwrap_or(Path::new("")));
         }
     }
 }

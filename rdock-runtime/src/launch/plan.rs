@@ -157,9 +157,9 @@ pub(crate) struct BindPlan {
     pub(crate) subpath: Option<PathBuf>,
     /// MS_* propagation: `Private` by default.
     pub(crate) propagation: Propagation,
-    /// Fill the (empty, never used) source with what the image has at the target, then create
-    /// `copied` in the parent directory of the source; owner, mode and xattrs of the directory included.
-    pub(crate) copy_up: bool,
+    /// Fill the (empty, never used) source with what the image has at the target, then create this file;
+    /// owner, mode and xattrs of the directory included.
+    pub(crate) copy_up: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

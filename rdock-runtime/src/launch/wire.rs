@@ -58,7 +58,7 @@ pub(crate) mod op {
     pub(crate) const OVERLAY: u32 = 2;
     /// type, target, attributes, flags, source (for a fall-back bind), count, option...
     pub(crate) const FILE_SYSTEM: u32 = 3;
-    /// source, target, device: u64, inode: u64, attributes, flags, propagation, subpath
+    /// source, target, device: u64, inode: u64, attributes, flags, propagation, subpath, mark of a copy
     pub(crate) const BIND: u32 = 4;
     /// path, mode
     pub(crate) const DIRECTORY: u32 = 5;

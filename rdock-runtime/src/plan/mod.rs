@@ -18,7 +18,7 @@ mod tests;
 
 pub(crate) use host::{CgroupView, HostFacts};
 pub(crate) use launch::{NamespaceKind, Places};
-pub(crate) use mounts::{LaterSource, PlannedMount, PlannedSource};
+pub(crate) use mounts::{LaterSource, PlannedMount, PlannedSource, volume_in_memory};
 
 use crate::launch::{DevicePlan, IdMappings, ProcessPlan};
 use crate::spec::{ContainerSpec, NamespaceMode, NetworkMode, PortMapping, Seccomp};
@@ -76,6 +76,10 @@ impl Findings {
             field: field.into(),
             reason: reason.into(),
         });
+    }
+
+    fn into_first(self) -> Option<Finding> {
+        self.0.into_iter().next()
     }
 }
 

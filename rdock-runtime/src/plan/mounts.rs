@@ -389,6 +389,16 @@ fn propagation_of(field: &str, text: Option<&str>, findings: &mut Findings) -> c
     }
 }
 
+/// The same for the options of a volume in memory; what is wrong with the first bad one otherwise.
+pub(crate) fn volume_in_memory(options: &[String]) -> Result<(Vec<String>, MountFlags), String> {
+    let (mut flags, mut findings) = (MountFlags::default(), Findings::default());
+    let data = tmpfs_options("o", None, None, options, &mut flags, &mut findings);
+    match findings.into_first() {
+        Some(finding) => Err(finding.reason),
+        None => Ok((data, flags)),
+    }
+}
+
 /// The options that tmpfs(5) itself takes; flags go into `flags`. Later ones win, as in docker.
 fn tmpfs_options(
     field: &str,

@@ -3,7 +3,7 @@
 use super::{LaterSource, Planned, PlannedMount, PlannedSource};
 use crate::MountInfo;
 use crate::launch::{BindPlan, MountFlags, MountKind, MountPlan, Propagation};
-use crate::volume::{CopyGuard, VolumeError, Volumes};
+use crate::volume::{Backing, CopyGuard, VolumeError, VolumeInfo, Volumes};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -85,8 +85,8 @@ impl Planned {
         }
         let filled_names: Vec<String> = filled.keys().map(|name| (*name).to_owned()).collect();
         let mut copying = Vec::new();
-        for (name, index) in filled {
-            if let Some(guard) = volumes.begin_copy(name)? {
+        for index in filled.into_values() {
+            if let Some(guard) = volumes.begin_copy(&names[&index])? {
                 prepared.copies.push(guard);
                 copying.push(index);
             }
@@ -103,17 +103,20 @@ impl Planned {
                 continue;
             }
             let volume = names.get(&index);
-            prepared.mounts.push(prepare(
-                mount,
-                volume.map(|volume| volume.mountpoint.as_path()),
-                copying.contains(&index),
-            )?);
+            let mark = volume
+                .filter(|_| copying.contains(&index))
+                .map(|volume| volumes.copied_mark(&volume.name));
+            prepared.mounts.push(prepare(mount, volume, mark)?);
             let info = |kind: &str, name: Option<String>, source: &Path| MountInfo {
                 kind: kind.to_owned(),
                 name,
                 source: source.to_string_lossy().into_owned(),
                 target: mount.target.clone(),
                 read_only: mount.flags.read_only,
+                subpath: match &mount.source {
+                    PlannedSource::Volume { subpath, .. } => subpath.clone(),
+                    _ => None,
+                },
             };
             match &mount.source {
                 PlannedSource::Bind { path, .. } => {
@@ -136,7 +139,13 @@ impl Planned {
     }
 }
 
-fn prepare(mount: &PlannedMount, volume: Option<&Path>, copy_up: bool) -> Result<PreparedMount, VolumeError> {
+/// `mark`: the file that says that the volume is filled, when this launch fills it.
+fn prepare(
+    mount: &PlannedMount,
+    volume: Option<&VolumeInfo>,
+    mark: Option<PathBuf>,
+) -> Result<PreparedMount, VolumeError> {
+    let mut flags = mount.flags;
     let target = PathBuf::from(&mount.target);
     let kind = match &mount.source {
         PlannedSource::FileSystem { fstype, options } => MountKind::FileSystem {
@@ -170,21 +179,42 @@ fn prepare(mount: &PlannedMount, volume: Option<&Path>, copy_up: bool) -> Result
             }
             kind
         }
-        PlannedSource::Volume { subpath, .. } => {
-            let source = volume.unwrap_or(Path::new("/dev/null"));
-            let mut kind = bind(source.to_owned())?;
+        PlannedSource::Volume { subpath, no_copy, .. } => {
+            let backing = volume.map_or(Ok(Backing::Own), VolumeInfo::backing)?;
+            let source = match backing {
+                Backing::Own => volume.map(|volume| volume.mountpoint.clone()),
+                Backing::Bind { path, read_only } => {
+                    flags.read_only |= read_only;
+                    Some(path)
+                }
+                Backing::Tmpfs { options, flags: more } => {
+                    if let (Some(subpath), Some(volume)) = (subpath, volume) {
+                        return Err(VolumeError::InvalidOption {
+                            name: volume.name.clone(),
+                            reason: format!("it is in memory and has no {}", subpath.display()),
+                        });
+                    }
+                    flags = MountFlags {
+                        read_only: flags.read_only || more.read_only,
+                        recursive_read_only: false,
+                        ..more
+                    };
+                    let kind = MountKind::Tmpfs {
+                        options,
+                        copy_up: !no_copy,
+                    };
+                    return Ok(PreparedMount::Ready(MountPlan { kind, target, flags }));
+                }
+            };
+            let mut kind = bind(source.unwrap_or_else(|| PathBuf::from("/dev/null")))?;
             if let MountKind::Bind(plan) = &mut kind {
                 plan.subpath.clone_from(subpath);
-                plan.copy_up = copy_up;
+                plan.copy_up = mark;
             }
             kind
         }
     };
-    Ok(PreparedMount::Ready(MountPlan {
-        kind,
-        target,
-        flags: mount.flags,
-    }))
+    Ok(PreparedMount::Ready(MountPlan { kind, target, flags }))
 }
 
 /// A recursive private bind of what is at `source` now.
@@ -201,6 +231,6 @@ pub(super) fn bind(source: PathBuf) -> Result<MountKind, VolumeError> {
         recursive: true,
         subpath: None,
         propagation: Propagation::Private,
-        copy_up: false,
+        copy_up: None,
     }))
 }

@@ -13,7 +13,7 @@ mod setters;
 
 pub use env::{parse_env_file, parse_env_flag};
 pub use isolation::{NamespaceMode, NetworkMode, Resources, Seccomp, UserNamespace};
-pub use mounts::{Mount, MountSource};
+pub use mounts::{Mount, MountSource, VolumesFrom};
 pub use parse::{ParseError, parse_size};
 pub use ports::{PortMapping, Protocol};
 pub use ready::Ready;
@@ -58,6 +58,8 @@ pub struct ContainerSpec {
     pub ports: Vec<PortMapping>,
     /// Binds, volumes and tmpfs, in order.
     pub mounts: Vec<Mount>,
+    /// Containers whose volumes and binds this one gets too; resolved when it is made.
+    pub volumes_from: Vec<VolumesFrom>,
     /// The network the container joins.
     pub network: NetworkMode,
     /// The pid namespace.
@@ -129,6 +131,7 @@ impl Default for ContainerSpec {
             extra_hosts: Vec::new(),
             ports: Vec::new(),
             mounts: Vec::new(),
+            volumes_from: Vec::new(),
             network: NetworkMode::Default,
             pid: NamespaceMode::Private,
             ipc: NamespaceMode::Private,

@@ -52,6 +52,51 @@ pub enum MountSource {
     },
 }
 
+/// Another container whose volumes and binds a container gets too, where it has them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct VolumesFrom {
+    /// Name or id.
+    pub container: String,
+    /// Read-only or not, whatever they are there; as there when `None`.
+    pub read_only: Option<bool>,
+    /// Its anonymous volumes: they go with the last of their containers. Filled in when the container is made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub anonymous: Vec<String>,
+}
+
+impl VolumesFrom {
+    /// Those of this container, as it has them.
+    pub fn new(container: impl Into<String>) -> Self {
+        Self {
+            container: container.into(),
+            read_only: None,
+            anonymous: Vec::new(),
+        }
+    }
+
+    /// Parses docker's `--volumes-from`: `CONTAINER[:ro|:rw]`.
+    ///
+    /// # Errors
+    /// For anything else.
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
+        let error = |reason: &str| ParseError::new("volumes of a container", text, reason);
+        let (container, mode) = text.split_once(':').unwrap_or((text, ""));
+        let mut from = Self::new(container);
+        from.read_only = match mode {
+            "" if !text.ends_with(':') => None,
+            "ro" => Some(true),
+            // SELinux labels change nothing here.
+            "rw" | "z" | "Z" => Some(false),
+            _ => return Err(error("behind the colon is ro or rw")),
+        };
+        if container.is_empty() {
+            return Err(error("no container is named"));
+        }
+        Ok(from)
+    }
+}
+
 impl Mount {
     /// A mount of `source` at `target`, for what the shorter constructors leave at its default.
     pub fn new(source: MountSource, target: impl Into<String>) -> Self {

@@ -14,7 +14,7 @@ pub struct ParseError {
 }
 
 impl ParseError {
-    pub(super) fn new(what: &'static str, text: &str, reason: impl Into<String>) -> Self {
+    pub(crate) fn new(what: &'static str, text: &str, reason: impl Into<String>) -> Self {
         Self {
             what,
             text: text.to_owned(),

@@ -61,6 +61,11 @@ impl ContainerSpec {
         self.mounts.push(mount);
         self
     }
+    /// Adds the volumes and binds of another container.
+    pub fn volumes_from(mut self, container: impl Into<String>) -> Self {
+        self.volumes_from.push(super::VolumesFrom::new(container));
+        self
+    }
     /// Sets the network.
     pub fn network(mut self, network: NetworkMode) -> Self {
         self.network = network;

@@ -19,6 +19,14 @@ pub enum VolumeError {
         /// As asked for.
         name: String,
     },
+    /// An option of the local driver that it does not have, or that another one needs.
+    #[error("volume {name}: {reason}")]
+    InvalidOption {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// Containers have the volume.
     #[error("volume {name} is in use by container {}: remove it first", containers.join(", "))]
     InUse {

@@ -13,9 +13,15 @@
 //! A volume appears by rename with its metadata in it and goes by rename to a name that is none.
 
 mod error;
+mod filter;
+mod options;
+mod others;
 mod uses;
 
 pub use error::VolumeError;
+pub use filter::{PrunedVolumes, VolumeFilter};
+pub(crate) use options::Backing;
+pub use options::VolumeOptions;
 pub(crate) use uses::CopyGuard;
 
 use crate::identity::{is_name, random_id};
@@ -52,6 +58,9 @@ pub struct VolumeInfo {
     pub labels: BTreeMap<String, String>,
     /// Made for one container, without a name.
     pub anonymous: bool,
+    /// Options of the local driver, as given when it was made.
+    #[serde(default)]
+    pub driver_options: BTreeMap<String, String>,
 }
 
 /// `meta.json`. Fields may be added; unknown ones are ignored.
@@ -62,6 +71,8 @@ struct Meta {
     labels: BTreeMap<String, String>,
     #[serde(default)]
     anonymous: bool,
+    #[serde(default)]
+    driver_options: BTreeMap<String, String>,
 }
 
 impl Volumes {
@@ -125,10 +136,24 @@ impl Volumes {
         name: Option<&str>,
         labels: BTreeMap<String, String>,
     ) -> Result<VolumeInfo, VolumeError> {
+        self.create_with(&VolumeOptions {
+            name: name.map(str::to_owned),
+            labels,
+            ..VolumeOptions::default()
+        })
+    }
+
+    /// As [`Self::create`], with options of the local driver.
+    ///
+    /// # Errors
+    /// As [`Self::create`]; [`VolumeError::InvalidOption`].
+    pub fn create_with(&self, options: &VolumeOptions) -> Result<VolumeInfo, VolumeError> {
+        let shown = options.name.as_deref().unwrap_or("without a name");
+        Backing::of(shown, &options.driver_options)?;
         let _lock = self.lock()?;
-        match name {
-            Some(name) => self.make(name, labels, false, None),
-            None => self.make(&self.random_name()?, labels, true, None),
+        match &options.name {
+            Some(name) => self.make(name, options, false, None),
+            None => self.make(&self.random_name()?, options, true, None),
         }
     }
 
@@ -161,18 +186,11 @@ impl Volumes {
     /// # Errors
     /// When one cannot be removed; those before it are gone.
     pub fn prune(&self, all: bool) -> Result<Vec<String>, VolumeError> {
-        let mut removed = Vec::new();
-        for volume in self.list()? {
-            if !volume.anonymous && !all {
-                continue;
-            }
-            match self.remove(&volume.name, true) {
-                Ok(()) => removed.push(volume.name),
-                Err(VolumeError::InUse { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(removed)
+        let filter = VolumeFilter {
+            all,
+            ..VolumeFilter::default()
+        };
+        Ok(self.prune_with(&filter)?.names)
     }
 
     fn info(&self, name: &str, meta: Meta) -> VolumeInfo {
@@ -182,6 +200,7 @@ impl Volumes {
             created: meta.created,
             labels: meta.labels,
             anonymous: meta.anonymous,
+            driver_options: meta.driver_options,
         }
     }
 
@@ -204,7 +223,7 @@ impl Volumes {
     fn make(
         &self,
         name: &str,
-        labels: BTreeMap<String, String>,
+        options: &VolumeOptions,
         anonymous: bool,
         user: Option<&str>,
     ) -> Result<VolumeInfo, VolumeError> {
@@ -219,8 +238,9 @@ impl Volumes {
         }
         let meta = Meta {
             created: format!("{:.9}", jiff::Timestamp::now()),
-            labels,
+            labels: options.labels.clone(),
             anonymous,
+            driver_options: options.driver_options.clone(),
         };
         let temporary = self.dir.join(format!(".new-{}", self.random_name()?));
         let fill = || -> Result<(), VolumeError> {

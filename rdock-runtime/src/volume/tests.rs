@@ -167,27 +167,46 @@ fn rt_volume_copyup_once_only_an_empty_volume_that_was_never_used_is_filled() {
     let volume = volumes.create(Some("data"), no_labels()).expect("create");
     let dir = volumes.dir.join("data");
     let guard = volumes
-        .begin_copy("data")
+        .begin_copy(&volumes.get("data").expect("get"))
         .expect("begin")
         .expect("the first launch fills it");
     fs::write(volume.mountpoint.join("seed"), "x").expect("write");
     fs::write(dir.join("copied"), "").expect("the helper's mark");
     drop(guard);
-    assert!(volumes.begin_copy("data").expect("begin").is_none(), "filled");
+    assert!(
+        volumes
+            .begin_copy(&volumes.get("data").expect("get"))
+            .expect("begin")
+            .is_none(),
+        "filled"
+    );
     fs::remove_file(volume.mountpoint.join("seed")).expect("remove");
     assert!(
-        volumes.begin_copy("data").expect("begin").is_none(),
+        volumes
+            .begin_copy(&volumes.get("data").expect("get"))
+            .expect("begin")
+            .is_none(),
         "emptied by its user"
     );
 
     let by_hand = volumes.create(Some("by-hand"), no_labels()).expect("create");
     fs::write(by_hand.mountpoint.join("own"), "x").expect("write");
-    assert!(volumes.begin_copy("by-hand").expect("begin").is_none());
+    assert!(
+        volumes
+            .begin_copy(&volumes.get("by-hand").expect("get"))
+            .expect("begin")
+            .is_none()
+    );
     assert!(by_hand.mountpoint.join("own").exists());
 
     volumes.create(Some("used"), no_labels()).expect("create");
     volumes.mark_used("used").expect("mark");
-    assert!(volumes.begin_copy("used").expect("begin").is_none());
+    assert!(
+        volumes
+            .begin_copy(&volumes.get("used").expect("get"))
+            .expect("begin")
+            .is_none()
+    );
 }
 
 #[test]
@@ -196,13 +215,24 @@ fn an_interrupted_copy_begins_anew_and_loses_nothing() {
     let volume = volumes.create(Some("data"), no_labels()).expect("create");
     let dir = volumes.dir.join("data");
     // A launch that failed before it copied anything leaves no suspicion behind.
-    drop(volumes.begin_copy("data").expect("begin").expect("fills"));
+    drop(
+        volumes
+            .begin_copy(&volumes.get("data").expect("get"))
+            .expect("begin")
+            .expect("fills"),
+    );
     assert!(!dir.join("copying").exists());
     // One that died half-way leaves its marker and its files.
-    let guard = volumes.begin_copy("data").expect("begin").expect("fills");
+    let guard = volumes
+        .begin_copy(&volumes.get("data").expect("get"))
+        .expect("begin")
+        .expect("fills");
     fs::write(volume.mountpoint.join("half"), "x").expect("write");
     drop(guard);
-    let guard = volumes.begin_copy("data").expect("begin").expect("fills again");
+    let guard = volumes
+        .begin_copy(&volumes.get("data").expect("get"))
+        .expect("begin")
+        .expect("fills again");
     assert_eq!(fs::read_dir(&volume.mountpoint).expect("list").count(), 0);
     assert!(dir.join("interrupted/half").exists());
     drop(guard);
@@ -216,7 +246,10 @@ fn launches_that_fill_one_volume_wait_for_each_other() {
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
-                if let Some(guard) = volumes.begin_copy("data").expect("begin") {
+                if let Some(guard) = volumes
+                    .begin_copy(&volumes.get("data").expect("get"))
+                    .expect("begin")
+                {
                     filled.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
                     fs::write(volume.mountpoint.join("seed"), "x").expect("write");
                     std::thread::sleep(std::time::Duration::from_millis(20));
@@ -266,4 +299,115 @@ fn directories_that_nobody_may_enter_are_removed() {
     fs::set_permissions(volume.mountpoint.join("a"), fs::Permissions::from_mode(0o000)).expect("chmod");
     volumes.remove("data", false).expect("remove");
     assert!(!volumes.dir.join("data").exists());
+}
+
+#[test]
+fn filters_pick_volumes_as_docker_does() {
+    let (root, volumes) = open();
+    let make = |name: &str, labels: &[(&str, &str)]| {
+        let mut options = VolumeOptions::named(name);
+        for (name, value) in labels {
+            options = options.label(*name, *value);
+        }
+        volumes.create_with(&options).expect("create");
+    };
+    make("alpha", &[("tier", "db")]);
+    make("beta", &[("tier", "web"), ("keep", "")]);
+    make("gamma", &[]);
+    make_container(root.path(), ID, "one");
+    volumes.reserve(Some("gamma"), ID).expect("reserve");
+    let found = |filters: &[&str]| {
+        let mut filter = VolumeFilter::default();
+        for text in filters {
+            filter.add(text).expect(text);
+        }
+        let found = volumes.find(&filter).expect("find");
+        found
+            .into_iter()
+            .map(|info| info.name)
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    for (filters, names) in [
+        (&[][..], "alpha beta gamma"),
+        (&["name=a"], "alpha beta gamma"),
+        (&["name=lph", "name=gam"], "alpha gamma"),
+        (&["driver=local"], "alpha beta gamma"),
+        (&["driver=nfs"], ""),
+        (&["label=tier"], "alpha beta"),
+        (&["label=tier=db"], "alpha"),
+        (&["label=tier", "label=keep"], "beta"),
+        (&["label!=keep"], "alpha gamma"),
+        (&["dangling=true"], "alpha beta"),
+        (&["dangling=false"], "gamma"),
+        (&["dangling=1", "label=tier=web"], "beta"),
+    ] {
+        assert_eq!(found(filters), names, "{filters:?}");
+    }
+    let mut filter = VolumeFilter::default();
+    for bad in ["", "name", "size=1", "dangling=maybe", "all=2"] {
+        assert!(filter.add(bad).is_err(), "{bad:?}");
+    }
+    let prune = |filters: &[&str]| {
+        let mut filter = VolumeFilter::default();
+        for text in filters {
+            filter.add(text).expect(text);
+        }
+        volumes.prune_with(&filter).expect("prune").names
+    };
+    assert!(prune(&[]).is_empty(), "named volumes stay");
+    assert_eq!(prune(&["all=true", "label!=keep"]), ["alpha"]);
+    assert_eq!(prune(&["all=true"]), ["beta"]);
+}
+
+#[test]
+fn options_of_the_local_driver_are_checked_when_a_volume_is_made() {
+    let (root, volumes) = open();
+    let make = |options: &[(&str, &str)]| {
+        let mut wanted = VolumeOptions::named(format!("v{}", volumes.list().expect("list").len()));
+        for (name, value) in options {
+            wanted = wanted.driver_option(*name, *value);
+        }
+        volumes.create_with(&wanted)
+    };
+    let own = make(&[]).expect("none");
+    assert_eq!(own.backing().expect("backing"), Backing::Own);
+    let bound = make(&[("type", "none"), ("o", "bind,ro"), ("device", "/srv/x")]).expect("bind");
+    assert_eq!(
+        bound.backing().expect("backing"),
+        Backing::Bind {
+            path: "/srv/x".into(),
+            read_only: true
+        }
+    );
+    assert_eq!(volumes.get(&bound.name).expect("get"), bound);
+    let memory = make(&[
+        ("type", "tmpfs"),
+        ("device", "tmpfs"),
+        ("o", "size=1m,uid=7,noexec"),
+    ]);
+    let Backing::Tmpfs { options, flags } = memory.expect("tmpfs").backing().expect("backing") else {
+        panic!("not in memory")
+    };
+    assert_eq!(options, ["size=1m", "uid=7"]);
+    assert!(flags.no_exec && !flags.no_suid);
+    let before = volumes.list().expect("list").len();
+    for bad in [
+        &[("size", "1g")][..],
+        &[("o", "bind")],
+        &[("device", "/x")],
+        &[("type", "none")],
+        &[("type", "nfs"), ("device", ":/x"), ("o", "addr=192.0.2.1")],
+        &[("type", "none"), ("device", "x"), ("o", "bind")],
+        &[("type", "none"), ("device", "/x"), ("o", "bind,suid")],
+        &[("type", "tmpfs"), ("o", "lowerdir=/")],
+    ] {
+        let error = make(bad).expect_err("refused");
+        assert!(
+            matches!(error, VolumeError::InvalidOption { .. }),
+            "{bad:?}: {error}"
+        );
+    }
+    assert_eq!(volumes.list().expect("list").len(), before);
+    drop(root);
 }

@@ -1,10 +1,9 @@
 //! Which containers have a volume, and who fills a new one.
 
-use super::{VolumeError, VolumeInfo, Volumes, open_for_lock, remove_tree};
+use super::{Backing, VolumeError, VolumeInfo, VolumeOptions, Volumes, open_for_lock, remove_tree};
 use crate::identity::is_id;
 use crate::process::ProcessIdentity;
 use serde::Deserialize;
-use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -18,13 +17,14 @@ const COPY_PATIENCE: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub(crate) struct CopyGuard {
     volume: PathBuf,
+    data: PathBuf,
     _lock: File,
 }
 
 impl Drop for CopyGuard {
     fn drop(&mut self) {
         // Nothing was copied: the next launch begins anew, without a suspicion about what it finds.
-        if !self.volume.join("copied").exists() && is_empty(&self.volume.join("_data")).unwrap_or(false) {
+        if !self.volume.join("copied").exists() && is_empty(&self.data).unwrap_or(false) {
             let _ = fs::remove_file(self.volume.join("copying"));
         }
     }
@@ -47,8 +47,8 @@ impl Volumes {
     pub(crate) fn reserve(&self, name: Option<&str>, id: &str) -> Result<VolumeInfo, VolumeError> {
         let _lock = self.lock()?;
         let info = match name {
-            Some(name) => self.make(name, BTreeMap::new(), false, Some(id))?,
-            None => self.make(&self.random_name()?, BTreeMap::new(), true, Some(id))?,
+            Some(name) => self.make(name, &VolumeOptions::default(), false, Some(id))?,
+            None => self.make(&self.random_name()?, &VolumeOptions::default(), true, Some(id))?,
         };
         note(&self.users_dir(&info.name), id)?;
         Ok(info)
@@ -83,13 +83,15 @@ impl Volumes {
 
     /// Whether this launch fills the volume with what the image has at the target: only an empty volume
     /// that no container ever used, and only one launch. Waits for another launch that does.
-    pub(crate) fn begin_copy(&self, name: &str) -> Result<Option<CopyGuard>, VolumeError> {
+    pub(crate) fn begin_copy(&self, info: &VolumeInfo) -> Result<Option<CopyGuard>, VolumeError> {
+        let name = info.name.as_str();
         let volume = self.dir.join(name);
-        let (copied, marker, data) = (
-            volume.join("copied"),
-            volume.join("copying"),
-            volume.join("_data"),
-        );
+        let (copied, marker) = (volume.join("copied"), volume.join("copying"));
+        // One in memory begins empty in every container.
+        let Some(data) = info.directory()? else {
+            return Ok(None);
+        };
+        let of_host = info.backing()? != Backing::Own;
         let deadline = Instant::now() + COPY_PATIENCE;
         loop {
             if copied.exists() {
@@ -102,15 +104,20 @@ impl Volumes {
                 Ok(()) if copied.exists() => return Ok(None),
                 Ok(()) => {
                     if !is_empty(&data).map_err(VolumeError::io("list", &data))? {
-                        if !began {
-                            // Somebody filled it by hand: it keeps what it has, for good.
+                        if !began || of_host {
+                            // Somebody filled it by hand: it keeps what it has, for good. What is the host's is
+                            // never moved.
                             self.mark_used(name)?;
                             return Ok(None);
                         }
                         // A launch died while it filled the volume, and no container has used it since.
                         self.set_aside(&volume)?;
                     }
-                    return Ok(Some(CopyGuard { volume, _lock: lock }));
+                    return Ok(Some(CopyGuard {
+                        volume,
+                        data,
+                        _lock: lock,
+                    }));
                 }
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
                     // flock(2) has no time limit, and the other launch may hang.
@@ -126,9 +133,14 @@ impl Volumes {
         }
     }
 
+    /// The file that says that a volume is filled, or was used without that.
+    pub(crate) fn copied_mark(&self, name: &str) -> PathBuf {
+        self.dir.join(name).join("copied")
+    }
+
     /// Notes that the volume is used without being filled: from now on nothing is ever copied into it.
     pub(crate) fn mark_used(&self, name: &str) -> Result<(), VolumeError> {
-        let copied = self.dir.join(name).join("copied");
+        let copied = self.copied_mark(name);
         match OpenOptions::new().write(true).create_new(true).open(&copied) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 Err(VolumeError::io("write", &copied)(error))

@@ -3,7 +3,7 @@
 use crate::probe::{Place, dir, file, link, probe};
 use crate::{Tested, same, trial};
 use libtest_mimic::Trial;
-use rdock_runtime::{Error, Mount, MountSource, VolumeError, blocking};
+use rdock_runtime::{Error, Mount, MountSource, VolumeError, VolumeOptions, VolumesFrom, blocking};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -14,6 +14,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("an_anonymous_volume_goes_with_its_container", anonymous),
         trial("a_volume_in_use_is_not_removed", in_use),
         trial("a_subpath_is_below_its_volume", subpath),
+        trial("volumes_from_another_container", from_another),
+        trial("a_volume_on_a_directory_of_the_host", on_the_host),
+        trial("a_volume_in_memory", in_memory),
     ]
 }
 
@@ -203,4 +206,139 @@ fn subpath() -> Tested {
         same(&launch, &true).map_err(|_| format!("{path}: {error}"))?;
     }
     Ok(())
+}
+
+fn from_another() -> Tested {
+    let place = Place::with(r#"{"Volumes":{"/seed":{}}}"#, &[])?;
+    let bound = tempfile::tempdir()?;
+    let first = probe(&["write /data/x shared", "sleep 600000"])?
+        .name("first")
+        .mount(Mount::volume("data", "/data"))
+        .mount(Mount::bind(bound.path(), "/bound").read_only())
+        .mount(Mount::tmpfs("/memory"));
+    blocking::wait(async {
+        let first = first.start(&place.runtime).await?;
+        // What it says is written before it sleeps.
+        let mut logs = first.logs().follow(true);
+        logs.next().await?;
+        let second = |mode: Option<bool>, lines: &[&str]| {
+            let mut spec = probe(lines)?;
+            let mut from = VolumesFrom::new("first");
+            from.read_only = mode;
+            spec.volumes_from.push(from);
+            // One of its own at the same place wins.
+            Ok::<_, Box<dyn std::error::Error>>(spec)
+        };
+        let says = async |spec: rdock_runtime::ContainerSpec| {
+            let container = spec.start(&place.runtime).await?;
+            container.wait().await?;
+            let mut logs = container.logs();
+            let mut output = String::new();
+            while let Some(line) = logs.next().await? {
+                output += &String::from_utf8_lossy(&line.bytes);
+            }
+            let mounts = container.inspect()?.mounts;
+            container.remove().await?;
+            Ok::<_, Box<dyn std::error::Error>>((output, mounts))
+        };
+        let look = [
+            "cat /data/x",
+            "write /data/y more",
+            "write /bound/z no",
+            "list /seed",
+            "list /memory",
+        ];
+        let (said, mounts) = says(second(None, &look)?).await?;
+        same(
+            &said.lines().collect::<Vec<_>>(),
+            &vec!["shared", "written", "errno 30", "below file", "errno 2"],
+        )?;
+        let volumes = mounts.iter().filter(|mount| mount.kind == "volume").count();
+        same(&volumes, &2)?;
+        let (said, _) = says(second(Some(true), &["write /data/y more"])?).await?;
+        same(&said.trim(), &"errno 30")?;
+        // Its own mount at the same place wins.
+        let own = second(None, &["list /data"])?.mount(Mount::tmpfs("/data/"));
+        same(&says(own).await?.0.trim(), &"")?;
+        // The anonymous volume lives as long as one of them.
+        let holder = second(None, &["sleep 600000"])?.start(&place.runtime).await?;
+        let anonymous = |place: &Place| {
+            Ok::<_, VolumeError>(
+                place
+                    .runtime
+                    .volumes()
+                    .list()?
+                    .iter()
+                    .filter(|info| info.anonymous)
+                    .count(),
+            )
+        };
+        first.remove().await?;
+        same(&anonymous(&place)?, &1)?;
+        holder.remove().await?;
+        let again = rdock_runtime::Runtime::open(place.root.path())?;
+        same(
+            &again
+                .volumes()
+                .list()?
+                .iter()
+                .filter(|info| info.anonymous)
+                .count(),
+            &0,
+        )?;
+        match second(None, &[])?.start(&place.runtime).await {
+            Err(Error::NoSuchContainer { name }) => same(&name.as_str(), &"first"),
+            other => Err(format!("{other:?}").into()),
+        }
+    })?
+}
+
+fn on_the_host() -> Tested {
+    let place = Place::new()?;
+    let host = tempfile::tempdir()?;
+    let path = host.path().join("data");
+    std::fs::create_dir(&path)?;
+    let volume = |name: &str, o: &str| {
+        VolumeOptions::named(name)
+            .driver_option("type", "none")
+            .driver_option("o", o)
+            .driver_option("device", path.to_string_lossy())
+    };
+    let volumes = place.runtime.volumes();
+    volumes.create_with(&volume("data", "bind"))?;
+    let look = || probe(&["list /seed", "write /seed/new x"]);
+    let said = place.says(&look()?.mount(Mount::volume("data", "/seed")))?;
+    same(&said.lines().collect::<Vec<_>>(), &vec!["below file", "written"])?;
+    same(&std::fs::read_to_string(path.join("new"))?.as_str(), &"x")?;
+    // Nothing of rdock's is left beside it.
+    same(&std::fs::read_dir(host.path())?.count(), &1)?;
+    volumes.create_with(&volume("same", "bind,ro"))?;
+    let said = place.says(&look()?.mount(Mount::volume("same", "/seed")))?;
+    same(
+        &said.lines().collect::<Vec<_>>(),
+        &vec!["below file new", "errno 30"],
+    )?;
+    // Removing the volume leaves what is the host's.
+    volumes.remove("data", false)?;
+    same(&std::fs::read_to_string(path.join("new"))?.as_str(), &"x")?;
+    std::fs::remove_dir_all(&path)?;
+    match place.run(&look()?.mount(Mount::volume("same", "/seed"))) {
+        Err(error) if error.to_string().contains("does not exist") => Ok(()),
+        other => Err(format!("{other:?}").into()),
+    }
+}
+
+fn in_memory() -> Tested {
+    let place = Place::new()?;
+    let options = VolumeOptions::named("data")
+        .driver_option("type", "tmpfs")
+        .driver_option("device", "tmpfs")
+        .driver_option("o", "size=1m,mode=750");
+    place.runtime.volumes().create_with(&options)?;
+    let look = ["kind /seed", "list /seed", "stat /seed", "fill /seed/big 2000000"];
+    let said = place.says(&probe(&look)?.mount(Mount::volume("data", "/seed")))?;
+    same(
+        &said.lines().collect::<Vec<_>>(),
+        &vec!["1021994", "below file", "42750 0:0", "errno 28"],
+    )
 }

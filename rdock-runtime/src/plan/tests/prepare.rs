@@ -65,7 +65,7 @@ fn a_bind_needs_its_source_unless_it_is_to_be_made() {
     assert!(meta.is_dir());
     let bind = bind_at(&prepared, "/x");
     assert_eq!(
-        (&bind.source, bind.expect, bind.recursive, bind.copy_up),
+        (&bind.source, bind.expect, bind.recursive, bind.copy_up.is_some()),
         (&missing, (meta.dev(), meta.ino()), true, false)
     );
 
@@ -111,7 +111,7 @@ fn volumes_are_made_reserved_and_filled_once() {
     let plan = planned(&spec, &image, &host()).expect("plan");
     let prepared = plan.prepare_mounts(&place.volumes).expect("prepare");
     let copied: Vec<_> = ["/data", "/again", "/plain", "/anonymous"]
-        .map(|target| bind_at(&prepared, target).copy_up)
+        .map(|target| bind_at(&prepared, target).copy_up.is_some())
         .into();
     assert_eq!(copied, [true, false, false, true]);
     assert_eq!(
@@ -145,7 +145,7 @@ fn volumes_are_made_reserved_and_filled_once() {
     drop(prepared);
     let spec = ContainerSpec::new("image").mount(Mount::volume("plain", "/data"));
     let prepared = accepted(&spec).prepare_mounts(&place.volumes).expect("prepare");
-    assert!(!bind_at(&prepared, "/data").copy_up);
+    assert!(bind_at(&prepared, "/data").copy_up.is_none());
 }
 
 #[test]

@@ -1,0 +1,108 @@
+//! Volumes, copies and what a container changed, through the program.
+
+use crate::program::Tested;
+use crate::tiny::{Tiny, trial};
+use libtest_mimic::Trial;
+use std::io::Write;
+use std::process::Stdio;
+
+/// The tests of this file.
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("volume_verbs_have_dockers_flags", volume_verbs),
+        trial("run_has_volumes_from_another_container", volumes_from),
+    ]
+}
+
+fn volume_verbs(tiny: &Tiny) -> Tested {
+    let says = |args: &[&str]| tiny.run(args).map(|done| done.stdout);
+    assert_eq!(
+        says(&[
+            "volume", "create", "--label", "tier=db", "--label", "keep", "data"
+        ])?,
+        "data\n"
+    );
+    assert_eq!(says(&["volume", "create", "--name", "other"])?, "other\n");
+    let anonymous = says(&["volume", "create"])?;
+    assert_eq!(anonymous.trim().len(), 64);
+    let memory = ["-o", "type=tmpfs", "-o", "device=tmpfs", "--opt", "o=size=1m"];
+    assert_eq!(
+        says(&[&["volume", "create", "-d", "local"], &memory[..], &["memory"]].concat())?,
+        "memory\n"
+    );
+    tiny.run(&["volume", "create", "-d", "nfs", "x"])?
+        .failed(1, &["no volume driver \"nfs\""], None);
+    tiny.run(&["volume", "create", "-o", "size=1", "x"])?
+        .failed(1, &["volume x", "\"size\""], None);
+    tiny.run(&["volume", "create", "../x"])?
+        .failed(1, &["\"../x\" is not a volume's name"], None);
+
+    assert_eq!(says(&["volume", "ls", "-qf", "label=tier=db"])?, "data\n");
+    assert_eq!(
+        says(&["volume", "ls", "-q", "--filter", "name=emor"])?,
+        "memory\n"
+    );
+    assert_eq!(
+        says(&["volume", "ls", "-f", "label=keep"])?,
+        "DRIVER   VOLUME NAME\nlocal    data\n"
+    );
+    tiny.run(&["volume", "ls", "-f", "colour=red"])?
+        .failed(1, &["colour=red"], None);
+    let shown: serde_json::Value = serde_json::from_str(&says(&["volume", "inspect", "memory", "data"])?)?;
+    assert_eq!(shown[0]["Options"]["o"], "size=1m");
+    assert_eq!(shown[0]["Labels"], serde_json::Value::Null);
+    assert_eq!(shown[1]["Labels"]["tier"], "db");
+    assert_eq!(shown[1]["Options"], serde_json::Value::Null);
+    let done = tiny.run(&["volume", "inspect", "data", "none"])?;
+    assert!(done.stdout.contains("\"data\""), "{done:?}");
+    done.failed(1, &["no such volume: none"], None);
+
+    // Several at once: the good ones are removed, the others said.
+    let done = tiny.run(&["volume", "rm", "none", "other"])?;
+    assert_eq!(done.stdout, "other\n");
+    done.failed(1, &["no such volume: none"], None);
+    assert_eq!(says(&["volume", "rm", "-f", "none"])?, "none\n");
+
+    // Without a yes nothing goes.
+    let mut command = tiny.command(&["volume", "prune"])?;
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    child.stdin.take().ok_or("no stdin")?.write_all(b"n\n")?;
+    let output = child.wait_with_output()?;
+    assert!(String::from_utf8_lossy(&output.stdout).contains("anonymous volumes"));
+    assert_eq!(
+        says(&["volume", "ls", "-q", "-f", &format!("name={}", anonymous.trim())])?,
+        anonymous
+    );
+    let pruned = says(&["volume", "prune", "-f"])?;
+    assert_eq!(
+        pruned,
+        format!("Deleted Volumes:\n{anonymous}\nTotal reclaimed space: 0B\n")
+    );
+    let pruned = says(&["volume", "prune", "-af", "--filter", "label!=keep"])?;
+    assert!(pruned.starts_with("Deleted Volumes:\nmemory\n\n"), "{pruned}");
+    assert_eq!(says(&["volume", "ls", "-q"])?, "data\n");
+    Ok(())
+}
+
+fn volumes_from(tiny: &Tiny) -> Tested {
+    let sleeper = ["tiny", "append", "/data/file", "shared", ",", "sleep", "60"];
+    let done = tiny.start(
+        &[
+            &["run", "-d", "--name", "first", "-v", "kept:/data"],
+            &sleeper[..],
+        ]
+        .concat(),
+    )?;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let look = ["tiny", "cat", "/data/file", ",", "append", "/data/file", "x"];
+    let done = tiny.run(&[&["run", "--rm", "--volumes-from", "first:ro"], &look[..]].concat())?;
+    assert!(done.stdout.starts_with("from the image\n"), "{done:?}");
+    assert!(done.stderr.contains("/data/file"), "{done:?}");
+    let done = tiny.run(&[&["run", "--rm", "--volumes-from", "first"], &look[..]].concat())?;
+    assert_eq!((done.code, &*done.stderr), (Some(0), ""), "{done:?}");
+    tiny.run(&["run", "--rm", "--volumes-from", "nobody", "tiny"])?
+        .failed(125, &["no such container: nobody"], None);
+    tiny.run(&["run", "--rm", "--volumes-from", "first:wx", "tiny"])?
+        .failed(125, &["first:wx"], None);
+    Ok(())
+}
