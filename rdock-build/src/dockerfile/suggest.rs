@@ -1,0 +1,73 @@
+//! Which known word a misspelt one may have been.
+
+/// Fewer changes than this make a suggestion.
+const FAR: usize = 3;
+/// A longer word is not compared.
+const LONGEST: usize = 64;
+
+/// Returns the closest of `words`, if it is close and not the same. Without regard to case, in the case of `word`.
+pub(crate) fn closest<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let lower = word.to_lowercase();
+    let found = closest_exact(
+        &lower,
+        words
+            .into_iter()
+            .map(str::to_lowercase)
+            .collect::<Vec<_>>()
+            .iter()
+            .map(String::as_str),
+    )?;
+    Some(match word {
+        _ if word == lower => found,
+        _ => found.to_uppercase(),
+    })
+}
+
+/// As [`closest`], but case counts.
+pub(crate) fn closest_exact<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    if word.len() > LONGEST {
+        return None;
+    }
+    let mut best = None;
+    let mut least = FAR;
+    for known in words {
+        match distance(word, known) {
+            0 => return None,
+            changes if changes < least => {
+                least = changes;
+                best = Some(known.to_owned());
+            }
+            _ => {}
+        }
+    }
+    best
+}
+
+/// How many insertions, deletions and replacements make one word the other.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().take(LONGEST + FAR).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut corner = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replaced = corner + usize::from(x != *y);
+            corner = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(corner + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_word_finds_the_known_one() {
+        assert_eq!(closest("FORM", ["FROM", "RUN"]), Some("FROM".to_owned()));
+        assert_eq!(closest("cpy", ["COPY", "RUN"]), Some("copy".to_owned()));
+        assert_eq!(closest("HELLO", ["FROM", "RUN"]), None);
+        assert_eq!(closest_exact("run", ["RUN"]), None);
+    }
+}
