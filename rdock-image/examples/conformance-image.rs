@@ -4,6 +4,8 @@
 //! name says which suite it is. Failing rows that are meant are argued in `conformance-image.md`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line program")]
 
+#[path = "conformance-image/changes.rs"]
+mod changes;
 #[path = "conformance-image/layers.rs"]
 mod layers;
 #[path = "conformance-image/tarball.rs"]
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
             "manifest-documents" => manifest(input, expect),
             "archives" => archive(&dir.join("files"), input, expect),
             "oci-layouts" => oci_layout(&dir.join("files"), input, expect),
+            "diff-tar" => changes::diff(input, expect),
             "untar" => layers::untar(input, expect),
             "untar-streams" => layers::stream(input, expect),
             "whiteout-tars" => layers::whiteouts(&dir.join("files"), input, expect),

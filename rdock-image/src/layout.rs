@@ -134,6 +134,11 @@ impl Layout {
         self.refs().join(format!("@{}", manifest.hex()))
     }
 
+    /// Names of layers that belong to no image; made when the first is kept.
+    pub(crate) fn kept(&self) -> PathBuf {
+        self.root.join("kept")
+    }
+
     pub(crate) fn leases(&self) -> PathBuf {
         self.root.join("leases")
     }

@@ -24,6 +24,7 @@ mod blobs;
 mod config;
 mod digest;
 mod error;
+mod export;
 mod image;
 mod import;
 mod layer;
@@ -42,6 +43,7 @@ mod tarstream;
 pub use config::{ContainerConfig, Healthcheck, History, ImageConfig, RootFs};
 pub use digest::Digest;
 pub use error::{BoxError, Error, Result};
+pub use export::{ExportOptions, ExportReport};
 pub use image::Image;
 pub use import::{ArchiveContents, DockerImage, ImportOptions, ImportReport, LayoutEntry};
 pub use layer::merged::{FileInfo, FileKind, MergedView};
@@ -54,5 +56,6 @@ pub use reference::{Reference, ReferenceParts};
 pub use snapshot::{Mount, Snapshot, SnapshotOptions};
 pub use source::ImageSource;
 pub use store::{
-    Change, ImageStore, Limits, Observer, Origin, PruneFilter, Pruned, Removed, StoreInfo, StoreOptions,
+    Change, ImageStore, LayerOptions, Limits, MadeLayer, Observer, Origin, PruneFilter, Pruned, Removed, ScratchLayer,
+    StoreInfo, StoreOptions,
 };

@@ -56,10 +56,31 @@ pub enum Mount {
     },
 }
 
+impl Mount {
+    /// Describes an overlay of directories that the caller looks after; `lower` has the uppermost first.
+    pub fn overlay(
+        lower: Vec<PathBuf>,
+        upper: PathBuf,
+        work: PathBuf,
+        volatile: bool,
+        userxattr: bool,
+    ) -> Self {
+        Self::Overlay {
+            lower,
+            upper,
+            work,
+            volatile,
+            userxattr,
+        }
+    }
+}
+
 /// The file `chain` of a snapshot.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
-    pub(crate) manifest: Digest,
+    /// Of the image; a stack of layers alone has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) manifest: Option<Digest>,
     pub(crate) diff_ids: Vec<Digest>,
     /// Below the store's directory.
     lower: Vec<PathBuf>,
@@ -70,22 +91,55 @@ pub(crate) struct Record {
 impl ImageStore {
     /// Makes a writable snapshot over the image's layers; `id` is the container's id.
     pub fn snapshot(&self, image: &Image, id: &str, options: &SnapshotOptions) -> Result<Snapshot> {
+        self.snapshot_over(
+            Some(image.manifest_digest()),
+            image.diff_ids(),
+            Some(image.id()),
+            id,
+            options,
+        )
+    }
+
+    /// As [`ImageStore::snapshot`], over layers that need not be those of an image, the base first; the caller's
+    /// lease must hold them.
+    ///
+    /// # Errors
+    /// [`Error::MissingBlob`] when a layer is not in the store.
+    pub fn snapshot_layers(
+        &self,
+        diff_ids: &[Digest],
+        id: &str,
+        options: &SnapshotOptions,
+    ) -> Result<Snapshot> {
+        self.snapshot_over(None, diff_ids, None, id, options)
+    }
+
+    fn snapshot_over(
+        &self,
+        manifest: Option<&Digest>,
+        diff_ids: &[Digest],
+        config: Option<&Digest>,
+        id: &str,
+        options: &SnapshotOptions,
+    ) -> Result<Snapshot> {
         check_id(id)?;
         let layout = self.layout();
         let mut _lease: Option<Lease> = None;
-        let stack = match chain::ready(layout, image.diff_ids())? {
+        let stack = match chain::ready(layout, diff_ids)? {
             Some(stack) => stack,
             None => {
                 let lease = self.lease()?;
-                lease.pin(image.id())?;
-                let stack = chain::stack(layout, image.diff_ids())?;
+                for digest in config.into_iter().chain(diff_ids) {
+                    lease.pin(digest)?;
+                }
+                let stack = chain::stack(layout, diff_ids)?;
                 _lease = Some(lease);
                 stack
             }
         };
         let record = Record {
-            manifest: image.manifest_digest().clone(),
-            diff_ids: image.diff_ids().to_vec(),
+            manifest: manifest.cloned(),
+            diff_ids: diff_ids.to_vec(),
             lower: stack.lower.clone(),
             volatile: options.volatile,
             userxattr: options.user_namespace || stack.ownership == Ownership::SingleId,
@@ -94,11 +148,7 @@ impl ImageStore {
         let made = self.fill(&scratch, &stack, &record).and_then(|()| {
             // Garbage collection sees either the snapshot or none; the layers are there in the first case.
             let _guard = StoreLock::shared(layout)?;
-            for (lower, digest) in record
-                .lower
-                .iter()
-                .zip(image.diff_ids().iter().rev().chain(image.diff_ids()))
-            {
+            for (lower, digest) in record.lower.iter().zip(diff_ids.iter().rev().chain(diff_ids)) {
                 if !layout.root().join(lower).exists() {
                     return Err(Error::MissingBlob {
                         what: "layer",
@@ -201,7 +251,9 @@ impl ImageStore {
     pub(crate) fn snapshots_of(&self, manifest: &Digest) -> Result<Vec<String>> {
         let mut ids = Vec::new();
         for id in self.snapshots()? {
-            if read_record(self.layout(), &id)?.is_some_and(|record| record.manifest == *manifest) {
+            if read_record(self.layout(), &id)?
+                .is_some_and(|record| record.manifest.as_ref() == Some(manifest))
+            {
                 ids.push(id);
             }
         }
@@ -228,7 +280,7 @@ pub(crate) fn read_record(layout: &Layout, id: &str) -> Result<Option<Record>> {
 }
 
 /// An id becomes a file name, so its grammar is strict.
-fn check_id(id: &str) -> Result<()> {
+pub(crate) fn check_id(id: &str) -> Result<()> {
     let word = |b: u8| b.is_ascii_alphanumeric();
     let good = id.len() <= 128
         && id.bytes().next().is_some_and(word)
@@ -280,9 +332,9 @@ impl Snapshot {
         &self.upper
     }
 
-    /// Returns the digest of the manifest of the image it was made from.
-    pub fn manifest_digest(&self) -> &Digest {
-        &self.record.manifest
+    /// Returns the digest of the manifest of the image it was made from, if it was made from one.
+    pub fn manifest_digest(&self) -> Option<&Digest> {
+        self.record.manifest.as_ref()
     }
 
     /// Returns the layers it stands on, the base first.

@@ -420,6 +420,11 @@ impl Container {
         .await
     }
 
+    /// The exit, where this process has seen it.
+    pub(crate) fn known_exit(&self) -> Option<Exit> {
+        self.exit.get()
+    }
+
     pub(crate) fn connect(&self) -> Result<Connection> {
         let gone = || Error::NotRunning {
             name: self.name().to_owned(),

@@ -1,6 +1,7 @@
 //! A snapshot becomes a process: containers inside your own program.
 #![doc = include_str!("../README.md")]
 
+mod base;
 pub mod blocking;
 mod capabilities;
 mod cgroup;
@@ -34,6 +35,7 @@ mod sys;
 mod volume;
 mod warning;
 
+pub use base::LayeredContainer;
 pub use cgroup::CgroupError;
 pub use container::{Attached, Container, ContainerInfo};
 pub use error::{Cause, Error, Result};

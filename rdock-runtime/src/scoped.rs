@@ -1,5 +1,6 @@
 //! A container that dies with its handle, and with the process that holds it.
 
+use crate::base::Base;
 use crate::container::{Container, KnownExit};
 use crate::error::{Error, Result};
 use crate::owner::{self, Ended, Started};
@@ -7,6 +8,7 @@ use crate::reactor::{LoopHandle, library_loop};
 use crate::runtime::Runtime;
 use crate::spec::ContainerSpec;
 use crate::start;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -62,9 +64,19 @@ impl ScopedContainer {
         spec: &ContainerSpec,
         image: &crate::image::Image,
     ) -> Result<Self> {
+        Self::start_over(runtime, spec, image.into(), None)
+    }
+
+    /// As [`Self::start`]; copies the outputs to sockets as well.
+    pub(crate) fn start_over(
+        runtime: &Runtime,
+        spec: &ContainerSpec,
+        base: Base<'_>,
+        outputs: Option<[OwnedFd; 2]>,
+    ) -> Result<Self> {
         let events = library_loop().map_err(Error::system("start the event thread"))?;
         let id = crate::identity::random_id().map_err(Error::system("read random numbers"))?;
-        let started = start::start(runtime, &id, spec, image, start::Owner::ThisProcess)?;
+        let started = start::start(runtime, &id, spec, base, start::Owner::ThisProcess { outputs })?;
         let exit = Arc::<KnownExit>::default();
         let (dir, record) = (started.dir.clone(), started.record.clone());
         let container = Container::started(runtime.clone(), dir, record, exit.clone());
@@ -92,6 +104,24 @@ impl ScopedContainer {
         });
     }
 
+    /// Waits for the end of the payload, for `patience` at most.
+    pub(crate) fn wait_blocking(&self, patience: Duration) -> Option<crate::state::Exit> {
+        self.ending
+            .wait(patience)
+            .then(|| self.container.known_exit())
+            .flatten()
+    }
+
+    pub(crate) fn end_blocking(&self) -> Result<()> {
+        kill(&self.container, &self.ending);
+        Ok(())
+    }
+
+    pub(crate) fn remove_blocking(mut self) -> Result<()> {
+        self.gone = true;
+        end(&self.container, &self.ending)
+    }
+
     /// Ends it and removes everything now.
     ///
     /// # Errors
@@ -112,21 +142,24 @@ impl Drop for ScopedContainer {
     }
 }
 
-fn end(container: &Container, ending: &Ending) -> Result<()> {
-    if !ending.wait(Duration::ZERO) {
-        if let Ok(connection) = container.connect() {
-            // An owner that has just seen the end answers nothing, and `ending` says so.
-            let _ = connection.send(
-                &crate::control::Request::Kill {
-                    signal: libc::SIGKILL,
-                },
-                &[],
-            );
-            ending.wait(PATIENCE);
-        } else {
-            ending.wait(PATIENCE);
-        }
+fn kill(container: &Container, ending: &Ending) {
+    if ending.wait(Duration::ZERO) {
+        return;
     }
+    if let Ok(connection) = container.connect() {
+        // An owner that has just seen the end answers nothing, and `ending` says so.
+        let _ = connection.send(
+            &crate::control::Request::Kill {
+                signal: libc::SIGKILL,
+            },
+            &[],
+        );
+    }
+    ending.wait(PATIENCE);
+}
+
+fn end(container: &Container, ending: &Ending) -> Result<()> {
+    kill(container, ending);
     let removed = crate::remove::ended(container.runtime(), container.record(), true);
     match removed {
         Err(Error::State { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(()),

@@ -3,6 +3,7 @@
 //! Every resource is named after the container's id and its directory is made first, so that a start that
 //! is cut off at any point is undone by anyone who opens the root. One that fails undoes itself.
 
+use crate::base::{self, Base};
 use crate::cgroup;
 use crate::error::{Error, Result};
 use crate::events::EventAction;
@@ -29,7 +30,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub(crate) enum Owner {
     /// The container dies with this process.
-    ThisProcess,
+    ThisProcess {
+        /// Sockets that its stdout and stderr are copied to from the first byte.
+        outputs: Option<[OwnedFd; 2]>,
+    },
     /// This process is a monitor and lives for the container.
     Monitor {
         /// What a starter that stays attached has passed on.
@@ -74,13 +78,14 @@ impl ContainerSpec {
 ///
 /// # Errors
 /// With what could not be made; nothing is left then.
-pub(crate) fn start(
+pub(crate) fn start<'a>(
     runtime: &Runtime,
     id: &str,
     spec: &ContainerSpec,
-    image: &Image,
+    base: impl Into<Base<'a>>,
     owner: Owner,
 ) -> Result<Started> {
+    let base = base.into();
     let detached = matches!(owner, Owner::Monitor { .. });
     let mut host = HostFacts::gather(spec.privileged);
     if let Owner::Monitor {
@@ -90,7 +95,7 @@ pub(crate) fn start(
     {
         host.terminal = TerminalSize { rows, columns };
     }
-    let planned = plan::plan(Subject { id, detached }, spec, image.config(), &host)?;
+    let planned = plan::plan(Subject { id, detached }, spec, base.config(), &host)?;
     let name = claim_name(runtime, spec.name.as_deref(), id)?;
     let mut making = Making {
         runtime,
@@ -106,7 +111,7 @@ pub(crate) fn start(
         id: id.to_owned(),
         name: name.clone(),
         image: spec.image.clone(),
-        image_id: image.id().to_string(),
+        image_id: base.image_id(),
         created: now(),
         detached,
         command: planned.command.clone(),
@@ -130,7 +135,9 @@ pub(crate) fn start(
     making.record = Some(record.clone());
     runtime.journal().container(&record, EventAction::Create, &[]);
 
-    let snapshot = runtime.images().snapshot(image, id, &planned.snapshot)?;
+    let snapshot = base.snapshot(runtime.images(), id, &planned.snapshot)?;
+    let mut root = base::layer_mounts(runtime, &dir, spec, planned.snapshot.user_namespace)?;
+    root.extend(snapshot.mounts().into_iter().map(Into::into));
     let (cgroup, joining) = cgroup::create(id, &spec.resources)?;
     let mut warnings: Vec<String> = planned.warnings.iter().map(ToString::to_string).collect();
     warnings.extend(joining.warnings);
@@ -161,10 +168,9 @@ pub(crate) fn start(
     };
     let seccomp = filter(&planned)?;
     let terminal = planned.process.terminal.is_some();
-    let mut plan: LaunchPlan =
-        planned.into_launch(prepared.mounts, snapshot.mounts(), places, |kind, other| {
-            join(runtime, kind, other)
-        })?;
+    let mut plan: LaunchPlan = planned.into_launch(prepared.mounts, root, places, |kind, other| {
+        join(runtime, kind, other)
+    })?;
     plan.process.seccomp = seccomp;
     plan.cgroup_procs = joining.procs;
     plan.cgroup_dir = joining.dir;
@@ -186,16 +192,21 @@ pub(crate) fn start(
             streams
         }
     };
-    if let Owner::Monitor {
-        attached: Some(attached),
-        ..
-    } = owner
-    {
-        if let Some([stdin, ..]) = &mut plan.stdio {
-            *stdin = attached.stdin;
-            streams.stdin = None;
+    match owner {
+        Owner::Monitor {
+            attached: Some(attached),
+            ..
+        } => {
+            if let Some([stdin, ..]) = &mut plan.stdio {
+                *stdin = attached.stdin;
+                streams.stdin = None;
+            }
+            streams.attached = [Some(attached.stdout), (!terminal).then_some(attached.stderr)];
         }
-        streams.attached = [Some(attached.stdout), (!terminal).then_some(attached.stderr)];
+        Owner::ThisProcess {
+            outputs: Some(outputs),
+        } => streams.attached = outputs.map(Some),
+        _ => {}
     }
     let process = plan.process.clone();
     let control =

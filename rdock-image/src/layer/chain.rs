@@ -5,6 +5,7 @@
 //! whether it is a directory at all) the layer below decides. Both are put into a small directory of its own,
 //! `chains/<chainID>/fs`, which is stacked on top of the layer.
 use super::Layer;
+use super::changes::{is_overlay, xattr, xattr_names};
 use super::merged::{MergedView, Node, child, link_target};
 use super::meta::{Attributes, LayerMeta, LayerPath, Ownership};
 use super::names::{join, split};
@@ -426,21 +427,10 @@ fn copy_xattrs(view: &MergedView, path: &[u8], to: &OwnedFd) -> Result<(), Errno
     let Some(Node::Dir(dirs, _)) = view.exact(path)? else {
         return Ok(());
     };
-    let mut names = vec![0_u8; rustix::fs::flistxattr(&dirs[0], &mut [0_u8; 0][..]).unwrap_or(0)];
-    if names.is_empty() {
-        return Ok(());
-    }
-    let count = rustix::fs::flistxattr(&dirs[0], &mut names[..])?;
-    for name in names[..count].split(|&b| b == 0).filter(|name| !name.is_empty()) {
-        if name.starts_with(b"trusted.overlay.")
-            || name.starts_with(b"user.overlay.")
-            || name == b"security.selinux"
-        {
-            continue;
+    for name in xattr_names(&dirs[0])? {
+        if !is_overlay(&name) && name != b"security.selinux" {
+            rustix::fs::fsetxattr(to, &name[..], &xattr(&dirs[0], &name)?, XattrFlags::empty())?;
         }
-        let mut value = vec![0_u8; 65_536];
-        let size = rustix::fs::fgetxattr(&dirs[0], name, &mut value[..])?;
-        rustix::fs::fsetxattr(to, name, &value[..size], XattrFlags::empty())?;
     }
     Ok(())
 }

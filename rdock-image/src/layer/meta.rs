@@ -112,3 +112,14 @@ pub(crate) fn owners_to_lines(owners: &BTreeMap<Vec<u8>, OwnerRecord>) -> Result
     }
     Ok(text)
 }
+
+pub(crate) fn owners_from_lines(text: &[u8]) -> Result<BTreeMap<Vec<u8>, OwnerRecord>> {
+    text.split(|&b| b == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| {
+            serde_json::from_slice::<(LayerPath, OwnerRecord)>(line)
+                .map(|(path, record)| (path.0, record))
+                .map_err(|error| Error::document("a layer's owners", error))
+        })
+        .collect()
+}

@@ -1,9 +1,11 @@
 //! Layers: a tar stream becomes a directory that overlayfs can stack.
 //!
 //! `names` and `tree` keep every path inside the layer, `extract` makes the files, `pipeline` feeds it in one
-//! pass over the compressed stream, `chain` settles what depends on the layers below.
+//! pass over the compressed stream, `chain` settles what depends on the layers below. `changes` and `write` go the
+//! other way: what was written here becomes a layer.
 mod attributes;
 pub(crate) mod chain;
+pub(crate) mod changes;
 pub(crate) mod compression;
 pub(crate) mod extract;
 pub(crate) mod merged;
@@ -13,6 +15,7 @@ pub(crate) mod pipeline;
 pub(crate) mod remove;
 pub(crate) mod rights;
 mod tree;
+pub(crate) mod write;
 
 use crate::layout::{Layout, boot_id};
 use crate::{Digest, Error, Result};

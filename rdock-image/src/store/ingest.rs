@@ -148,7 +148,7 @@ impl ImageStore {
         write("meta.json", &meta.to_json()?)
     }
 
-    fn publish_layer(&self, scratch: &Path, diff_id: &Digest) -> Result<()> {
+    pub(super) fn publish_layer(&self, scratch: &Path, diff_id: &Digest) -> Result<()> {
         let name = self.layout().layer(diff_id);
         if self.layout().publish(scratch, &name)? {
             return Ok(());

@@ -2,12 +2,14 @@
 mod changes;
 mod ingest;
 mod limits;
+mod made;
 mod names;
 mod prune;
 
 pub use changes::{Change, Observer};
 pub use ingest::Origin;
 pub use limits::Limits;
+pub use made::{LayerOptions, MadeLayer, ScratchLayer};
 pub use names::Removed;
 pub use prune::{PruneFilter, Pruned};
 

@@ -122,9 +122,14 @@ impl ImageStore {
         }
         for id in self.snapshots()? {
             if let Some(record) = crate::snapshot::read_record(self.layout(), &id)? {
-                self.mark(&mut live, &record.manifest);
+                if let Some(manifest) = &record.manifest {
+                    self.mark(&mut live, manifest);
+                }
                 live.add_stack(&record.diff_ids);
             }
+        }
+        for diff_ids in super::made::kept(self.layout())? {
+            live.add_stack(&diff_ids);
         }
         Ok(live)
     }

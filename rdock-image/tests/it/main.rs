@@ -4,6 +4,7 @@
 mod children;
 mod crash;
 mod documents;
+mod made;
 mod security;
 mod store;
 mod support;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         .into_iter()
         .chain(documents::tests())
         .chain(store::tests())
+        .chain(made::tests())
         .chain(crash::tests())
         .map(|(name, needs, test)| {
             let missing = needs == Needs::Root && !root;

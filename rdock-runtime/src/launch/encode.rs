@@ -267,7 +267,7 @@ pub(super) fn exec(plan: &ProcessPlan, stdio: bool) -> io::Result<Vec<u8>> {
 }
 
 fn root(writer: &mut Writer, root: &RootPlan, state_dir: &Path) -> io::Result<()> {
-    for mount in &root.mounts {
+    for RootMount { point, mount } in &root.mounts {
         match mount {
             rdock_image::Mount::Overlay {
                 lower,
@@ -278,7 +278,8 @@ fn root(writer: &mut Writer, root: &RootPlan, state_dir: &Path) -> io::Result<()
                 ..
             } => {
                 // A directory that every root has and no container needs.
-                let point = state_dir.parent().unwrap_or(Path::new("/")).join("names");
+                let names = || state_dir.parent().unwrap_or(Path::new("/")).join("names");
+                let point = point.clone().unwrap_or_else(names);
                 let flags = if *volatile { overlay::VOLATILE } else { 0 }
                     | if *userxattr { overlay::USERXATTR } else { 0 };
                 writer

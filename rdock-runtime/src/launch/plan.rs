@@ -111,9 +111,23 @@ pub(crate) struct AttachMessage {
 /// The root file system.
 #[derive(Debug, Default)]
 pub(crate) struct RootPlan {
-    /// As `rdock_image::Snapshot::mounts` returned them; the last one is the root.
-    pub(crate) mounts: Vec<rdock_image::Mount>,
+    /// The last one is the root.
+    pub(crate) mounts: Vec<RootMount>,
     pub(crate) read_only: bool,
+}
+
+/// An overlay, and where it is attached before the root changes.
+#[derive(Debug)]
+pub(crate) struct RootMount {
+    /// `None`: at a directory that no container sees.
+    pub(crate) point: Option<PathBuf>,
+    pub(crate) mount: rdock_image::Mount,
+}
+
+impl From<rdock_image::Mount> for RootMount {
+    fn from(mount: rdock_image::Mount) -> Self {
+        Self { point: None, mount }
+    }
 }
 
 /// One mount below the root.

@@ -2,7 +2,9 @@
 
 use super::prepare::{self, PreparedMount};
 use super::{LaterSource, Planned};
-use crate::launch::{LaunchPlan, MountKind, MountPlan, NamespacePlan, NetworkPlan, RootPlan};
+use crate::launch::{
+    BindPlan, LaunchPlan, MountKind, MountPlan, NamespacePlan, NetworkPlan, Propagation, RootMount, RootPlan,
+};
 use crate::spec::{NamespaceMode, NetworkMode};
 use crate::volume::VolumeError;
 use std::os::fd::OwnedFd;
@@ -40,7 +42,7 @@ impl Planned {
     pub(crate) fn into_launch<E: From<VolumeError>>(
         self,
         prepared: Vec<PreparedMount>,
-        root: Vec<rdock_image::Mount>,
+        root: Vec<RootMount>,
         places: Places<'_>,
         mut join: impl FnMut(NamespaceKind, &str) -> Result<OwnedFd, E>,
     ) -> Result<LaunchPlan, E> {
@@ -98,6 +100,23 @@ impl PreparedMount {
     fn place(self, places: Places<'_>) -> Result<MountPlan, VolumeError> {
         let (target, flags, source) = match self {
             Self::Ready(plan) => return Ok(plan),
+            Self::Layers {
+                target,
+                flags,
+                number,
+                subpath,
+            } => {
+                let kind = MountKind::Bind(BindPlan {
+                    source: crate::base::layers_point(places.state_dir, number),
+                    // Attached by the helper itself, in a mount namespace that nobody else sees.
+                    expect: (0, 0),
+                    recursive: false,
+                    subpath,
+                    propagation: Propagation::Private,
+                    copy_up: false,
+                });
+                return Ok(MountPlan { kind, target, flags });
+            }
             Self::Later {
                 target,
                 flags,

@@ -40,6 +40,8 @@ pub(crate) enum PlannedSource {
         no_copy: bool,
         subpath: Option<PathBuf>,
     },
+    /// Layers of the image store: the spec's mount of that number.
+    Layers { number: usize, subpath: Option<PathBuf> },
     /// A tmpfs that the user asked for.
     Tmpfs { options: Vec<String> },
 }
@@ -140,7 +142,7 @@ pub(super) fn mounts(
     let mut own: Vec<PlannedMount> = Vec::new();
     for (index, mount) in spec.mounts.iter().enumerate() {
         let field = format!("mounts[{index}]");
-        let planned = of_spec(&field, mount, host, findings);
+        let planned = of_spec(index, &field, mount, host, findings);
         if user_namespace.is_some_and(IdMappings::is_single_id) {
             check_owner(&field, &planned, findings);
         }
@@ -280,7 +282,13 @@ fn defaults(
     all
 }
 
-fn of_spec(field: &str, mount: &Mount, host: &HostFacts, findings: &mut Findings) -> PlannedMount {
+fn of_spec(
+    index: usize,
+    field: &str,
+    mount: &Mount,
+    host: &HostFacts,
+    findings: &mut Findings,
+) -> PlannedMount {
     let target = check_target(field, mount, findings);
     let mut flags = MountFlags {
         read_only: mount.read_only,
@@ -330,6 +338,20 @@ fn of_spec(field: &str, mount: &Mount, host: &HostFacts, findings: &mut Findings
             PlannedSource::Volume {
                 name: name.clone(),
                 no_copy: *no_copy,
+                subpath: subpath.clone(),
+            }
+        }
+        MountSource::Layers { subpath, .. } => {
+            if let Some(path) = subpath {
+                let inside = path
+                    .components()
+                    .all(|part| matches!(part, std::path::Component::Normal(_)));
+                if path.as_os_str().is_empty() || has_nul(path) || !inside {
+                    findings.add(format!("{field}.subpath"), "must be relative, without '..'");
+                }
+            }
+            PlannedSource::Layers {
+                number: index,
                 subpath: subpath.clone(),
             }
         }

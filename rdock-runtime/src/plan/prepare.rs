@@ -25,6 +25,13 @@ pub(crate) struct PreparedMounts {
 #[derive(Debug)]
 pub(crate) enum PreparedMount {
     Ready(MountPlan),
+    /// An overlay that is attached in the container's directory.
+    Layers {
+        target: PathBuf,
+        flags: MountFlags,
+        number: usize,
+        subpath: Option<PathBuf>,
+    },
     /// The source is known once the container has its state.
     Later {
         target: PathBuf,
@@ -123,6 +130,7 @@ impl Planned {
                     let source = std::path::absolute(path).map_err(VolumeError::io("find", path))?;
                     prepared.infos.push(info("bind", None, &source));
                 }
+                PlannedSource::Layers { .. } => prepared.infos.push(info("image", None, Path::new(""))),
                 PlannedSource::Tmpfs { .. } => prepared.infos.push(info("tmpfs", None, Path::new(""))),
                 PlannedSource::Volume { .. } => {
                     let path = volume
@@ -160,6 +168,14 @@ fn prepare(
             });
         }
         PlannedSource::Host(path) => bind(PathBuf::from(path))?,
+        PlannedSource::Layers { number, subpath } => {
+            return Ok(PreparedMount::Layers {
+                target,
+                flags: mount.flags,
+                number: *number,
+                subpath: subpath.clone(),
+            });
+        }
         PlannedSource::Tmpfs { options } => MountKind::Tmpfs {
             options: options.clone(),
             copy_up: false,

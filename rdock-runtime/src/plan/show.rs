@@ -137,6 +137,12 @@ impl fmt::Display for PlannedMount {
             PlannedSource::Later(LaterSource::CgroupV1) => f.write_str("cgroup1")?,
             PlannedSource::Later(LaterSource::OfIpcContainer(path)) => write!(f, "container's {path}")?,
             PlannedSource::Later(LaterSource::State(file)) => write!(f, "state {}", file.name())?,
+            PlannedSource::Layers { number, subpath } => {
+                write!(f, "layers of mounts[{number}]")?;
+                if let Some(path) = subpath {
+                    write!(f, " at {}", path.display())?;
+                }
+            }
             PlannedSource::Bind {
                 path,
                 create,

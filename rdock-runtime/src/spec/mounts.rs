@@ -22,6 +22,14 @@ pub struct Mount {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum MountSource {
+    /// A directory or file of layers in the image store, as docker's `type=image` has it. What is written to it is
+    /// thrown away with the container.
+    Layers {
+        /// The base first.
+        diff_ids: Vec<rdock_image::Digest>,
+        /// Relative, without `..`; the whole tree when `None`.
+        subpath: Option<PathBuf>,
+    },
     /// A file or directory of the host.
     Bind {
         /// Absolute, or relative to the working directory of the caller at `start`.
