@@ -56,6 +56,6 @@ pub use reference::{Reference, ReferenceParts};
 pub use snapshot::{Mount, Snapshot, SnapshotOptions};
 pub use source::ImageSource;
 pub use store::{
-    Change, ImageStore, LayerOptions, Limits, MadeLayer, Observer, Origin, PruneFilter, Pruned, Removed, ScratchLayer,
-    StoreInfo, StoreOptions,
+    Change, ImageStore, LayerOptions, Limits, MadeLayer, Observer, Origin, PruneFilter, Pruned, Removed,
+    ScratchLayer, StoreInfo, StoreOptions,
 };

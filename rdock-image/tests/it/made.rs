@@ -175,37 +175,42 @@ fn nothing_changed() -> Outcome {
 fn changes_become_a_layer() -> Outcome {
     let bed = Bed::new()?;
     let below = bed.ingest(&base())?;
-    let made = changed(&bed.store, std::slice::from_ref(&below), &LayerOptions::default(), |root| {
-        fs::write(root.join("etc/old"), "new")?;
-        fs::remove_file(root.join("etc/passwd"))?;
-        fs::remove_dir_all(root.join("gone"))?;
-        fs::create_dir(root.join("gone"))?;
-        fs::write(root.join("gone/y"), "y")?;
-        fs::remove_file(root.join("run"))?;
-        fs::create_dir_all(root.join("run/deep/er"))?;
-        fs::hard_link(root.join("data/a"), root.join("data/z"))?;
-        let long = "x".repeat(180);
-        fs::write(root.join(&long), "long")?;
-        symlink(format!("/{}", "l".repeat(200)), root.join("long-link"))?;
-        fs::write(root.join("ünïcode"), "u")?;
-        let node = |name: &str, kind, device| {
-            rustix::fs::mknodat(CWD, root.join(name), kind, Mode::from_raw_mode(0o600), device)
-        };
-        node("null", FileType::CharacterDevice, rustix::fs::makedev(1, 3))?;
-        node("fifo", FileType::Fifo, 0)?;
-        drop(std::os::unix::net::UnixListener::bind(root.join("socket"))?);
-        fs::write(root.join("cap"), "cap")?;
-        rustix::fs::setxattr(root.join("cap"), "user.note", b"hello", XattrFlags::empty())?;
-        rustix::fs::chownat(
-            CWD,
-            root.join("cap"),
-            Some(rustix::fs::Uid::from_raw(3_000_000)),
-            Some(rustix::fs::Gid::from_raw(7)),
-            AtFlags::empty(),
-        )?;
-        fs::set_permissions(root.join("cap"), fs::Permissions::from_mode(0o4711))?;
-        Ok(())
-    })?;
+    let made = changed(
+        &bed.store,
+        std::slice::from_ref(&below),
+        &LayerOptions::default(),
+        |root| {
+            fs::write(root.join("etc/old"), "new")?;
+            fs::remove_file(root.join("etc/passwd"))?;
+            fs::remove_dir_all(root.join("gone"))?;
+            fs::create_dir(root.join("gone"))?;
+            fs::write(root.join("gone/y"), "y")?;
+            fs::remove_file(root.join("run"))?;
+            fs::create_dir_all(root.join("run/deep/er"))?;
+            fs::hard_link(root.join("data/a"), root.join("data/z"))?;
+            let long = "x".repeat(180);
+            fs::write(root.join(&long), "long")?;
+            symlink(format!("/{}", "l".repeat(200)), root.join("long-link"))?;
+            fs::write(root.join("ünïcode"), "u")?;
+            let node = |name: &str, kind, device| {
+                rustix::fs::mknodat(CWD, root.join(name), kind, Mode::from_raw_mode(0o600), device)
+            };
+            node("null", FileType::CharacterDevice, rustix::fs::makedev(1, 3))?;
+            node("fifo", FileType::Fifo, 0)?;
+            drop(std::os::unix::net::UnixListener::bind(root.join("socket"))?);
+            fs::write(root.join("cap"), "cap")?;
+            rustix::fs::setxattr(root.join("cap"), "user.note", b"hello", XattrFlags::empty())?;
+            rustix::fs::chownat(
+                CWD,
+                root.join("cap"),
+                Some(rustix::fs::Uid::from_raw(3_000_000)),
+                Some(rustix::fs::Gid::from_raw(7)),
+                AtFlags::empty(),
+            )?;
+            fs::set_permissions(root.join("cap"), fs::Permissions::from_mode(0o4711))?;
+            Ok(())
+        },
+    )?;
     let found = entries(&bed.store, &made.diff_id)?;
     let paths: Vec<&str> = found.keys().map(String::as_str).collect();
     let long = "x".repeat(180);
@@ -369,9 +374,12 @@ fn mount_point_behind_a_link() -> Outcome {
 fn kept_layers() -> Outcome {
     let bed = Bed::new()?;
     let below = bed.ingest(&base())?;
-    let made = changed(&bed.store, std::slice::from_ref(&below), &LayerOptions::default(), |root| {
-        Ok(fs::write(root.join("n"), "")?)
-    })?;
+    let made = changed(
+        &bed.store,
+        std::slice::from_ref(&below),
+        &LayerOptions::default(),
+        |root| Ok(fs::write(root.join("n"), "")?),
+    )?;
     bed.store.prune(&PruneFilter { all: true })?;
     same(
         bed.store.has_layer(&made.diff_id) && bed.store.has_layer(&below),

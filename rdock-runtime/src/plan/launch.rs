@@ -113,7 +113,7 @@ impl PreparedMount {
                     recursive: false,
                     subpath,
                     propagation: Propagation::Private,
-                    copy_up: false,
+                    copy_up: None,
                 });
                 return Ok(MountPlan { kind, target, flags });
             }
