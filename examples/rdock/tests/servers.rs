@@ -6,6 +6,7 @@ use crate::program::{Cannot, Program, Stage, Tested, free_port, needs_root, succ
 use crate::pty::Terminal;
 use crate::tutorial::{OTHER_USER, START};
 use libtest_mimic::Trial;
+use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
@@ -16,6 +17,8 @@ use std::time::{Duration, Instant};
 pub(crate) fn trials(stage: &Arc<Stage>) -> Vec<Trial> {
     vec![
         stage.trial("postgres_asks_for_the_password", postgres_asks_for_the_password),
+        stage.trial("redis_answers_at_its_port", redis_answers),
+        stage.trial("nginx_serves_a_page_and_logs_it", nginx_serves_a_page),
         stage.trial(
             "jupyter_saves_a_notebook_into_the_bound_folder",
             jupyter_saves_a_notebook,
@@ -81,6 +84,42 @@ fn postgres_asks_for_the_password(stage: &Stage) -> Tested {
     }
     rdock.run(["stop", "postgres"])?;
     assert_eq!(rdock.run(["wait", "postgres"])?.trim(), "0");
+    Ok(())
+}
+
+fn redis_answers(stage: &Stage) -> Tested {
+    needs_root(OTHER_USER)?;
+    let rdock = stage.with(&[Name::Redis])?;
+    let port = free_port()?;
+    let publish = format!("127.0.0.1:{port}:6379");
+    let _guard = rdock.guard("redis");
+    rdock.run(["run", "-d", "--name", "redis", "-p", &publish, "redis:7"])?;
+    client::reachable(port, START)?;
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(START))?;
+    stream.write_all(b"SET key 42\r\nGET key\r\n")?;
+    let mut answer = [0; 13];
+    stream.read_exact(&mut answer)?;
+    assert_eq!(&answer, b"+OK\r\n$2\r\n42\r\n");
+    let seen = rdock.run(["exec", "redis", "redis-cli", "get", "key"])?;
+    assert_eq!(seen.trim(), "42");
+    Ok(())
+}
+
+fn nginx_serves_a_page(stage: &Stage) -> Tested {
+    needs_root(OTHER_USER)?;
+    let rdock = stage.with(&[Name::Nginx])?;
+    let port = free_port()?;
+    let publish = format!("127.0.0.1:{port}:80");
+    let _guard = rdock.guard("nginx");
+    rdock.run(["run", "-d", "--name", "nginx", "-p", &publish, "nginx:1.22"])?;
+    client::reachable(port, START)?;
+    let (status, page) = client::http(port, "GET", "/", "", "")?;
+    assert_eq!((status, page.as_str()), (200, "Welcome to nginx!\n"));
+    rdock.run(["stop", "nginx"])?;
+    assert_eq!(rdock.run(["wait", "nginx"])?.trim(), "0");
+    let log = rdock.run(["logs", "nginx"])?;
+    assert!(log.contains("\"GET / HTTP/1"), "{log}");
     Ok(())
 }
 
