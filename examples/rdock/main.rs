@@ -106,6 +106,12 @@ impl From<rdock_runtime::VolumeError> for Failure {
     }
 }
 
+impl From<rdock_runtime::NetError> for Failure {
+    fn from(error: rdock_runtime::NetError) -> Self {
+        rdock_runtime::Error::from(error).into()
+    }
+}
+
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         Self::new(error.to_string())
