@@ -7,10 +7,12 @@ mod container;
 mod exec;
 mod image;
 mod inspect;
+mod login;
 mod logs;
 mod network;
 mod ps;
 mod pull;
+mod push;
 mod run;
 mod streams;
 mod system;
@@ -106,9 +108,13 @@ impl From<rdock_runtime::VolumeError> for Failure {
     }
 }
 
-impl From<rdock_runtime::NetError> for Failure {
-    fn from(error: rdock_runtime::NetError) -> Self {
-        rdock_runtime::Error::from(error).into()
+impl From<rdock_registry::Error> for Failure {
+    fn from(error: rdock_registry::Error) -> Self {
+        Self {
+            message: chain(&error),
+            hint: error.hint(),
+            code: 1,
+        }
     }
 }
 
@@ -133,12 +139,18 @@ struct Arguments {
 enum Verb {
     /// Download an image from a registry
     Pull(pull::Pull),
+    /// Upload an image to a registry
+    Push(push::Push),
     /// List images
     Images(image::Images),
     /// Remove images
     Rmi(image::Rmi),
     /// Give an image another name
     Tag(image::Tag),
+    /// Log in to a registry
+    Login(login::Login),
+    /// Log out of a registry
+    Logout(login::Logout),
     /// Load images from an archive
     Load(image::Load),
     /// Create and run a container
@@ -236,19 +248,18 @@ fn open(root: Option<PathBuf>) -> Result<Runtime, Failure> {
     Ok(match root {
         None => Runtime::open_default()?,
         Some(root) => {
-            let client = rdock_registry::RegistryClient::from_environment().map_err(|error| Failure {
-                message: chain(&error),
-                hint: error.hint(),
-                code: 1,
-            })?;
+            let client = rdock_registry::RegistryClient::from_environment()?;
             Runtime::open(root)?.with_source(std::sync::Arc::new(client))
         }
     })
 }
 
 async fn run_verb(arguments: Arguments) -> Outcome {
-    if let Verb::Version = arguments.verb {
-        return system::version();
+    match arguments.verb {
+        Verb::Version => return system::version(),
+        Verb::Login(verb) => return verb.execute().await,
+        Verb::Logout(verb) => return verb.execute().await,
+        _ => {}
     }
     let is_run = matches!(arguments.verb, Verb::Run(_));
     let runtime = open(arguments.root).map_err(|failure| Failure {
@@ -257,6 +268,7 @@ async fn run_verb(arguments: Arguments) -> Outcome {
     })?;
     match arguments.verb {
         Verb::Pull(verb) => verb.execute(&runtime).await,
+        Verb::Push(verb) => verb.execute(&runtime).await,
         Verb::Images(verb) => verb.execute(&runtime),
         Verb::Rmi(verb) => verb.execute(&runtime),
         Verb::Tag(verb) => verb.execute(&runtime),
@@ -274,6 +286,8 @@ async fn run_verb(arguments: Arguments) -> Outcome {
         Verb::Volume(verb) => verb.execute(&runtime),
         Verb::Network(verb) => verb.execute(&runtime),
         Verb::Info(verb) => verb.execute(&runtime),
+        Verb::Login(verb) => verb.execute().await,
+        Verb::Logout(verb) => verb.execute().await,
         Verb::Version => system::version(),
     }
 }

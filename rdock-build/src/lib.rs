@@ -1,10 +1,6 @@
 //! A Dockerfile, or a graph made in Rust, becomes an image.
 //!
-//! [`dockerfile`] is the language, [`ignore`] says which files of the context a build sees.
+//! [`dockerfile`] is the language.
 #![forbid(unsafe_code)]
 
-mod chmod;
 pub mod dockerfile;
-pub mod ignore;
-
-pub use chmod::Chmod;

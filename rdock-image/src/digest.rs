@@ -84,41 +84,47 @@ fn with_hex(prefix: &str, hash: &[u8]) -> String {
     text
 }
 
-/// A running hash in one of the supported algorithms.
-#[derive(Clone)]
-pub(crate) enum Hasher {
+/// The digest of bytes that come in parts.
+#[derive(Clone, Debug)]
+pub struct Hasher(Running);
+
+#[derive(Clone, Debug)]
+enum Running {
     Sha256(Sha256),
     Sha384(Sha384),
     Sha512(Sha512),
 }
 
 impl Hasher {
-    pub(crate) fn sha256() -> Self {
-        Self::Sha256(Sha256::new())
+    /// Makes a hasher for sha256.
+    pub fn sha256() -> Self {
+        Self(Running::Sha256(Sha256::new()))
     }
 
-    /// A hasher for the algorithm of `digest`.
-    pub(crate) fn like(digest: &Digest) -> Self {
+    /// Makes a hasher for the algorithm of `digest`.
+    pub fn like(digest: &Digest) -> Self {
         match digest.algorithm() {
-            "sha384" => Self::Sha384(Sha384::new()),
-            "sha512" => Self::Sha512(Sha512::new()),
+            "sha384" => Self(Running::Sha384(Sha384::new())),
+            "sha512" => Self(Running::Sha512(Sha512::new())),
             _ => Self::sha256(),
         }
     }
 
-    pub(crate) fn update(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Sha256(hasher) => hasher.update(bytes),
-            Self::Sha384(hasher) => hasher.update(bytes),
-            Self::Sha512(hasher) => hasher.update(bytes),
+    /// Adds the next part.
+    pub fn update(&mut self, bytes: &[u8]) {
+        match &mut self.0 {
+            Running::Sha256(hasher) => hasher.update(bytes),
+            Running::Sha384(hasher) => hasher.update(bytes),
+            Running::Sha512(hasher) => hasher.update(bytes),
         }
     }
 
-    pub(crate) fn finish(self) -> Digest {
-        Digest(match self {
-            Self::Sha256(hasher) => with_hex("sha256:", &hasher.finalize()),
-            Self::Sha384(hasher) => with_hex("sha384:", &hasher.finalize()),
-            Self::Sha512(hasher) => with_hex("sha512:", &hasher.finalize()),
+    /// Returns the digest of all parts.
+    pub fn finish(self) -> Digest {
+        Digest(match self.0 {
+            Running::Sha256(hasher) => with_hex("sha256:", &hasher.finalize()),
+            Running::Sha384(hasher) => with_hex("sha384:", &hasher.finalize()),
+            Running::Sha512(hasher) => with_hex("sha512:", &hasher.finalize()),
         })
     }
 }

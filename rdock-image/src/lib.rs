@@ -41,7 +41,7 @@ mod store;
 mod tarstream;
 
 pub use config::{ContainerConfig, Healthcheck, History, ImageConfig, RootFs};
-pub use digest::Digest;
+pub use digest::{Digest, Hasher};
 pub use error::{BoxError, Error, Result};
 pub use export::{ExportOptions, ExportReport};
 pub use image::Image;
@@ -56,6 +56,6 @@ pub use reference::{Reference, ReferenceParts};
 pub use snapshot::{Mount, Snapshot, SnapshotOptions};
 pub use source::ImageSource;
 pub use store::{
-    Change, ImageStore, LayerOptions, Limits, MadeLayer, Observer, Origin, PruneFilter, Pruned, Removed,
-    ScratchLayer, StoreInfo, StoreOptions,
+    Change, ImageStore, LayerOptions, Limits, MadeLayer, Observer, Origin, Partial, PruneFilter, Pruned,
+    Removed, ScratchLayer, StoreInfo, StoreOptions,
 };

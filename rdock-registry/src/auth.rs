@@ -1,12 +1,11 @@
 //! From a challenge to an Authorization header: Basic, and the token flow of Docker Hub and its kind.
 
-use crate::challenge::{self, Challenge};
 use crate::config::{Credential, Endpoint};
 use crate::error::{Error, Result};
+use crate::protocol::{Challenge, Token, merge_scopes, redacted, repository_scope};
 use crate::transport::{Request, Transport};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
@@ -14,40 +13,75 @@ use url::Url;
 
 /// Bytes of a token server's answer.
 const LARGEST_TOKEN: u64 = 1 << 20;
-/// Docker's token protocol: how long a token lasts at least.
-const SHORTEST: u64 = 60;
+/// A token is used so much shorter than it lasts.
+const MARGIN: Duration = Duration::from_secs(10);
+/// As which program tokens are asked for.
+const CLIENT: &str = "rdock";
+
+/// What will be done with an authorization.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Access {
+    /// The repository; none for a login.
+    pub(crate) repository: Option<String>,
+    /// Pushing to it.
+    pub(crate) push: bool,
+    /// Repositories of the same registry that blobs are mounted from.
+    pub(crate) sources: Vec<String>,
+}
 
 /// What is sent to one endpoint for one repository; renewed when the registry no longer takes it.
 #[derive(Debug)]
 pub(crate) struct Authorization {
     credential: Credential,
+    access: Access,
     current: Mutex<Option<Current>>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Current {
     header: String,
     until: Option<Instant>,
+    /// For further tokens.
+    refresh: Option<String>,
+}
+
+impl std::fmt::Debug for Current {
+    /// Without secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Current")
+            .field("until", &self.until)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Current {
     fn is_fresh(&self) -> bool {
         self.until.is_none_or(|until| until > Instant::now())
     }
-}
 
-#[derive(Deserialize)]
-struct Token {
-    token: Option<String>,
-    access_token: Option<String>,
-    #[serde(default)]
-    expires_in: Option<u64>,
+    fn of(token: Token) -> Self {
+        // Clocks differ, so only durations count.
+        Self {
+            header: format!("Bearer {}", token.text),
+            until: Some(Instant::now() + token.lasts.saturating_sub(MARGIN)),
+            refresh: token.refresh_token,
+        }
+    }
+
+    fn fixed(header: String) -> Self {
+        Self {
+            header,
+            until: None,
+            refresh: None,
+        }
+    }
 }
 
 impl Authorization {
-    pub(crate) fn new(credential: Credential) -> Self {
+    pub(crate) fn new(credential: Credential, access: Access) -> Self {
         Self {
             credential,
+            access,
             current: Mutex::new(None),
         }
     }
@@ -59,6 +93,11 @@ impl Authorization {
             .as_ref()
             .filter(|current| current.is_fresh())
             .map(|current| current.header.clone())
+    }
+
+    /// The refresh token that came with the last token.
+    pub(crate) async fn refresh_token(&self) -> Option<String> {
+        self.current.lock().await.as_ref()?.refresh.clone()
     }
 
     /// Answers a 401. `sent` is what it was an answer to: when another task has renewed it meanwhile, theirs
@@ -77,14 +116,10 @@ impl Authorization {
         {
             return Ok(known.header.clone());
         }
-        let denied = |reason: &str| Error::Denied {
-            registry: endpoint.host.clone(),
-            what: endpoint.repository.clone(),
-            reason: reason.to_owned(),
-        };
+        let denied = |reason: &str| self.denied(endpoint, reason.to_owned());
         let challenges: Vec<Challenge> = challenges
             .iter()
-            .filter_map(|text| challenge::parse(text))
+            .filter_map(|text| Challenge::parse(text))
             .flatten()
             .collect();
         let made = if let Some(bearer) = challenges.iter().find(|one| one.scheme == "bearer") {
@@ -97,16 +132,24 @@ impl Authorization {
             if sent.is_some_and(|sent| sent.starts_with("Basic ")) {
                 return Err(denied("wrong user or password"));
             }
-            Current {
-                header: basic(user, password),
-                until: None,
-            }
+            Current::fixed(basic(user, password))
         } else {
             return Err(denied("it asks for no known kind of credentials"));
         };
         let header = made.header.clone();
         *current = Some(made);
         Ok(header)
+    }
+
+    fn denied(&self, endpoint: &Endpoint, reason: String) -> Error {
+        Error::Denied {
+            registry: endpoint.host.clone(),
+            what: match &self.access.repository {
+                Some(_) => endpoint.repository.clone(),
+                None => "a login".to_owned(),
+            },
+            reason,
+        }
     }
 
     async fn token(
@@ -116,35 +159,64 @@ impl Authorization {
         challenge: &Challenge,
     ) -> Result<Current> {
         if let Credential::RegistryToken(token) = &self.credential {
-            return Ok(Current {
-                header: format!("Bearer {token}"),
-                until: None,
-            });
+            return Ok(Current::fixed(format!("Bearer {token}")));
         }
         let realm = self.realm(endpoint, challenge)?;
-        let scopes = scopes(&endpoint.repository, challenge.get("scope").unwrap_or_default());
-        let service = challenge.get("service").unwrap_or_default().to_owned();
-        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let scopes = self.access.scopes(challenge.get("scope").unwrap_or_default());
+        match self
+            .token_for(transport, endpoint, challenge, &realm, &scopes)
+            .await
+        {
+            // Some servers refuse a token for everything when one repository is out of bounds. Without a mount
+            // the blob is sent.
+            Err(Error::Denied { .. } | Error::Status { .. }) if !self.access.sources.is_empty() => {
+                let own = Access {
+                    sources: Vec::new(),
+                    ..self.access.clone()
+                };
+                let scopes = own.scopes("");
+                self.token_for(transport, endpoint, challenge, &realm, &scopes)
+                    .await
+            }
+            other => other,
+        }
+    }
+
+    async fn token_for(
+        &self,
+        transport: &Transport,
+        endpoint: &Endpoint,
+        challenge: &Challenge,
+        realm: &Url,
+        scopes: &[String],
+    ) -> Result<Current> {
+        let service = challenge.get("service").unwrap_or_default();
         let mut url = realm.clone();
         let mut request = Request::default();
         if let Credential::IdentityToken(token) = &self.credential {
-            request.form = Some(vec![
-                pair("grant_type", "refresh_token"),
-                pair("refresh_token", token),
-                pair("service", &service),
-                pair("client_id", "rdock"),
-                pair("scope", &scopes.join(" ")),
+            request = Request::form(&[
+                ("grant_type", "refresh_token"),
+                ("refresh_token", token),
+                ("service", service),
+                ("client_id", CLIENT),
+                ("scope", &scopes.join(" ")),
             ]);
         } else {
             let mut query = url.query_pairs_mut();
             if !service.is_empty() {
-                query.append_pair("service", &service);
+                query.append_pair("service", service);
             }
-            for scope in &scopes {
+            for scope in scopes {
                 query.append_pair("scope", scope);
             }
             if let Credential::Basic { user, .. } = &self.credential {
                 query.append_pair("account", user);
+                // A login keeps a refresh token instead of the password, where it can have one.
+                if self.access.repository.is_none() {
+                    query
+                        .append_pair("offline_token", "true")
+                        .append_pair("client_id", CLIENT);
+                }
             }
             drop(query);
             if let Credential::Basic { user, password } = &self.credential {
@@ -153,32 +225,35 @@ impl Authorization {
         }
         let host = realm.host_str().unwrap_or_default().to_owned();
         // An insecure registry says nothing about the certificates of another host.
-        let insecure = endpoint.insecure && may_have_plain(endpoint, &realm);
+        let insecure = endpoint.insecure && may_have_plain(endpoint, realm);
         let answer = transport.send(&host, url, &request, insecure).await?;
         let (status, success) = (answer.status(), answer.is_success());
         let retry_after = answer.retry_after();
         let body = answer.body("the token", LARGEST_TOKEN).await?;
         if !success {
-            return Err(match status {
-                401 | 403 => Error::Denied {
-                    registry: endpoint.host.clone(),
-                    what: endpoint.repository.clone(),
-                    reason: format!("{host} answered {status}: wrong user or password, or no right to pull"),
-                },
-                _ => Error::Status {
+            // Servers of OAuth 2 say so with 400 (RFC 6749, section 5.2).
+            let refused = matches!(status, 401 | 403) || (status == 400 && request.secret);
+            return Err(match refused {
+                true => self.denied(
+                    endpoint,
+                    format!("{host} answered {status}: wrong user or password, or no right to do this"),
+                ),
+                false => Error::Status {
                     registry: host,
                     status,
                     what: "a token".into(),
-                    message: crate::pull::error_text(&body),
+                    message: crate::session::error_text(&body),
                     retry_after,
                 },
             });
         }
-        parse_token(&body).map_err(|reason| Error::Malformed {
-            registry: host,
-            what: "token",
-            reason,
-        })
+        Token::parse(&body)
+            .map(Current::of)
+            .map_err(|reason| Error::Malformed {
+                registry: host,
+                what: "token",
+                reason,
+            })
     }
 
     /// Where tokens come from. Credentials go there only over TLS, or to where plain http is allowed.
@@ -187,12 +262,12 @@ impl Authorization {
         let realm = Url::parse(text).map_err(|error| Error::Malformed {
             registry: endpoint.host.clone(),
             what: "realm",
-            reason: format!("{text:?}: {error}"),
+            reason: error.to_string(),
         })?;
         let refused = |reason| {
             Err(Error::UnsafeRealm {
                 registry: endpoint.host.clone(),
-                target: text.to_owned(),
+                target: redacted(text),
                 reason,
             })
         };
@@ -206,23 +281,23 @@ impl Authorization {
     }
 }
 
-/// What a token is asked for: pulling, from the repository and from those the registry names; never more.
-fn scopes(repository: &str, asked: &str) -> Vec<String> {
-    let mut scopes = vec![format!("repository:{repository}:pull")];
-    for one in asked.split_whitespace() {
-        let named = one
-            .strip_prefix("repository:")
-            .and_then(|rest| rest.rsplit_once(':'));
-        if let Some((name, actions)) = named
-            && actions.split(',').any(|action| action == "pull")
-        {
-            let scope = format!("repository:{name}:pull");
-            if !scopes.contains(&scope) {
-                scopes.push(scope);
-            }
-        }
+impl Access {
+    /// What a token is asked for: the own repository, pulling from those that blobs are mounted from and from those
+    /// the registry names; never more.
+    fn scopes(&self, asked: &str) -> Vec<String> {
+        let own = self
+            .repository
+            .as_ref()
+            .map(|repository| repository_scope(repository, self.push));
+        let sources = self.sources.iter().map(|source| repository_scope(source, false));
+        let named = asked.split_whitespace().filter_map(|scope| {
+            let (name, actions) = scope.strip_prefix("repository:")?.rsplit_once(':')?;
+            let pulls = self.repository.is_some() && actions.split(',').any(|action| action == "pull");
+            pulls.then(|| repository_scope(name, false))
+        });
+        let all: Vec<_> = own.into_iter().chain(sources).chain(named).collect();
+        merge_scopes(all.iter().map(String::as_str), [])
     }
-    scopes
 }
 
 /// Plain http is allowed to the registry's own host, and on this machine.
@@ -239,22 +314,6 @@ fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
 }
 
-fn parse_token(body: &[u8]) -> Result<Current, String> {
-    let token: Token = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-    let text = token
-        .token
-        .or(token.access_token)
-        .filter(|text| !text.is_empty())
-        .ok_or("no token in it")?;
-    // A token is used a little shorter than it lasts; clocks differ, so only durations count.
-    let lasts = token.expires_in.unwrap_or(SHORTEST).max(SHORTEST);
-    let until = Instant::now() + Duration::from_secs(lasts - SHORTEST / 6);
-    Ok(Current {
-        header: format!("Bearer {text}"),
-        until: Some(until),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -264,6 +323,7 @@ mod tests {
             host: host.into(),
             repository: "a/b".into(),
             insecure,
+            stands_for_name: true,
         }
     }
 
@@ -273,10 +333,11 @@ mod tests {
             scheme: "bearer".into(),
             parameters: vec![("realm".into(), realm.into())],
         };
-        let basic = Authorization::new(Credential::Basic {
+        let user = Credential::Basic {
             user: "u".into(),
             password: "p".into(),
-        });
+        };
+        let basic = Authorization::new(user, Access::default());
         let allowed = |host: &str, insecure, realm: &str| {
             basic.realm(&endpoint(host, insecure), &challenge(realm)).is_ok()
         };
@@ -291,32 +352,29 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_asked_for_pulling_alone() {
-        assert_eq!(scopes("a/b", ""), ["repository:a/b:pull"]);
+    fn a_token_is_asked_for_no_more_than_is_needed() {
+        let pull = |repository: &str| Access {
+            repository: Some(repository.into()),
+            ..Access::default()
+        };
+        assert_eq!(pull("a/b").scopes(""), ["repository:a/b:pull"]);
         assert_eq!(
-            scopes("a/b", "repository:a/b:pull,push registry:catalog:*"),
+            pull("a/b").scopes("repository:a/b:pull,push registry:catalog:*"),
             ["repository:a/b:pull"]
         );
         assert_eq!(
-            scopes("a", "repository:x/a:pull repository:y:push"),
+            pull("a").scopes("repository:x/a:pull repository:y:push"),
             ["repository:a:pull", "repository:x/a:pull"]
         );
-    }
-
-    #[test]
-    fn tokens_have_either_name_and_last_a_minute_at_least() {
+        let push = Access {
+            push: true,
+            sources: vec!["base".into()],
+            ..pull("a")
+        };
         assert_eq!(
-            parse_token(br#"{"token":"a","expires_in":1}"#)
-                .expect("token")
-                .header,
-            "Bearer a"
+            push.scopes("repository:a:pull,push"),
+            ["repository:a:pull,push", "repository:base:pull"]
         );
-        assert_eq!(
-            parse_token(br#"{"access_token":"b"}"#).expect("token").header,
-            "Bearer b"
-        );
-        for wrong in ["", "{}", r#"{"token":""}"#, r#"{"token":5}"#] {
-            assert!(parse_token(wrong.as_bytes()).is_err(), "{wrong}");
-        }
+        assert!(Access::default().scopes("repository:a:pull").is_empty());
     }
 }

@@ -1,13 +1,15 @@
 //! [`RegistryClient`]: the handle that a program keeps.
 
 use crate::config::RegistryConfig;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::login::{self, Login};
 use crate::pull;
+use crate::push::{self, PushProgress, Pushed};
 use crate::transport::Transport;
 use rdock_image::{BoxError, Image, ImageSource, ImageStore, Platform, Progress, Reference};
 use std::sync::Arc;
 
-/// Pulls images. Cloning is cheap; the connections of one pull are shared by its layers.
+/// Pulls and pushes images. Cloning is cheap; the connections of one pull or push are shared by its layers.
 #[derive(Debug, Clone)]
 pub struct RegistryClient {
     config: Arc<RegistryConfig>,
@@ -36,6 +38,11 @@ impl RegistryClient {
         })
     }
 
+    /// The configuration.
+    pub fn config(&self) -> &RegistryConfig {
+        &self.config
+    }
+
     /// Brings `reference` into `store`, for `platform`, and tags it. Layers that are there are not fetched.
     ///
     /// # Errors
@@ -49,6 +56,70 @@ impl RegistryClient {
     ) -> Result<Image> {
         let transport = Transport::new(&self.config)?;
         pull::pull(&self.config, &transport, reference, platform, store, progress).await
+    }
+}
+
+/// To a registry.
+impl RegistryClient {
+    /// Sends the image that `reference` names in `store` to the registry of that name.
+    ///
+    /// Layers that the registry has are not sent; one that it has in another repository, where this store knows it
+    /// from, is mounted; one that came from another registry goes from there, byte for byte. A layer that was made
+    /// here, or is nowhere any more, is compressed on the way, and then the manifest in the registry is another one
+    /// than that in the store: [`PushEvent::LayerCompressed`](crate::PushEvent::LayerCompressed) says so, and
+    /// `reference` means the one in the registry from then on.
+    ///
+    /// # Errors
+    /// [`Error::Denied`](crate::Error::Denied), [`Error::Status`](crate::Error::Status) and so on;
+    /// [`Error::Image`](crate::Error::Image) when the store has no such image. The registry keeps the layers that are
+    /// there already, so the next push is shorter.
+    pub async fn push(
+        &self,
+        reference: &Reference,
+        store: &ImageStore,
+        progress: &PushProgress,
+    ) -> Result<Pushed> {
+        let transport = Transport::new(&self.config)?;
+        push::push(&self.config, &transport, reference, store, progress).await
+    }
+}
+
+/// Who asks.
+impl RegistryClient {
+    /// Asks a registry (`host[:port]`, `docker.io` for Docker Hub) whether it takes this user, and keeps what proves
+    /// it: in the credential helper that [`RegistryConfig::docker_config`] names for the registry, else in that file.
+    /// A registry that gives refresh tokens is remembered by one, and the password is not kept. This client uses it
+    /// from now on.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] for a wrong user or password, then nothing is kept; [`Error::Config`] for a file that cannot
+    /// be written, [`Error::Helper`].
+    pub async fn login(&mut self, registry: &str, user: &str, password: &str) -> Result<Login> {
+        let transport = Transport::new(&self.config)?;
+        let (credential, login) = login::login(&self.config, &transport, registry, user, password).await?;
+        Arc::make_mut(&mut self.config)
+            .credentials
+            .set(registry, credential);
+        Ok(login)
+    }
+
+    /// Asks a registry whether it takes the credentials that are known for it; `false` when there are none.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] when it does not, and what can go wrong with a connection.
+    pub async fn is_logged_in(&self, registry: &str) -> Result<bool> {
+        let transport = Transport::new(&self.config)?;
+        login::is_logged_in(&self.config, &transport, registry).await
+    }
+
+    /// Forgets the credentials of a registry, in its helper and in the file; says whether there were any.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a file that cannot be written, [`Error::Helper`].
+    pub async fn logout(&mut self, registry: &str) -> Result<bool> {
+        let known = login::logout(&self.config, registry).await?;
+        Arc::make_mut(&mut self.config).credentials.forget(registry);
+        Ok(known)
     }
 }
 
@@ -71,14 +142,5 @@ impl ImageSource for RegistryClient {
             Ok(result) => result,
             Err(panic) => std::panic::resume_unwind(panic),
         })
-    }
-}
-
-/// Asks for an answer again and again while that can help.
-pub(crate) fn is_transient(error: &Error) -> bool {
-    match error {
-        Error::Transport { .. } => true,
-        Error::Status { status, .. } => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
-        _ => false,
     }
 }

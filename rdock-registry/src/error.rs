@@ -72,7 +72,7 @@ pub enum Error {
         retry_after: Option<std::time::Duration>,
     },
     /// The registry could not be reached, or the connection broke too often.
-    #[error("could not fetch {what} from {registry}")]
+    #[error("the connection to {registry} failed at {what}")]
     Transport {
         /// The host that was asked.
         registry: String,
@@ -115,6 +115,23 @@ pub enum Error {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A credential helper could not keep or forget something.
+    #[error("{registry}: {reason}")]
+    Helper {
+        /// The registry.
+        registry: String,
+        /// The helper, and what it says.
+        reason: String,
+    },
+    /// The registry server could not start, or could not write.
+    #[cfg(feature = "server")]
+    #[error("could not serve {what}")]
+    Serve {
+        /// A directory, an address, or what else.
+        what: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// TLS or the HTTP client could not be set up.
     #[error("could not set up the HTTP client")]
     Client {
@@ -139,8 +156,9 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Image(error) => error.hint(),
+            Self::Denied { what, .. } if what == "a login" => None,
             Self::Denied { registry, .. } => Some(format!(
-                "check the credentials for {registry} in docker's config.json (DOCKER_CONFIG, else ~/.docker)"
+                "log in to {registry}, or check its credentials in docker's config.json (DOCKER_CONFIG, else ~/.docker)"
             )),
             Self::Transport { registry, .. } => Some(format!(
                 "is {registry} reachable from here? a mirror can be named in registries.conf \
@@ -154,11 +172,82 @@ impl Error {
         }
     }
 
+    /// Says whether the same call may succeed a little later: the registry is busy or has a fault, or the connection
+    /// broke. A name that does not resolve, and a certificate that is not trusted, stay as they are.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Transport { source, .. } => is_transient_cause(source.as_ref()),
+            Self::Status { status, .. } => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
+            _ => false,
+        }
+    }
+
+    /// Whether it is the fault of this registry.
+    pub(crate) fn is_about(&self, host: &str) -> bool {
+        match self {
+            Self::NotFound { registry, .. }
+            | Self::Denied { registry, .. }
+            | Self::WrongDigest { registry, .. }
+            | Self::TooLarge { registry, .. }
+            | Self::Status { registry, .. }
+            | Self::Transport { registry, .. }
+            | Self::Malformed { registry, .. }
+            | Self::UnsafeRealm { registry, .. } => registry == host,
+            _ => false,
+        }
+    }
+
     /// Whether another mirror or another attempt may help.
     pub(crate) fn is_about_the_endpoint(&self) -> bool {
         !matches!(
             self,
-            Self::Image(_) | Self::NoSuchPlatform { .. } | Self::Blocked { .. } | Self::Config { .. }
+            Self::Image(_)
+                | Self::NoSuchPlatform { .. }
+                | Self::Blocked { .. }
+                | Self::Config { .. }
+                | Self::Helper { .. }
         )
     }
+}
+
+/// Whether a connection failed in a way that passes. Only what is known to pass does.
+fn is_transient_cause(error: &(dyn std::error::Error + 'static)) -> bool {
+    use std::io::ErrorKind;
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            // rustls is wrapped in one of these.
+            let inner = error
+                .get_ref()
+                .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+            let passes = matches!(
+                error.kind(),
+                ErrorKind::TimedOut
+                    | ErrorKind::ConnectionReset
+                    | ErrorKind::ConnectionAborted
+                    | ErrorKind::ConnectionRefused
+                    | ErrorKind::NotConnected
+                    | ErrorKind::BrokenPipe
+                    | ErrorKind::UnexpectedEof
+                    | ErrorKind::HostUnreachable
+                    | ErrorKind::NetworkUnreachable
+                    | ErrorKind::NetworkDown
+            );
+            if passes && inner.is_none() {
+                return true;
+            }
+        }
+        if let Some(error) = error.downcast_ref::<reqwest::Error>()
+            && (error.is_timeout() || error.is_body() || error.is_decode())
+        {
+            return true;
+        }
+        if let Some(error) = error.downcast_ref::<hyper::Error>()
+            && !(error.is_parse() || error.is_user())
+        {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }

@@ -1,4 +1,5 @@
-//! Images from registries: resolve a name, fetch what is missing in parallel, verify while streaming.
+//! Images from and to registries: resolve a name, fetch what is missing in parallel, verify while streaming; log in,
+//! and push.
 //!
 //! [`RegistryClient`] implements [`rdock_image::ImageSource`], so that a runtime can pull what it misses.
 //! The transport is this crate's own, on reqwest with rustls: bounded bodies, retries, resumed layers,
@@ -6,16 +7,23 @@
 #![forbid(unsafe_code)]
 
 mod auth;
-mod challenge;
 mod client;
 mod config;
 mod error;
 mod interop;
+mod login;
+pub mod protocol;
 mod pull;
+mod push;
+#[cfg(feature = "server")]
+pub mod server;
+mod session;
 mod transport;
 
 pub use client::RegistryClient;
-pub use config::{Credential, Credentials, Proxies, RegistriesConf, RegistryConfig};
+pub use config::{AuthEntry, Credential, Credentials, Proxies, RegistriesConf, RegistryConfig};
 pub use error::{Error, Result};
 pub use interop::oci_reference;
+pub use login::Login;
+pub use push::{Compression, PushEvent, PushProgress, Pushed};
 pub use rdock_image as image;

@@ -1,114 +1,146 @@
-//! HTTP: the only file that knows the HTTP crate. TLS with rustls and ring, set on our own client and never
-//! as the process's default; redirects followed here, so that credentials stay with their host; bodies
-//! bounded and idle connections cut.
+//! HTTP: with its parts the only place that knows the HTTP crate. TLS is in `tls`; redirects are followed
+//! here, so that credentials stay with their host; bodies are bounded and idle connections cut.
+
+mod answer;
+mod encoding;
+mod tls;
+
+pub(crate) use answer::Answer;
 
 use crate::config::{Endpoint, RegistryConfig};
 use crate::error::{Error, Result};
+use crate::protocol::{Schemes, redacted, schemes};
 use bytes::Bytes;
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION, RANGE};
-use reqwest::{Method, Response, StatusCode};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use futures_util::Stream;
+use reqwest::Method;
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RANGE};
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tls::Clients;
 use url::Url;
 
 /// Redirects followed before it is an error.
 const MOST_REDIRECTS: usize = 10;
-/// How long a connection may take to be made.
-const CONNECT: Duration = Duration::from_secs(15);
+/// A registry may take this many times the idle timeout to answer an upload: it hashes and stores meanwhile.
+const PATIENCE: u32 = 5;
+
+/// What is done to a resource.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Verb {
+    #[default]
+    Get,
+    Head,
+    Post,
+    Put,
+    Patch,
+    Delete,
+}
+
+impl From<Verb> for Method {
+    fn from(verb: Verb) -> Self {
+        match verb {
+            Verb::Get => Self::GET,
+            Verb::Head => Self::HEAD,
+            Verb::Post => Self::POST,
+            Verb::Put => Self::PUT,
+            Verb::Patch => Self::PATCH,
+            Verb::Delete => Self::DELETE,
+        }
+    }
+}
 
 /// One request.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Request {
+    pub(crate) verb: Verb,
     pub(crate) accept: Vec<&'static str>,
     pub(crate) authorization: Option<String>,
     /// First byte wanted.
     pub(crate) from: Option<u64>,
-    /// A form to post; GET without one.
-    pub(crate) form: Option<Vec<(String, String)>>,
+    /// Media type of the body.
+    pub(crate) content_type: Option<String>,
+    /// `Content-Range` of an uploaded chunk.
+    pub(crate) content_range: Option<String>,
+    /// Sent again after a redirect and in another attempt.
+    pub(crate) body: Option<Bytes>,
+    /// The body holds a secret, which stays with its host.
+    pub(crate) secret: bool,
 }
 
-/// An answer whose body has not been read.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    response: Response,
-    idle: Duration,
-    registry: String,
+impl Request {
+    pub(crate) fn new(verb: Verb) -> Self {
+        Self {
+            verb,
+            ..Self::default()
+        }
+    }
+
+    /// A POST of a form that holds a secret.
+    pub(crate) fn form(fields: &[(&str, &str)]) -> Self {
+        let body = url::form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(fields)
+            .finish();
+        Self {
+            verb: Verb::Post,
+            content_type: Some("application/x-www-form-urlencoded".into()),
+            body: Some(body.into()),
+            secret: true,
+            ..Self::default()
+        }
+    }
+}
+
+/// A body that is sent as it is made.
+pub(crate) struct Upload {
+    pub(crate) stream: Pin<Box<dyn Stream<Item = Result<Bytes, String>> + Send>>,
+    /// In bytes, where it is known before.
+    pub(crate) length: Option<u64>,
 }
 
 /// Makes requests.
 #[derive(Debug, Clone)]
 pub(crate) struct Transport {
-    strict: reqwest::Client,
-    lenient: reqwest::Client,
+    clients: Arc<Clients>,
     idle: Duration,
-    /// Hosts that turned out to speak plain http.
-    plain: Arc<Mutex<Vec<String>>>,
+    /// Of hosts that may speak either: whether they speak plain http.
+    plain: Arc<Mutex<BTreeMap<String, bool>>>,
 }
 
 impl Transport {
     pub(crate) fn new(config: &RegistryConfig) -> Result<Self> {
-        let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::Client { source };
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = || {
-            rustls::ClientConfig::builder_with_provider(provider.clone())
-                .with_safe_default_protocol_versions()
-                .map_err(|error| failed(error.into()))
-        };
-        let mut roots = rustls::RootCertStore::empty();
-        // Certificates of the system that cannot be parsed are of no use to anyone else either.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if roots.is_empty() {
-            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        }
-        for pem in &config.certificate_authorities {
-            for certificate in CertificateDer::pem_slice_iter(pem) {
-                let certificate = certificate.map_err(|error| failed(error.to_string().into()))?;
-                roots.add(certificate).map_err(|error| failed(error.into()))?;
-            }
-        }
-        let strict = tls()?.with_root_certificates(roots).with_no_client_auth();
-        let lenient = tls()?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyServer(provider.clone())))
-            .with_no_client_auth();
-        let mut proxies = Vec::new();
-        // A proxy knows nothing of this machine's own addresses.
-        let direct = format!(
-            "{},localhost,127.0.0.0/8,::1",
-            config.proxies.none.as_deref().unwrap_or_default()
-        );
-        let parts = [
-            config.proxies.http.as_ref().map(reqwest::Proxy::http),
-            config.proxies.https.as_ref().map(reqwest::Proxy::https),
-        ];
-        for proxy in parts.into_iter().flatten() {
-            let proxy = proxy.map_err(|error| failed(error.into()))?;
-            proxies.push(proxy.no_proxy(reqwest::NoProxy::from_string(&direct)));
-        }
-        let client = |tls: rustls::ClientConfig| {
-            // Its own look at the environment is switched off.
-            let mut builder = reqwest::Client::builder().no_proxy();
-            for proxy in &proxies {
-                builder = builder.proxy(proxy.clone());
-            }
-            builder
-                .tls_backend_preconfigured(tls)
-                .redirect(reqwest::redirect::Policy::none())
-                .connect_timeout(CONNECT)
-                .user_agent(concat!("rdock/", env!("CARGO_PKG_VERSION")))
-                .build()
-                .map_err(|error| failed(error.into()))
-        };
         Ok(Self {
-            strict: client(strict)?,
-            lenient: client(lenient)?,
+            clients: Arc::new(Clients::new(config)?),
             idle: config.idle_timeout,
             plain: Arc::default(),
         })
+    }
+
+    fn known(&self, host: &str) -> Option<bool> {
+        self.plain
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(host)
+            .copied()
+    }
+
+    fn learn(&self, host: &str, plain: bool) {
+        self.plain
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(host.to_owned(), plain);
+    }
+
+    /// The address of a path below `/v2/`, with the scheme that the host was found to speak.
+    pub(crate) fn address(&self, endpoint: &Endpoint, path: &str) -> Result<Url> {
+        let plain = match schemes(&endpoint.host, endpoint.insecure) {
+            Schemes::Https => false,
+            Schemes::Http => true,
+            Schemes::HttpsThenHttp => self.known(&endpoint.host).unwrap_or(false),
+        };
+        address(endpoint, if plain { "http" } else { "https" }, path)
     }
 
     /// Asks a registry for a path below `/v2/`.
@@ -118,36 +150,28 @@ impl Transport {
         path: &str,
         request: &Request,
     ) -> Result<Answer> {
-        let url = |scheme: &str| {
-            Url::parse(&format!("{scheme}://{}/v2/{path}", endpoint.host)).map_err(|error| Error::Malformed {
-                registry: endpoint.host.clone(),
-                what: "address",
-                reason: error.to_string(),
-            })
-        };
-        if !endpoint.insecure {
-            return self.send(&endpoint.host, url("https")?, request, false).await;
+        let host = &endpoint.host;
+        let undecided =
+            schemes(host, endpoint.insecure) == Schemes::HttpsThenHttp && self.known(host).is_none();
+        let url = self.address(endpoint, path)?;
+        let answer = self.send(host, url, request, endpoint.insecure).await;
+        if !undecided {
+            return answer;
         }
-        let known = || {
-            self.plain
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .contains(&endpoint.host)
-        };
-        if !known() {
-            match self.send(&endpoint.host, url("https")?, request, true).await {
-                // Nothing there speaks TLS. Plain http is what `insecure` allows.
-                Err(Error::Transport { .. }) => {}
-                other => return other,
+        match answer {
+            // Nothing there speaks TLS. Plain http is what `insecure` allows.
+            Err(Error::Transport { .. }) => {}
+            answer => {
+                if answer.is_ok() {
+                    self.learn(host, false);
+                }
+                return answer;
             }
         }
-        let answer = self.send(&endpoint.host, url("http")?, request, true).await?;
-        if !known() {
-            self.plain
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(endpoint.host.clone());
-        }
+        let answer = self
+            .send(host, address(endpoint, "http", path)?, request, true)
+            .await?;
+        self.learn(host, true);
         Ok(answer)
     }
 
@@ -159,33 +183,11 @@ impl Transport {
         request: &Request,
         insecure: bool,
     ) -> Result<Answer> {
-        let client = if insecure { &self.lenient } else { &self.strict };
         let mut url = first.clone();
         for _ in 0..=MOST_REDIRECTS {
-            let method = if request.form.is_some() {
-                Method::POST
-            } else {
-                Method::GET
-            };
-            let mut builder = client
-                .request(method, url.clone())
-                .headers(headers(request, registry)?);
-            if let Some(authorization) = request
-                .authorization
-                .as_ref()
-                .filter(|_| same_origin(&url, &first))
-            {
-                let mut value = header(authorization, registry)?;
-                value.set_sensitive(true);
-                builder = builder.header(AUTHORIZATION, value);
-            }
-            if let Some(form) = &request.form {
-                let body = url::form_urlencoded::Serializer::new(String::new())
-                    .extend_pairs(form)
-                    .finish();
-                builder = builder
-                    .header("content-type", "application/x-www-form-urlencoded")
-                    .body(body);
+            let mut builder = self.builder(registry, &url, &first, request, insecure)?;
+            if let Some(body) = &request.body {
+                builder = builder.body(body.clone());
             }
             let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::Transport {
                 registry: registry.to_owned(),
@@ -193,36 +195,31 @@ impl Transport {
                 source,
             };
             let response = match tokio::time::timeout(self.idle, builder.send()).await {
-                Err(_) => return Err(failed(format!("no answer in {} s", self.idle.as_secs()).into())),
+                Err(_) => return Err(failed(silence(self.idle))),
                 Ok(response) => response.map_err(|error| failed(error.without_url().into()))?,
             };
-            if !response.status().is_redirection() {
-                return Ok(Answer {
-                    response,
-                    idle: self.idle,
-                    registry: registry.to_owned(),
-                });
+            if !response.status().is_redirection() || response.headers().get(LOCATION).is_none() {
+                return Ok(Answer::new(response, self.idle, registry, url));
             }
-            let next = response
+            let location = response
                 .headers()
                 .get(LOCATION)
                 .and_then(|location| location.to_str().ok());
-            let next = next
+            let malformed = |reason: String| Error::Malformed {
+                registry: registry.to_owned(),
+                what: "redirect",
+                reason,
+            };
+            let next = location
                 .and_then(|location| url.join(location).ok())
-                .ok_or_else(|| Error::Malformed {
-                    registry: registry.to_owned(),
-                    what: "redirect",
-                    reason: "no usable Location".into(),
-                })?;
-            if url.scheme() == "https" && next.scheme() != "https" && !insecure {
-                return Err(Error::Malformed {
-                    registry: registry.to_owned(),
-                    what: "redirect",
-                    reason: format!("from https to {}", next.scheme()),
-                });
+                .ok_or_else(|| malformed("no usable Location".into()))?;
+            let plain = url.scheme() == "https" && next.scheme() != "https" && !insecure;
+            if plain || !matches!(next.scheme(), "http" | "https") {
+                let shown = redacted(next.as_str());
+                return Err(malformed(format!("from https to {shown}")));
             }
             // A form holds a refresh token: it stays with its host, as Authorization does.
-            if request.form.is_some() && !same_origin(&next, &first) {
+            if request.secret && !same_origin(&next, &first) {
                 return Err(Error::UnsafeRealm {
                     registry: registry.to_owned(),
                     target: next.origin().ascii_serialization(),
@@ -237,9 +234,116 @@ impl Transport {
             reason: format!("more than {MOST_REDIRECTS} in a row"),
         })
     }
+
+    /// Sends a body that cannot be sent twice; a redirect is the answer then. Authorization goes to the registry's own
+    /// address alone. How far it got is counted in `sent`.
+    pub(crate) async fn upload(
+        &self,
+        endpoint: &Endpoint,
+        url: Url,
+        request: &Request,
+        upload: Upload,
+        sent: &Arc<AtomicU64>,
+    ) -> Result<Answer> {
+        let registry = endpoint.host.as_str();
+        let own = self.address(endpoint, "")?;
+        let mut builder = self.builder(registry, &url, &own, request, endpoint.insecure)?;
+        if let Some(length) = upload.length {
+            builder = builder.header("content-length", length);
+        }
+        let began = Instant::now();
+        // When the connection last took something, in milliseconds since the beginning; the highest value when
+        // it has all.
+        let taken = Arc::new(AtomicU64::new(0));
+        let (progress, counter) = (taken.clone(), sent.clone());
+        let stream = futures_util::stream::unfold(Some(upload.stream), move |stream| {
+            let (progress, counter) = (progress.clone(), counter.clone());
+            async move {
+                let mut stream = stream?;
+                let part = std::future::poll_fn(|context| stream.as_mut().poll_next(context)).await;
+                match part {
+                    None => {
+                        progress.store(u64::MAX, Ordering::Release);
+                        None
+                    }
+                    Some(part) => {
+                        progress.store(began.elapsed().as_millis() as u64, Ordering::Release);
+                        counter.fetch_add(part.as_ref().map_or(0, Bytes::len) as u64, Ordering::AcqRel);
+                        Some((part.map_err(std::io::Error::other), Some(stream)))
+                    }
+                }
+            }
+        });
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::Transport {
+            registry: registry.to_owned(),
+            what: "an upload".to_owned(),
+            source,
+        };
+        let mut answer = Box::pin(builder.body(reqwest::Body::wrap_stream(stream)).send());
+        let mut all_since: Option<Instant> = None;
+        loop {
+            let left = match taken.load(Ordering::Acquire) {
+                u64::MAX => {
+                    let since = *all_since.get_or_insert_with(Instant::now);
+                    (self.idle * PATIENCE).saturating_sub(since.elapsed())
+                }
+                at => (Duration::from_millis(at) + self.idle).saturating_sub(began.elapsed()),
+            };
+            if left.is_zero() {
+                return Err(failed(silence(self.idle)));
+            }
+            // Looked at again when the time is up, since parts may have gone out meanwhile.
+            if let Ok(response) = tokio::time::timeout(left, &mut answer).await {
+                let response = response.map_err(|error| failed(error.without_url().into()))?;
+                return Ok(Answer::new(response, self.idle, registry, url));
+            }
+        }
+    }
+
+    fn builder(
+        &self,
+        registry: &str,
+        url: &Url,
+        origin: &Url,
+        request: &Request,
+        insecure: bool,
+    ) -> Result<reqwest::RequestBuilder> {
+        // What is allowed to a registry is not allowed to whoever it sends us to.
+        let own_host = url.host() == origin.host();
+        let client = self.clients.for_host(url, insecure && own_host)?;
+        let mut builder = client
+            .request(request.verb.into(), url.clone())
+            .headers(headers(request, registry)?);
+        if let Some(authorization) = request
+            .authorization
+            .as_ref()
+            .filter(|_| same_origin(url, origin))
+        {
+            let mut value = header(authorization, registry)?;
+            value.set_sensitive(true);
+            builder = builder.header(AUTHORIZATION, value);
+        }
+        Ok(builder)
+    }
 }
 
-fn same_origin(a: &Url, b: &Url) -> bool {
+fn address(endpoint: &Endpoint, scheme: &str, path: &str) -> Result<Url> {
+    Url::parse(&format!("{scheme}://{}/v2/{path}", endpoint.host)).map_err(|error| Error::Malformed {
+        registry: endpoint.host.clone(),
+        what: "address",
+        reason: error.to_string(),
+    })
+}
+
+fn silence(idle: Duration) -> Box<dyn std::error::Error + Send + Sync> {
+    std::io::Error::new(
+        std::io::ErrorKind::TimedOut,
+        format!("no answer in {} s", idle.as_secs_f32()),
+    )
+    .into()
+}
+
+pub(crate) fn same_origin(a: &Url, b: &Url) -> bool {
     a.scheme() == b.scheme() && a.host() == b.host() && a.port_or_known_default() == b.port_or_known_default()
 }
 
@@ -259,134 +363,13 @@ fn headers(request: &Request, registry: &str) -> Result<HeaderMap> {
     if let Some(from) = request.from {
         headers.insert(RANGE, header(&format!("bytes={from}-"), registry)?);
     }
+    // Content is hashed as it is stored.
+    headers.insert("accept-encoding", HeaderValue::from_static("identity"));
+    if let Some(kind) = &request.content_type {
+        headers.insert("content-type", header(kind, registry)?);
+    }
+    if let Some(range) = &request.content_range {
+        headers.insert("content-range", header(range, registry)?);
+    }
     Ok(headers)
-}
-
-impl Answer {
-    pub(crate) fn status(&self) -> u16 {
-        self.response.status().as_u16()
-    }
-
-    pub(crate) fn is_success(&self) -> bool {
-        self.response.status().is_success()
-    }
-
-    pub(crate) fn is_partial(&self) -> bool {
-        self.response.status() == StatusCode::PARTIAL_CONTENT
-    }
-
-    /// A header as text; `None` when it is missing or not text.
-    pub(crate) fn header(&self, name: &'static str) -> Option<&str> {
-        self.response
-            .headers()
-            .get(HeaderName::from_static(name))?
-            .to_str()
-            .ok()
-    }
-
-    /// Every value of a header.
-    pub(crate) fn headers(&self, name: &'static str) -> Vec<String> {
-        let values = self.response.headers().get_all(HeaderName::from_static(name));
-        values
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .map(str::to_owned)
-            .collect()
-    }
-
-    /// `Retry-After`, in seconds or as a date (RFC 9110, section 10.2.3).
-    pub(crate) fn retry_after(&self) -> Option<Duration> {
-        let text = self.header("retry-after")?.trim();
-        if let Ok(seconds) = text.parse() {
-            return Some(Duration::from_secs(seconds));
-        }
-        let when = httpdate::parse_http_date(text).ok()?;
-        Some(
-            when.duration_since(std::time::SystemTime::now())
-                .unwrap_or_default(),
-        )
-    }
-
-    /// The next part of the body; `None` at its end.
-    pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>> {
-        let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::Transport {
-            registry: self.registry.clone(),
-            what: "the rest of an answer".into(),
-            source,
-        };
-        match tokio::time::timeout(self.idle, self.response.chunk()).await {
-            Err(_) => Err(failed(
-                format!("nothing came in {} s", self.idle.as_secs()).into(),
-            )),
-            Ok(chunk) => chunk.map_err(|error| failed(error.without_url().into())),
-        }
-    }
-
-    /// The whole body.
-    ///
-    /// # Errors
-    /// [`Error::TooLarge`] beyond `limit` bytes, whatever the headers say.
-    pub(crate) async fn body(mut self, what: &'static str, limit: u64) -> Result<Vec<u8>> {
-        let mut body = Vec::new();
-        while let Some(chunk) = self.chunk().await? {
-            if (body.len() + chunk.len()) as u64 > limit {
-                return Err(Error::TooLarge {
-                    registry: self.registry,
-                    what,
-                    limit,
-                });
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(body)
-    }
-}
-
-/// For registries that are marked insecure: any certificate will do, signatures are still checked.
-#[derive(Debug)]
-struct AnyServer(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(
-            message,
-            certificate,
-            signature,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(
-            message,
-            certificate,
-            signature,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -2,7 +2,6 @@
 //!
 //! [`SyntaxTree`] (lines, words, flags, here-documents) → [`Dockerfile`] (stages, typed instructions) → [`Globals`]
 //! and [`Scope`] (build arguments, variables expanded).
-mod checks;
 mod directives;
 mod error;
 mod expand;
@@ -19,7 +18,6 @@ mod unsupported;
 mod values;
 mod words;
 
-pub use checks::{Report, Rule, Warning};
 pub use directives::Directives;
 pub use error::{ParseError, Problem};
 pub use expand::{Expanded, Lexer, Nothing, Variables};
@@ -49,8 +47,6 @@ pub struct Dockerfile {
     pub global_args: Vec<Instruction>,
     /// The stages, in order; at least one.
     pub stages: Vec<Stage>,
-    /// Last lines of instructions that have an empty continuation line.
-    empty_continuations: Vec<Span>,
 }
 
 /// A stage: FROM and what follows it.
@@ -97,16 +93,6 @@ impl Dockerfile {
                 }
             }
         }
-        let empty_continuations = (statements.iter())
-            .filter_map(|statement| {
-                let line = statement.empty_continuation?;
-                Some(Span {
-                    first_line: line,
-                    last_line: line,
-                    ..statement.span
-                })
-            })
-            .collect();
         match stages.is_empty() {
             true => Err(Fault::new(Problem::NoStage, Span::default()).at(&source)),
             false => Ok(Self {
@@ -114,7 +100,6 @@ impl Dockerfile {
                 directives,
                 global_args,
                 stages,
-                empty_continuations,
             }),
         }
     }

@@ -164,7 +164,8 @@ impl ImageStore {
         if published { Ok(()) } else { remove_tree(scratch) }
     }
 
-    fn add_origin(&self, diff_id: &Digest, origin: &Origin) -> Result<()> {
+    /// Remembers one more place of a layer that is in the store.
+    pub fn add_origin(&self, diff_id: &Digest, origin: &Origin) -> Result<()> {
         if self.origins(diff_id)?.contains(origin) {
             return Ok(());
         }

@@ -4,6 +4,7 @@ mod ingest;
 mod limits;
 mod made;
 mod names;
+mod partial;
 mod prune;
 
 pub use changes::{Change, Observer};
@@ -11,6 +12,7 @@ pub use ingest::Origin;
 pub use limits::Limits;
 pub use made::{LayerOptions, MadeLayer, ScratchLayer};
 pub use names::Removed;
+pub use partial::Partial;
 pub use prune::{PruneFilter, Pruned};
 
 use crate::layer::merged::MergedView;

@@ -1,13 +1,20 @@
 //! Where registries are and who asks: plain data, read from the environment by one function alone.
 
+mod certificates;
 mod docker;
+mod helper;
 mod registries;
+mod saved;
 
-pub use docker::{Credential, Credentials};
+pub(crate) use certificates::HostCertificates;
+pub use docker::{AuthEntry, Credential, Credentials};
+pub(crate) use docker::{key, server_name};
 pub(crate) use registries::Endpoint;
 pub use registries::RegistriesConf;
+pub(crate) use saved::SavedConfig;
 
 use crate::error::Result;
+use crate::push::Compression;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -31,14 +38,24 @@ pub struct RegistryConfig {
     pub credentials: Credentials,
     /// Mirrors, rewritten locations, insecure and blocked registries.
     pub registries: RegistriesConf,
-    /// Layers fetched at a time; 3 by default.
+    /// Layers fetched or pushed at a time; 3 by default.
     pub parallel_layers: usize,
-    /// How long a connection may bring nothing; 60 s by default. There is no limit on the whole.
+    /// How long a connection may bring nothing (or next to nothing: less than 1 KiB); 60 s by default. There is no
+    /// limit on the whole.
     pub idle_timeout: Duration,
     /// How often a failed request is tried again; 5 by default.
     pub retries: u32,
     /// More certificate authorities, in PEM, beside the system's.
     pub certificate_authorities: Vec<Vec<u8>>,
+    /// Folders with a folder for each `host[:port]` that has certificates of its own, as docker's `certs.d`:
+    /// `*.crt` are authorities, `*.cert` with `*.key` says who the client is. None by default.
+    pub certificate_dirs: Vec<PathBuf>,
+    /// Where a login is written: docker's `config.json`. None by default.
+    pub docker_config: Option<PathBuf>,
+    /// A blob is pushed in pieces of so many bytes, each in a request of its own; in one by default.
+    pub chunk_size: Option<u64>,
+    /// How layers that were made here are compressed for a registry; gzip by default.
+    pub compression: Compression,
     /// None by default.
     pub proxies: Proxies,
 }
@@ -52,6 +69,10 @@ impl Default for RegistryConfig {
             idle_timeout: Duration::from_secs(60),
             retries: 5,
             certificate_authorities: Vec::new(),
+            certificate_dirs: Vec::new(),
+            docker_config: None,
+            chunk_size: None,
+            compression: Compression::default(),
             proxies: Proxies::default(),
         }
     }
@@ -60,8 +81,10 @@ impl Default for RegistryConfig {
 impl RegistryConfig {
     /// Reads what docker and podman read: `registries.conf` (`CONTAINERS_REGISTRIES_CONF`, else
     /// `$XDG_CONFIG_HOME/containers`, `~/.config/containers`, `/etc/containers`), docker's `config.json`
-    /// (`DOCKER_CONFIG`, else `~/.docker`) and podman's `auth.json`; and the proxies that `HTTP_PROXY`,
-    /// `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` (or in lower case) name. Files that are not there are nothing.
+    /// (`DOCKER_CONFIG`, else `~/.docker`), podman's `auth.json`, and the `certs.d` folders of both (below
+    /// `/etc/docker`, `/etc/containers` and the user's `docker` and `containers` configuration); and the proxies that
+    /// `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` (or in lower case) name. Files that are not there are
+    /// nothing.
     ///
     /// # Errors
     /// [`crate::Error::Config`] for a file that cannot be read or understood.
@@ -73,9 +96,9 @@ impl RegistryConfig {
         };
         let home = variable("HOME");
         let in_home = |path: &str| home.as_ref().map(|home| home.join(path));
+        let user = variable("XDG_CONFIG_HOME").or_else(|| in_home(".config"));
         let registries = variable("CONTAINERS_REGISTRIES_CONF").or_else(|| {
-            let user = variable("XDG_CONFIG_HOME").or_else(|| in_home(".config"));
-            let user = user.map(|dir| dir.join("containers/registries.conf"));
+            let user = user.as_ref().map(|dir| dir.join("containers/registries.conf"));
             user.into_iter()
                 .chain([PathBuf::from("/etc/containers/registries.conf")])
                 .find(|path| path.exists())
@@ -86,6 +109,12 @@ impl RegistryConfig {
         let podman = variable("REGISTRY_AUTH_FILE")
             .or_else(|| variable("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json")));
         let mut config = Self::load(registries.as_deref(), docker.as_deref(), podman.as_deref())?;
+        config.docker_config = docker;
+        config.certificate_dirs = [Some(PathBuf::from("/etc")), user]
+            .into_iter()
+            .flatten()
+            .flat_map(|dir| [dir.join("docker/certs.d"), dir.join("containers/certs.d")])
+            .collect();
         let text = |upper: &str| {
             let value = std::env::var(upper).or_else(|_| std::env::var(upper.to_ascii_lowercase()));
             value.ok().filter(|value| !value.is_empty())

@@ -1,9 +1,9 @@
 //! `registries.conf`, version 2 (containers-registries.conf(5)): where the images of a name really are.
 
 use crate::error::{Error, Result};
+use crate::protocol::is_loopback;
 use rdock_image::Reference;
 use serde::Deserialize;
-use std::net::IpAddr;
 use std::path::Path;
 
 /// Mirrors, rewritten locations, insecure and blocked registries.
@@ -41,6 +41,8 @@ pub(crate) struct Endpoint {
     pub(crate) repository: String,
     /// Plain http and unknown certificates are fine.
     pub(crate) insecure: bool,
+    /// This is the registry that the name means, not a mirror of it.
+    pub(crate) stands_for_name: bool,
 }
 
 impl Endpoint {
@@ -57,17 +59,18 @@ impl Endpoint {
             host: host.to_owned(),
             repository: repository.to_owned(),
             insecure,
+            stands_for_name: false,
         }
     }
 }
 
-/// Docker trusts a registry of this machine without TLS.
-fn is_loopback(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or(rest),
-        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
-    };
-    name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+impl Endpoint {
+    fn own(location: &str, insecure: bool) -> Self {
+        Self {
+            stands_for_name: true,
+            ..Self::new(location, insecure)
+        }
+    }
 }
 
 impl RegistriesConf {
@@ -121,20 +124,35 @@ impl RegistriesConf {
     /// Where to ask for an image, in order: its mirrors, then its own place.
     pub(crate) fn endpoints(&self, reference: &Reference) -> Result<Vec<Endpoint>> {
         let name = format!("{}/{}", reference.domain(), reference.path());
+        self.places(&name, reference.digest().is_some())
+    }
+
+    /// Where images of this name are pushed to: never to a mirror.
+    pub(crate) fn own(&self, reference: &Reference) -> Result<Endpoint> {
+        self.host(&format!("{}/{}", reference.domain(), reference.path()))
+    }
+
+    /// Where a registry (`host[:port]`, or with a part of its repositories) really is.
+    pub(crate) fn host(&self, name: &str) -> Result<Endpoint> {
+        let mut places = self.places(name, true)?;
+        // Its own place is always the last one.
+        Ok(places.pop().unwrap_or_else(|| Endpoint::own(name, false)))
+    }
+
+    fn places(&self, name: &str, by_digest: bool) -> Result<Vec<Endpoint>> {
         let matching = self
             .registry
             .iter()
-            .filter_map(|entry| Some((entry.matches(&name)?, entry)));
+            .filter_map(|entry| Some((entry.matches(name)?, entry)));
         let Some((matched, entry)) = matching.max_by_key(|(length, _)| *length) else {
-            return Ok(vec![Endpoint::new(&name, false)]);
+            return Ok(vec![Endpoint::own(name, false)]);
         };
         if entry.blocked {
             return Err(Error::Blocked {
-                reference: reference.familiar(),
+                reference: name.to_owned(),
             });
         }
         let rest = &name[matched..];
-        let by_digest = reference.digest().is_some();
         let usable = |mirror: &&Mirror| match mirror.pull_from_mirror.as_deref() {
             Some("digest-only") => by_digest,
             Some("tag-only") => !by_digest,
@@ -151,9 +169,9 @@ impl RegistriesConf {
             entry.prefix.as_deref().unwrap_or("").starts_with("*."),
         ) {
             (Some(location), false) => format!("{location}{rest}"),
-            _ => name.clone(),
+            _ => name.to_owned(),
         };
-        endpoints.push(Endpoint::new(&own, entry.insecure));
+        endpoints.push(Endpoint::own(&own, entry.insecure));
         Ok(endpoints)
     }
 }
@@ -184,6 +202,7 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn endpoints(conf: &str, name: &str) -> Vec<(String, String, bool)> {
         let conf = RegistriesConf::parse(conf).expect("valid");
@@ -228,6 +247,37 @@ mod tests {
             endpoints(conf, "mysql"),
             [one("mirror.example", "hub/mysql", false)]
         );
+    }
+
+    #[test]
+    fn a_push_goes_to_the_place_itself() {
+        let conf = "[[registry]]\nprefix = \"docker.io\"\nlocation = \"127.0.0.1:5000/hub\"\n\
+                    [[registry.mirror]]\nlocation = \"m.example\"\n";
+        let conf = RegistriesConf::parse(conf).expect("valid");
+        let endpoint = conf
+            .own(&Reference::parse("me/app").expect("reference"))
+            .expect("not blocked");
+        assert_eq!(
+            (endpoint.host.as_str(), endpoint.repository.as_str()),
+            ("127.0.0.1:5000", "hub/me/app")
+        );
+        assert_eq!(
+            conf.host("docker.io").expect("not blocked").host,
+            "127.0.0.1:5000"
+        );
+        assert_eq!(
+            conf.host("r.example:5000").expect("not blocked").host,
+            "r.example:5000"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn foreign_files_never_panic(text in any::<String>(), name in "[a-z./:]{1,20}") {
+            if let Ok(conf) = RegistriesConf::parse(&text) {
+                conf.host(&name).ok();
+            }
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Who asks: challenges, tokens, and where credentials do and do not go.
 
 use crate::content::Content;
-use crate::server::{Answer, Registry, Seen};
+use crate::server::{Registry, Reply, Seen};
 use crate::{Host, quick, trial};
 use libtest_mimic::Trial;
 use rdock_registry::{Credential, Error, RegistryConfig};
@@ -55,8 +55,8 @@ fn guarded(
     Registry::start(content, move |seen| {
         if seen.path.starts_with("/token") {
             return Some(match token(seen) {
-                Some(token) => Answer::new(200, format!(r#"{{"token":"{token}","expires_in":300}}"#)),
-                None => Answer::error(401, "UNAUTHORIZED"),
+                Some(token) => Reply::new(200, format!(r#"{{"token":"{token}","expires_in":300}}"#)),
+                None => Reply::error(401, "UNAUTHORIZED", "as scripted"),
             });
         }
         let sent = seen
@@ -71,7 +71,7 @@ fn guarded(
         } else {
             "repository:a:pull"
         };
-        Some(Answer::bearer(&format!("http://{}/token", seen.host), scope))
+        Some(Reply::bearer(&format!("http://{}/token", seen.host), scope))
     })
 }
 
@@ -94,10 +94,7 @@ fn an_anonymous_token_is_fetched_once() {
         .expect("pulled");
     let tokens = tokens(&registry);
     assert_eq!(tokens.len(), 1);
-    assert_eq!(
-        tokens[0].path,
-        "/token?service=scripted&scope=repository%3Aa%3Apull"
-    );
+    assert_eq!(tokens[0].path, "/token?service=rdock&scope=repository%3Aa%3Apull");
     assert_eq!(
         (tokens[0].method.as_str(), tokens[0].authorization.as_deref()),
         ("GET", None)
@@ -176,7 +173,9 @@ fn a_wrong_password_is_said() {
     let by_token = guarded(&content, |_| None, |_, _| false);
     let by_basic = Registry::start(&content, |seen| {
         let right = seen.authorization.as_deref() == Some("Basic eDp5");
-        (!right).then(|| Answer::error(401, "UNAUTHORIZED").with("www-authenticate", "Basic realm=\"r\""))
+        (!right).then(|| {
+            Reply::error(401, "UNAUTHORIZED", "as scripted").with("www-authenticate", "Basic realm=\"r\"")
+        })
     });
     for registry in [&by_token, &by_basic] {
         let host = Host::new();
@@ -201,7 +200,7 @@ fn reg_realm_host() {
     let content = Content::new(1, 56);
     // Plain http to another machine gets nothing, though the registry itself is trusted without TLS.
     let registry = Registry::start(&content, |_| {
-        Some(Answer::bearer("http://tokens.invalid/token", "repository:a:pull"))
+        Some(Reply::bearer("http://tokens.invalid/token", "repository:a:pull"))
     });
     for credential in [user(), Credential::IdentityToken("secret".into())] {
         let host = Host::new();
@@ -215,7 +214,7 @@ fn reg_realm_host() {
         host.assert_nothing_half_made();
     }
     for realm in ["file:///etc/passwd", "ftp://127.0.0.1/x", "", "/relative"] {
-        let registry = Registry::start(&content, move |_| Some(Answer::bearer(realm, "")));
+        let registry = Registry::start(&content, move |_| Some(Reply::bearer(realm, "")));
         let result = Host::new().pull(with(&registry, user()), &format!("{}/a", registry.host()));
         assert!(
             matches!(
@@ -226,10 +225,10 @@ fn reg_realm_host() {
         );
     }
     // Another port of this machine is fine.
-    let tokens = Registry::start(&content, |_| Some(Answer::new(200, r#"{"token":"t"}"#)));
+    let tokens = Registry::start(&content, |_| Some(Reply::new(200, r#"{"token":"t"}"#)));
     let realm = format!("http://{}/token", tokens.host());
     let registry = Registry::start(&content, move |seen| {
-        (seen.authorization.as_deref() != Some("Bearer t")).then(|| Answer::bearer(&realm, ""))
+        (seen.authorization.as_deref() != Some("Bearer t")).then(|| Reply::bearer(&realm, ""))
     });
     Host::new()
         .pull(with(&registry, user()), &format!("{}/a", registry.host()))
@@ -243,11 +242,14 @@ fn reg_redirect_auth() {
     let elsewhere = storage.host();
     let registry = Registry::start(&content, move |seen| {
         if seen.authorization.as_deref() != Some(BASIC) {
-            return Some(Answer::error(401, "UNAUTHORIZED").with("www-authenticate", "Basic realm=\"r\""));
+            return Some(
+                Reply::error(401, "UNAUTHORIZED", "as scripted")
+                    .with("www-authenticate", "Basic realm=\"r\""),
+            );
         }
         seen.path
             .contains("/blobs/")
-            .then(|| Answer::new(307, "").with("location", format!("http://{elsewhere}{}", seen.path)))
+            .then(|| Reply::new(307, "").with("location", format!("http://{elsewhere}{}", seen.path)))
     });
     Host::new()
         .pull(with(&registry, user()), &format!("{}/a", registry.host()))
@@ -259,12 +261,12 @@ fn reg_redirect_auth() {
         storage.seen()
     );
     // A refresh token in a form does not follow a redirect to another host either.
-    let thief = Registry::start(&content, |_| Some(Answer::new(200, r#"{"token":"t"}"#)));
+    let thief = Registry::start(&content, |_| Some(Reply::new(200, r#"{"token":"t"}"#)));
     let target = format!("http://{}/token", thief.host());
     let registry = Registry::start(&content, move |seen| {
         Some(match seen.path.starts_with("/token") {
-            true => Answer::new(307, "").with("location", &target),
-            false => Answer::bearer(&format!("http://{}/token", seen.host), ""),
+            true => Reply::new(307, "").with("location", &target),
+            false => Reply::bearer(&format!("http://{}/token", seen.host), ""),
         })
     });
     let config = with(&registry, Credential::IdentityToken("secret".into()));

@@ -1,7 +1,7 @@
 //! What a pull does when the registry, or the way to it, misbehaves.
 
 use crate::content::Content;
-use crate::server::{Answer, Registry, Seen, Step, cut_after};
+use crate::server::{Registry, Reply, Seen, Step, cut_after};
 use crate::{Host, quick, trial};
 use libtest_mimic::Trial;
 use rdock_image::Event;
@@ -40,7 +40,7 @@ pub(crate) fn tests() -> Vec<Trial> {
 /// Pulls while the first layer is served by `script`.
 fn with_layer(
     seed: u64,
-    script: impl Fn(&Seen, &[u8]) -> Option<Answer> + Send + Sync + 'static,
+    script: impl Fn(&Seen, &[u8]) -> Option<Reply> + Send + Sync + 'static,
 ) -> (Content, Registry, Host, Result<rdock_image::Image, Error>) {
     let content = Content::new(2, seed);
     let (digest, blob) = (content.layer(0), content.layers[0].clone());
@@ -74,14 +74,13 @@ fn a_cut_layer_resumes_by_range() {
 fn a_registry_without_ranges_is_read_anew() {
     let (_, _, _, result) = with_layer(21, |seen, blob| match seen.before {
         0 => Some(cut_after(blob, 100_000)),
-        _ => Some(Answer::new(200, blob)),
+        _ => Some(Reply::new(200, blob)),
     });
     result.expect("pulled");
 }
 
 fn a_layer_that_stays_short_is_an_error() {
-    let (content, registry, host, result) =
-        with_layer(22, |_, blob| Some(Answer::new(200, &blob[..100_000])));
+    let (content, registry, host, result) = with_layer(22, |_, blob| Some(Reply::new(200, &blob[..100_000])));
     let error = result.expect_err("short");
     assert!(matches!(error, Error::Transport { .. }), "{error:?}");
     // The first one and two more.
@@ -92,7 +91,7 @@ fn a_layer_that_stays_short_is_an_error() {
 fn retry_after_is_honoured() {
     let started = Instant::now();
     let (_, _, host, result) = with_layer(23, |seen, _| {
-        (seen.before == 0).then(|| Answer::error(429, "TOOMANYREQUESTS").with("retry-after", 2))
+        (seen.before == 0).then(|| Reply::error(429, "TOOMANYREQUESTS", "as scripted").with("retry-after", 2))
     });
     result.expect("pulled");
     assert!(started.elapsed() >= Duration::from_secs(2));
@@ -103,7 +102,7 @@ fn retry_after_is_honoured() {
 
 fn too_long_a_pause_is_an_error() {
     let (_, _, host, result) = with_layer(24, |_, _| {
-        Some(Answer::error(429, "TOOMANYREQUESTS").with("retry-after", 3600))
+        Some(Reply::error(429, "TOOMANYREQUESTS", "as scripted").with("retry-after", 3600))
     });
     let error = result.expect_err("an hour");
     let hour = Some(Duration::from_secs(3600));
@@ -117,17 +116,18 @@ fn too_long_a_pause_is_an_error() {
 
 fn server_errors_are_tried_again_and_end() {
     let (_, _, _, result) = with_layer(25, |seen, _| {
-        (seen.before < 2).then(|| Answer::error(503, "UNAVAILABLE"))
+        (seen.before < 2).then(|| Reply::error(503, "UNAVAILABLE", "as scripted"))
     });
     result.expect("pulled");
-    let (content, registry, host, result) = with_layer(26, |_, _| Some(Answer::error(500, "UNKNOWN")));
+    let (content, registry, host, result) =
+        with_layer(26, |_, _| Some(Reply::error(500, "UNKNOWN", "as scripted")));
     let error = result.expect_err("always 500");
     assert!(matches!(error, Error::Status { status: 500, .. }), "{error:?}");
     assert_eq!(registry.seen_of(&content.layer(0)).len(), 3);
     host.assert_nothing_half_made();
 }
 
-type Lie = fn(&Seen, &[u8]) -> Option<Answer>;
+type Lie = fn(&Seen, &[u8]) -> Option<Reply>;
 
 fn reg_wrong_digest() {
     let lies: [(&str, Lie); 4] = [
@@ -135,21 +135,21 @@ fn reg_wrong_digest() {
             let mut blob = blob.to_vec();
             let last = blob.len() - 20;
             blob[last] ^= 1;
-            Some(Answer::new(200, blob))
+            Some(Reply::new(200, blob))
         }),
         ("another, longer layer", |_, blob| {
-            Some(Answer::new(200, blob.repeat(2)))
+            Some(Reply::new(200, blob.repeat(2)))
         }),
         ("206 with other bytes", |seen, blob| match seen.from() {
             None => Some(cut_after(blob, 100_000)),
-            Some(from) => Some(Answer::new(206, vec![0; blob.len() - from]).with(
+            Some(from) => Some(Reply::new(206, vec![0; blob.len() - from]).with(
                 "content-range",
                 format!("bytes {from}-{}/{}", blob.len() - 1, blob.len()),
             )),
         }),
         ("wrong Content-Range", |seen, blob| match seen.from() {
             None => Some(cut_after(blob, 100_000)),
-            Some(from) => Some(Answer::new(206, &blob[from..]).with(
+            Some(from) => Some(Reply::new(206, &blob[from..]).with(
                 "content-range",
                 format!("bytes 0-{}/{}", blob.len() - 1, blob.len()),
             )),
@@ -183,17 +183,17 @@ fn reg_wrong_digest() {
         rdock_image::Digest::sha256_of(&content.config),
     );
     let by_digest = Registry::start(&content, move |seen| {
-        seen.is_manifest().then(|| Answer::new(200, manifest.clone()))
+        seen.is_manifest().then(|| Reply::new(200, manifest.clone()))
     });
     let (manifest, wrong) = (content.manifest.clone(), other.digest());
     let announced = Registry::start(&content, move |seen| {
         seen.is_manifest()
-            .then(|| Answer::new(200, manifest.clone()).with("docker-content-digest", &wrong))
+            .then(|| Reply::new(200, manifest.clone()).with("docker-content-digest", &wrong))
     });
     let mut bytes = content.config.clone();
     bytes[0] = b' ';
     let wrong_config = Registry::start(&content, move |seen| {
-        seen.is_blob(&config).then(|| Answer::new(200, bytes.clone()))
+        seen.is_blob(&config).then(|| Reply::new(200, bytes.clone()))
     });
     let names = [
         format!("{}/a@{}", by_digest.host(), content.digest()),
@@ -209,7 +209,7 @@ fn reg_wrong_digest() {
 }
 
 fn reg_endless_body() {
-    let endless = || Answer::new(200, "").steps([Step::Forever(vec![b' '; 64 << 10])]);
+    let endless = || Reply::new(200, "").steps([Step::Forever(vec![b' '; 64 << 10])]);
     let content = Content::new(1, 40);
     let layer = content.layer(0);
     let config = rdock_image::Digest::sha256_of(&content.config);
@@ -220,7 +220,7 @@ fn reg_endless_body() {
             if seen.path.starts_with("/token") {
                 Some(endless())
             } else {
-                Some(Answer::bearer(&realm(seen), ""))
+                Some(Reply::bearer(&realm(seen), ""))
             }
         }),
     ];
@@ -253,10 +253,7 @@ fn reg_endless_body() {
     );
     host.assert_nothing_half_made();
     let registry = Registry::start(&content, move |seen| {
-        seen.is_manifest().then(|| Answer {
-            status: 403,
-            ..endless()
-        })
+        seen.is_manifest().then(|| endless().status(403))
     });
     let error = Host::new()
         .pull(quick(), &format!("{}/a", registry.host()))
@@ -279,7 +276,7 @@ fn a_silent_registry_is_given_up() {
             Step::Wait(Duration::from_secs(60)),
         ];
         seen.is_blob(&layer).then(|| {
-            Answer::new(200, "")
+            Reply::new(200, "")
                 .with("content-length", blob.len())
                 .steps(steps)
         })
@@ -298,7 +295,7 @@ fn a_silent_registry_is_given_up() {
 
 fn an_unknown_image_is_not_found() {
     let registry = Registry::start(&Content::new(1, 42), |_| {
-        Some(Answer::error(404, "MANIFEST_UNKNOWN"))
+        Some(Reply::error(404, "MANIFEST_UNKNOWN", "as scripted"))
     });
     let host = Host::new();
     let name = format!("{}/no/such:1", registry.host());

@@ -1,7 +1,7 @@
 //! What a pull does when the registry behaves.
 
 use crate::content::Content;
-use crate::server::{Answer, Registry, Step};
+use crate::server::{Registry, Reply, Step};
 use crate::{Host, quick, trial};
 use libtest_mimic::Trial;
 use rdock_image::manifest::media_type;
@@ -105,7 +105,7 @@ fn layers_come_in_parallel_and_no_more_than_asked() {
             Step::Send(rest.to_vec()),
         ];
         Some(
-            Answer::new(200, "")
+            Reply::new(200, "")
                 .with("content-length", blob.len())
                 .steps(steps),
         )
@@ -152,7 +152,7 @@ fn an_index_is_followed_for_the_platform() {
     for (architectures, found) in [(["s390x", own.as_str()], true), (["s390x", "riscv64"], false)] {
         let index = index(&content, architectures);
         let registry = Registry::start(&content, move |seen| {
-            let answer = Answer::new(200, index.clone()).with("content-type", media_type::DOCKER_LIST);
+            let answer = Reply::new(200, index.clone()).with("content-type", media_type::DOCKER_LIST);
             seen.path.ends_with("/manifests/1").then_some(answer)
         });
         let host = Host::new();
@@ -172,7 +172,7 @@ fn schema_1_is_a_typed_error() {
         let kind = "application/vnd.docker.distribution.manifest.v1+prettyjws";
         let old = r#"{"schemaVersion":1,"name":"a","fsLayers":[],"history":[]}"#;
         seen.is_manifest()
-            .then(|| Answer::new(200, old).with("content-type", kind))
+            .then(|| Reply::new(200, old).with("content-type", kind))
     });
     let error = Host::new()
         .pull(quick(), &format!("{}/a", registry.host()))
@@ -185,11 +185,13 @@ fn schema_1_is_a_typed_error() {
 
 fn mirrors_are_asked_first_and_passed_over() {
     let content = Content::new(2, 6);
-    let empty = Registry::start(&content, |_| Some(Answer::error(404, "MANIFEST_UNKNOWN")));
+    let empty = Registry::start(&content, |_| {
+        Some(Reply::error(404, "MANIFEST_UNKNOWN", "as scripted"))
+    });
     let wrong = Content::new(2, 7).layers;
     let first = content.layer(0);
     let liar = Registry::start(&content, move |seen| {
-        seen.is_blob(&first).then(|| Answer::new(200, wrong[0].clone()))
+        seen.is_blob(&first).then(|| Reply::new(200, wrong[0].clone()))
     });
     let good = Registry::plain(&content);
     let mut config = quick();
@@ -233,7 +235,7 @@ fn a_dropped_pull_leaves_nothing() {
             Step::Wait(Duration::from_secs(60)),
         ];
         seen.is_blob(&slow).then(|| {
-            Answer::new(200, "")
+            Reply::new(200, "")
                 .with("content-length", blob.len())
                 .steps(steps)
         })
@@ -267,7 +269,7 @@ fn warnings_and_limits_are_told() {
     let content = Content::new(1, 10);
     let (manifest, digest) = (content.manifest.clone(), content.digest());
     let registry = Registry::start(&content, move |seen| {
-        let answer = Answer::new(200, manifest.clone())
+        let answer = Reply::new(200, manifest.clone())
             .with("content-type", media_type::DOCKER_MANIFEST)
             .with("docker-content-digest", &digest)
             .with("warning", "299 - \"this image is old\"")
@@ -316,7 +318,7 @@ fn after_a_failed_pull_the_next_one_works() {
     let (second, mut bytes) = (content.layer(1), content.layers[1].clone());
     bytes[5000] ^= 1;
     let registry = Registry::start(&content, move |seen| {
-        (seen.is_blob(&second) && seen.before == 0).then(|| Answer::new(200, bytes.clone()))
+        (seen.is_blob(&second) && seen.before == 0).then(|| Reply::new(200, bytes.clone()))
     });
     let host = Host::new();
     let name = format!("{}/a", registry.host());

@@ -1,0 +1,595 @@
+//! A push: layers in parallel, each asked for, mounted, brought from where it came from, or compressed here; then the
+//! config, then the manifest.
+
+mod progress;
+mod source;
+mod upload;
+
+pub use progress::{PushEvent, PushProgress};
+pub use source::Compression;
+
+use crate::auth::Access;
+use crate::config::RegistryConfig;
+use crate::error::{Error, Result};
+use crate::session::{Remarks, Session, blocking};
+use crate::transport::{Request, Transport, Verb};
+use bytes::Bytes;
+use rdock_image::{Descriptor, Digest, Image, ImageStore, Manifest, Origin, Reference, manifest::media_type};
+use source::Source;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+use upload::{Begun, Place};
+
+/// Progress is told so often while a layer goes out.
+const TELL_EVERY: Duration = Duration::from_millis(100);
+
+/// What a push made of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Pushed {
+    /// The name.
+    pub reference: Reference,
+    /// Of the manifest in the registry.
+    pub digest: Digest,
+    /// Bytes of the manifest.
+    pub size: u64,
+    /// The image id in the registry: the digest of its config.
+    pub id: Digest,
+}
+
+/// What one push works with.
+struct Push {
+    config: RegistryConfig,
+    transport: Transport,
+    /// Of the repository that is pushed to.
+    session: Session,
+    store: ImageStore,
+    /// Registry and repository, as origins have it.
+    name: String,
+    /// Repositories of the same registry, by what origins call them: what to mount from.
+    neighbours: BTreeMap<String, String>,
+    compression: Compression,
+    progress: PushProgress,
+    /// Sessions with the registries that layers came from.
+    origins: Mutex<HashMap<String, Vec<Arc<Session>>>>,
+}
+
+/// A layer in the registry.
+#[derive(Debug, Clone)]
+struct Sent {
+    descriptor: Descriptor,
+    /// The layer as it is there.
+    diff_id: Digest,
+}
+
+pub(crate) async fn push(
+    config: &RegistryConfig,
+    transport: &Transport,
+    reference: &Reference,
+    store: &ImageStore,
+    progress: &PushProgress,
+) -> Result<Pushed> {
+    if reference.digest().is_some() {
+        return Err(rdock_image::Error::InvalidReference {
+            text: reference.to_string(),
+            reason: "an image cannot be pushed by digest",
+        }
+        .into());
+    }
+    let (there, wanted) = (store.clone(), reference.clone());
+    // The lease holds on to the image until the end, whoever prunes.
+    let (lease, image, origins) = blocking(move || {
+        let missing = || rdock_image::Error::NotFound {
+            kind: "image",
+            name: wanted.familiar(),
+        };
+        let lease = there.lease()?;
+        let image = there.get(wanted.canonical().as_str())?.ok_or_else(missing)?;
+        lease.pin(image.manifest_digest())?;
+        let mut origins = BTreeMap::new();
+        for diff_id in image.diff_ids() {
+            lease.pin(diff_id)?;
+            origins.insert(diff_id.clone(), there.origins(diff_id)?);
+        }
+        Ok((lease, image, origins))
+    })
+    .await?;
+    progress.emit(PushEvent::Started {
+        reference: reference.clone(),
+        layers: image.diff_ids().to_vec(),
+    });
+    let endpoint = config.registries.own(reference)?;
+    let name = format!("{}/{}", reference.domain(), reference.path());
+    let known: BTreeSet<_> = origins
+        .values()
+        .flatten()
+        .filter_map(|origin| origin.repository.clone())
+        .collect();
+    let mut neighbours = BTreeMap::new();
+    for repository in known {
+        if let Ok(place) = config.registries.host(&repository)
+            && place.host == endpoint.host
+            && place.repository != endpoint.repository
+        {
+            neighbours.insert(repository, place.repository);
+        }
+    }
+    let access = Access {
+        repository: Some(endpoint.repository.clone()),
+        push: true,
+        sources: neighbours.values().cloned().collect(),
+    };
+    let session = Session::open(config, transport, endpoint, &name, access, progress.remarks()).await?;
+    let docker = image.manifest().media_type.as_deref() == Some(media_type::DOCKER_MANIFEST);
+    let push = Arc::new(Push {
+        config: config.clone(),
+        transport: transport.clone(),
+        session,
+        store: store.clone(),
+        name,
+        neighbours,
+        // Docker's manifests know gzip alone.
+        compression: if docker {
+            Compression::Gzip
+        } else {
+            config.compression
+        },
+        progress: progress.clone(),
+        origins: Mutex::default(),
+    });
+    let sent = push.layers(&image, origins).await?;
+    let pushed = push.document(reference, &image, &sent).await?;
+    push.remember(reference, &image, &sent, &pushed, lease).await?;
+    progress.emit(PushEvent::Done {
+        reference: reference.clone(),
+        digest: pushed.digest.clone(),
+        size: pushed.size,
+    });
+    Ok(pushed)
+}
+
+impl Push {
+    /// Sends the layers, at most so many at a time as the configuration says. The first failure ends the others.
+    async fn layers(
+        self: &Arc<Self>,
+        image: &Image,
+        mut origins: BTreeMap<Digest, Vec<Origin>>,
+    ) -> Result<BTreeMap<Digest, Sent>> {
+        let descriptors = &image.manifest().layers;
+        let docker = image.manifest().media_type.as_deref() == Some(media_type::DOCKER_MANIFEST);
+        // A layer that is there several times goes out once.
+        let mut waiting = image
+            .diff_ids()
+            .iter()
+            .zip(descriptors)
+            .filter_map(|(diff_id, descriptor)| {
+                let origins = origins.remove(diff_id)?;
+                Some((diff_id.clone(), descriptor.clone(), origins))
+            });
+        let mut running = JoinSet::new();
+        let mut sent = BTreeMap::new();
+        loop {
+            while running.len() < self.config.parallel_layers.max(1) {
+                let Some((diff_id, descriptor, origins)) = waiting.next() else {
+                    break;
+                };
+                let push = self.clone();
+                running.spawn(async move {
+                    let layer = push.layer(&diff_id, descriptor, &origins, docker).await?;
+                    Ok::<_, Error>((diff_id, layer))
+                });
+            }
+            match running.join_next().await {
+                None => return Ok(sent),
+                Some(Ok(layer)) => {
+                    let (diff_id, layer) = layer?;
+                    sent.insert(diff_id, layer);
+                }
+                Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                Some(Err(error)) => return Err(Error::Client { source: error.into() }),
+            }
+        }
+    }
+
+    async fn layer(
+        &self,
+        diff_id: &Digest,
+        descriptor: Descriptor,
+        origins: &[Origin],
+        docker: bool,
+    ) -> Result<Sent> {
+        let restricted = ["foreign", "nondistributable"]
+            .iter()
+            .any(|word| descriptor.media_type.contains(word));
+        if restricted && !descriptor.urls.is_empty() {
+            self.progress.emit(PushEvent::LayerForeign {
+                diff_id: diff_id.clone(),
+            });
+            return Ok(Sent {
+                descriptor,
+                diff_id: diff_id.clone(),
+            });
+        }
+        // The blob of the manifest, then others of the same layer that are known to be somewhere.
+        let mut blobs = Vec::new();
+        let made_here = descriptor.digest == diff_id.as_str()
+            && !origins
+                .iter()
+                .any(|origin| origin.digest == descriptor.digest && origin.repository.is_some());
+        if !made_here {
+            blobs.push(descriptor.clone());
+        }
+        for origin in origins.iter().filter(|origin| origin.repository.is_some()) {
+            if let Ok(digest) = Digest::parse(&origin.digest)
+                && !blobs.iter().any(|known| known.digest == origin.digest)
+                && suits(&origin.media_type, docker)
+            {
+                blobs.push(Descriptor::new(&origin.media_type, &digest, origin.size));
+            }
+        }
+        let mut begun = None;
+        for blob in &blobs {
+            let digest = blob.digest()?;
+            if upload::exists(&self.session, &digest).await? {
+                self.progress.emit(PushEvent::LayerExists {
+                    diff_id: diff_id.clone(),
+                    digest,
+                });
+                return Ok(Sent {
+                    descriptor: blob.clone(),
+                    diff_id: diff_id.clone(),
+                });
+            }
+            if let Some(from) = self.mounted(blob, &digest, origins, &mut begun).await? {
+                self.progress.emit(PushEvent::LayerMounted {
+                    diff_id: diff_id.clone(),
+                    digest,
+                    from,
+                });
+                return Ok(Sent {
+                    descriptor: blob.clone(),
+                    diff_id: diff_id.clone(),
+                });
+            }
+        }
+        for blob in &blobs {
+            if self.original(diff_id, blob, origins, &mut begun).await? {
+                return Ok(Sent {
+                    descriptor: blob.clone(),
+                    diff_id: diff_id.clone(),
+                });
+            }
+        }
+        self.compressed(diff_id, &descriptor, docker, begun).await
+    }
+
+    /// Has the registry take the blob from a repository of its own; says which. An upload that was begun instead is
+    /// kept.
+    async fn mounted(
+        &self,
+        blob: &Descriptor,
+        digest: &Digest,
+        origins: &[Origin],
+        begun: &mut Option<Place>,
+    ) -> Result<Option<String>> {
+        for origin in origins.iter().filter(|origin| origin.digest == blob.digest) {
+            let Some(from) = origin
+                .repository
+                .as_ref()
+                .and_then(|name| self.neighbours.get(name))
+            else {
+                continue;
+            };
+            match upload::begin(&self.session, Some((digest, from))).await? {
+                Begun::Mounted => return Ok(Some(from.clone())),
+                Begun::Upload(place) => *begun = Some(place),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Streams the blob from where it came from; false when nobody has it any more.
+    async fn original(
+        &self,
+        diff_id: &Digest,
+        blob: &Descriptor,
+        origins: &[Origin],
+        begun: &mut Option<Place>,
+    ) -> Result<bool> {
+        let digest = blob.digest()?;
+        for origin in origins.iter().filter(|origin| origin.digest == blob.digest) {
+            let Some(name) = origin.repository.as_ref().filter(|name| **name != self.name) else {
+                continue;
+            };
+            for session in self.sessions(name).await? {
+                if !matches!(upload::exists(&session, &digest).await, Ok(true)) {
+                    continue;
+                }
+                let source = Source::Origin {
+                    session,
+                    digest: digest.clone(),
+                    size: blob.size,
+                };
+                match self.send(diff_id, &source, Some(&digest), begun.take()).await {
+                    Ok(_) => return Ok(true),
+                    // What an origin has may be wrong; what our registry says of it counts.
+                    Err(error) if error.is_about(&source.host().unwrap_or_default()) => {
+                        let text = format!("layer {} of {name}: {error}", digest.short());
+                        self.progress.emit(PushEvent::Warning { text });
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Sessions for pulling from an origin, one for each place that may have its blobs.
+    async fn sessions(&self, name: &str) -> Result<Vec<Arc<Session>>> {
+        let mut known = self.origins.lock().await;
+        if let Some(sessions) = known.get(name) {
+            return Ok(sessions.clone());
+        }
+        let mut sessions = Vec::new();
+        // An origin that no configuration leads to any more has nothing for us.
+        let places = Reference::parse(name)
+            .ok()
+            .and_then(|reference| self.config.registries.endpoints(&reference).ok());
+        for endpoint in places.into_iter().flatten() {
+            let access = Access {
+                repository: Some(endpoint.repository.clone()),
+                ..Access::default()
+            };
+            let mut session = Session::open(
+                &self.config,
+                &self.transport,
+                endpoint,
+                name,
+                access,
+                Remarks::new(|_| {}),
+            )
+            .await?;
+            session.retries = session.retries.min(1);
+            sessions.push(Arc::new(session));
+        }
+        known.insert(name.to_owned(), sessions.clone());
+        Ok(sessions)
+    }
+
+    /// The last resort: the layer's files through a fixed encoder.
+    async fn compressed(
+        &self,
+        diff_id: &Digest,
+        descriptor: &Descriptor,
+        docker: bool,
+        begun: Option<Place>,
+    ) -> Result<Sent> {
+        let source = Source::Layer {
+            store: self.store.clone(),
+            diff_id: diff_id.clone(),
+            compression: self.compression,
+        };
+        let uploaded = self.send(diff_id, &source, None, begun).await?;
+        let sent = uploaded.tar.unwrap_or_else(|| diff_id.clone());
+        let made = Descriptor {
+            annotations: descriptor.annotations.clone(),
+            ..Descriptor::new(
+                self.compression.media_type(docker),
+                &uploaded.digest,
+                uploaded.size,
+            )
+        };
+        if made.digest != descriptor.digest {
+            self.progress.emit(PushEvent::LayerCompressed {
+                diff_id: diff_id.clone(),
+                digest: uploaded.digest,
+                sent: sent.clone(),
+            });
+        }
+        Ok(Sent {
+            descriptor: made,
+            diff_id: sent,
+        })
+    }
+
+    /// Sends one blob of a layer and tells how far it is.
+    async fn send(
+        &self,
+        diff_id: &Digest,
+        source: &Source,
+        expected: Option<&Digest>,
+        begun: Option<Place>,
+    ) -> Result<upload::Uploaded> {
+        let total = source.size();
+        self.progress.emit(PushEvent::LayerStarted {
+            diff_id: diff_id.clone(),
+            total,
+        });
+        let sent = Arc::new(AtomicU64::new(0));
+        let sending = upload::send(
+            &self.session,
+            source,
+            expected,
+            begun,
+            self.config.chunk_size,
+            &sent,
+        );
+        tokio::pin!(sending);
+        let mut told = 0;
+        let uploaded = loop {
+            let done = tokio::time::timeout(TELL_EVERY, &mut sending).await;
+            let now = sent.load(Ordering::Acquire);
+            if now > told {
+                told = now;
+                self.progress.emit(PushEvent::LayerProgress {
+                    diff_id: diff_id.clone(),
+                    done: now,
+                    total,
+                });
+            }
+            if let Ok(uploaded) = done {
+                break uploaded?;
+            }
+        };
+        self.progress.emit(PushEvent::LayerDone {
+            diff_id: diff_id.clone(),
+            digest: uploaded.digest.clone(),
+        });
+        Ok(uploaded)
+    }
+
+    /// Sends config and manifest: as they are in the store unless a layer is another blob now.
+    async fn document(
+        &self,
+        reference: &Reference,
+        image: &Image,
+        sent: &BTreeMap<Digest, Sent>,
+    ) -> Result<Pushed> {
+        let (store, id, manifest_digest) = (
+            self.store.clone(),
+            image.id().clone(),
+            image.manifest_digest().clone(),
+        );
+        let (stored_config, stored_manifest) =
+            blocking(move || Ok((store.read_blob(&id)?, store.read_blob(&manifest_digest)?))).await?;
+        let missing = || {
+            self.session
+                .malformed("manifest", "a layer without a diffID".into())
+        };
+        let mut manifest = image.manifest().clone();
+        let mut diff_ids = Vec::new();
+        for (descriptor, diff_id) in manifest.layers.iter_mut().zip(image.diff_ids()) {
+            let layer = sent.get(diff_id).ok_or_else(missing)?;
+            // The same blob keeps its entry, with whatever else is written there.
+            if descriptor.digest != layer.descriptor.digest {
+                *descriptor = layer.descriptor.clone();
+            }
+            diff_ids.push(layer.diff_id.clone());
+        }
+        let (mut config, mut id) = (stored_config, image.id().clone());
+        if diff_ids != image.diff_ids() {
+            let mut changed = image.config().clone();
+            changed.rootfs.diff_ids = diff_ids;
+            config = json(&changed, "the image config")?;
+            id = Digest::sha256_of(&config);
+            manifest.config.digest = id.to_string();
+            manifest.config.size = config.len() as u64;
+        }
+        let unchanged = manifest == *image.manifest();
+        let bytes: Bytes = match unchanged {
+            true => stored_manifest,
+            false => json(&manifest, "the manifest")?,
+        }
+        .into();
+        if !upload::exists(&self.session, &id).await? {
+            let source = Source::Bytes(config.into());
+            let uncounted = Arc::default();
+            upload::send(&self.session, &source, Some(&id), None, None, &uncounted).await?;
+        }
+        let digest = Digest::sha256_of(&bytes);
+        self.manifest(reference, &manifest, &bytes, &digest).await?;
+        Ok(Pushed {
+            reference: reference.clone(),
+            digest,
+            size: bytes.len() as u64,
+            id,
+        })
+    }
+
+    async fn manifest(
+        &self,
+        reference: &Reference,
+        manifest: &Manifest,
+        bytes: &Bytes,
+        digest: &Digest,
+    ) -> Result<()> {
+        let tag = reference.tag().unwrap_or("latest");
+        let path = format!("{}/manifests/{tag}", self.session.endpoint.repository);
+        let what = format!("the manifest of {}", reference.familiar());
+        let kind = manifest.media_type.as_deref().unwrap_or(media_type::OCI_MANIFEST);
+        let request = Request {
+            content_type: Some(kind.to_owned()),
+            body: Some(bytes.clone()),
+            ..Request::new(Verb::Put)
+        };
+        let answer = self.session.ask(&path, &request, &what, None).await?;
+        self.session.heed(&answer);
+        let announced = answer.header("docker-content-digest");
+        match announced.filter(|text| text.starts_with("sha256:")) {
+            Some(found) if found != digest.as_str() => Err(Error::WrongDigest {
+                registry: self.session.endpoint.host.clone(),
+                expected: digest.to_string(),
+                found: found.to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes where the layers are now, and that the name means what the registry has.
+    async fn remember(
+        &self,
+        reference: &Reference,
+        image: &Image,
+        sent: &BTreeMap<Digest, Sent>,
+        pushed: &Pushed,
+        lease: rdock_image::Lease,
+    ) -> Result<()> {
+        let origins: Vec<_> = sent
+            .iter()
+            // Another tar is another layer, which the store does not have.
+            .filter(|(diff_id, layer)| **diff_id == layer.diff_id && layer.descriptor.urls.is_empty())
+            .map(|(diff_id, layer)| {
+                let origin = Origin {
+                    digest: layer.descriptor.digest.clone(),
+                    size: layer.descriptor.size,
+                    media_type: layer.descriptor.media_type.clone(),
+                    repository: Some(self.name.clone()),
+                };
+                (diff_id.clone(), origin)
+            })
+            .collect();
+        let mut manifest = image.manifest().clone();
+        for (descriptor, diff_id) in manifest.layers.iter_mut().zip(image.diff_ids()) {
+            if let Some(layer) = sent.get(diff_id)
+                && descriptor.digest != layer.descriptor.digest
+            {
+                *descriptor = layer.descriptor.clone();
+            }
+        }
+        let renamed = (pushed.digest != *image.manifest_digest() && pushed.id == *image.id())
+            .then(|| json(&manifest, "the manifest"))
+            .transpose()?;
+        let (store, reference, digest) = (self.store.clone(), reference.clone(), pushed.digest.clone());
+        blocking(move || {
+            for (diff_id, origin) in &origins {
+                store.add_origin(diff_id, origin)?;
+            }
+            if let Some(bytes) = renamed {
+                store.write_blob(&lease, &bytes, &digest)?;
+                store.commit(&lease, &reference, &digest)?;
+            }
+            drop(lease);
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Whether a manifest of this kind can name a blob of this type.
+fn suits(kind: &str, docker: bool) -> bool {
+    kind.contains("tar") && (kind.starts_with("application/vnd.docker.") == docker)
+}
+
+fn json(document: &impl serde::Serialize, what: &str) -> Result<Vec<u8>> {
+    serde_json::to_vec(document).map_err(|error| {
+        rdock_image::Error::MalformedDocument {
+            what: what.to_owned(),
+            reason: error.to_string(),
+        }
+        .into()
+    })
+}
