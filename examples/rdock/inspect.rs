@@ -48,9 +48,9 @@ impl Inspect {
             return Ok(crate::volume::describe(&info));
         }
         if is("network")
-            && let Some(info) = runtime.networks()?.iter().find(|network| network.name == name)
+            && let Ok(info) = runtime.networks().get(name)
         {
-            return Ok(crate::network::describe(info));
+            return Ok(crate::network::describe(&info));
         }
         Err(Failure::new(format!("no such object: {name}")))
     }
@@ -94,11 +94,23 @@ fn container_json(container: &Container) -> Result<Value, Failure> {
         .iter()
         .map(|(name, soft, hard)| json!({"Name": name, "Soft": soft, "Hard": hard}))
         .collect();
-    let mut networks = Map::new();
-    if let Some(address) = &info.ip_address {
-        let place = json!({"IPAddress": address, "Gateway": info.gateway, "MacAddress": info.mac_address});
-        networks.insert("default".to_owned(), place);
-    }
+    let networks: Map<String, Value> = info
+        .networks
+        .iter()
+        .map(|endpoint| {
+            let place = json!({
+                "IPAddress": endpoint.ip,
+                "IPPrefixLen": endpoint.prefix,
+                "Gateway": endpoint.gateway,
+                "GlobalIPv6Address": endpoint.ip6.map(|ip| ip.to_string()).unwrap_or_default(),
+                "GlobalIPv6PrefixLen": endpoint.prefix6,
+                "IPv6Gateway": endpoint.gateway6.map(|ip| ip.to_string()).unwrap_or_default(),
+                "MacAddress": endpoint.mac,
+                "Aliases": endpoint.aliases,
+            });
+            (endpoint.network.clone(), place)
+        })
+        .collect();
     let (path, args) = info
         .command
         .split_first()

@@ -108,6 +108,12 @@ impl From<rdock_runtime::VolumeError> for Failure {
     }
 }
 
+impl From<rdock_runtime::NetError> for Failure {
+    fn from(error: rdock_runtime::NetError) -> Self {
+        rdock_runtime::Error::from(error).into()
+    }
+}
+
 impl From<rdock_registry::Error> for Failure {
     fn from(error: rdock_registry::Error) -> Self {
         Self {

@@ -1,62 +1,301 @@
 //! `rdock network`.
 
-use crate::streams::print;
+use crate::streams::{print, say};
 use crate::table::{Format, show};
 use crate::{Failure, Outcome};
-use clap::Subcommand;
-use rdock_runtime::{NetworkInfo, Runtime};
-use serde_json::{Value, json};
+use clap::{Args, Subcommand};
+use rdock_runtime::{NetworkInfo, NetworkSpec, Networks, Runtime, SubnetSpec};
+use serde_json::{Map, Value, json};
+use std::net::IpAddr;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Network {
     /// List networks
     #[command(visible_alias = "list")]
-    Ls,
+    Ls {
+        /// Only ids
+        #[arg(short, long)]
+        quiet: bool,
+        /// Whole ids
+        #[arg(long)]
+        no_trunc: bool,
+        /// name=, id=, driver=, label= or type=custom|builtin
+        #[arg(short, long)]
+        filter: Vec<String>,
+    },
+    /// Create a network
+    Create(Box<Create>),
     /// Show networks as JSON
     Inspect {
         /// Networks
         #[arg(required = true)]
         names: Vec<String>,
     },
+    /// Remove networks
+    #[command(visible_alias = "remove")]
+    Rm {
+        /// No error for one that does not exist
+        #[arg(short, long)]
+        force: bool,
+        /// Networks
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Remove networks that no running container is in
+    Prune {
+        /// Do not ask
+        #[arg(short, long)]
+        force: bool,
+        /// label=NAME[=VALUE] or label!=NAME[=VALUE]
+        #[arg(long)]
+        filter: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    /// Driver: bridge
+    #[arg(short, long, default_value = "bridge")]
+    driver: String,
+    /// Subnet in CIDR notation
+    #[arg(long)]
+    subnet: Vec<String>,
+    /// Gateway of a subnet
+    #[arg(long)]
+    gateway: Vec<IpAddr>,
+    /// Part of a subnet that addresses are chosen from
+    #[arg(long)]
+    ip_range: Vec<String>,
+    /// An address that is never chosen (NAME=ADDRESS)
+    #[arg(long)]
+    aux_address: Vec<String>,
+    /// Give containers IPv6 addresses too
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    ipv6: Option<bool>,
+    /// No way out
+    #[arg(long)]
+    internal: bool,
+    /// Accepted: any container can be attached
+    #[arg(long)]
+    attachable: bool,
+    /// A driver option (NAME=VALUE)
+    #[arg(short, long)]
+    opt: Vec<String>,
+    /// A label (NAME=VALUE)
+    #[arg(long)]
+    label: Vec<String>,
+    /// Its name
+    name: String,
+}
+
+impl Create {
+    fn spec(&self) -> Result<NetworkSpec, Failure> {
+        let mut spec = NetworkSpec::new(&self.name).internal(self.internal);
+        spec.driver.clone_from(&self.driver);
+        spec.ipv6 = self
+            .ipv6
+            .unwrap_or_else(|| self.subnet.iter().any(|subnet| subnet.contains(':')));
+        spec.subnets = self.subnet.iter().map(SubnetSpec::new).collect();
+        // As docker: each belongs to the one subnet of its family.
+        let family = |text: &str| text.contains(':');
+        let mut place = |what: &str, text: &str, put: &mut dyn FnMut(&mut SubnetSpec)| {
+            let found = spec
+                .subnets
+                .iter_mut()
+                .find(|subnet| family(&subnet.subnet) == family(text));
+            found.map(put).ok_or_else(|| {
+                Failure::new(format!("no subnet for the {what} {text}: name one with --subnet"))
+            })
+        };
+        for gateway in &self.gateway {
+            place("gateway", &gateway.to_string(), &mut |subnet| {
+                subnet.gateway = Some(*gateway);
+            })?;
+        }
+        for range in &self.ip_range {
+            place("range", range, &mut |subnet| {
+                subnet.ip_range = Some(range.clone())
+            })?;
+        }
+        for text in &self.aux_address {
+            let wrong = || Failure::new(format!("--aux-address {text}: expected NAME=ADDRESS"));
+            let (name, address) = text.split_once('=').ok_or_else(wrong)?;
+            let ip: IpAddr = address.parse().map_err(|_| wrong())?;
+            place("address", address, &mut |subnet| {
+                subnet.auxiliary.insert(name.to_owned(), ip);
+            })?;
+        }
+        for text in &self.opt {
+            let (name, value) = text.split_once('=').unwrap_or((text, ""));
+            spec.options.insert(name.to_owned(), value.to_owned());
+        }
+        for text in &self.label {
+            let (name, value) = text.split_once('=').unwrap_or((text, ""));
+            spec.labels.insert(name.to_owned(), value.to_owned());
+        }
+        Ok(spec)
+    }
 }
 
 /// With docker's field names.
 pub(crate) fn describe(info: &NetworkInfo) -> Value {
-    let config = info
-        .subnet
-        .as_ref()
-        .map(|subnet| json!({"Subnet": subnet, "Gateway": info.gateway}));
+    let config: Vec<Value> = info
+        .subnets
+        .iter()
+        .map(|subnet| {
+            let mut config = Map::new();
+            config.insert("Subnet".into(), json!(subnet.subnet));
+            if let Some(range) = &subnet.ip_range {
+                config.insert("IPRange".into(), json!(range));
+            }
+            config.insert("Gateway".into(), json!(subnet.gateway));
+            if !subnet.auxiliary.is_empty() {
+                config.insert("AuxiliaryAddresses".into(), json!(subnet.auxiliary));
+            }
+            Value::Object(config)
+        })
+        .collect();
+    let prefix = |ipv6: bool| {
+        let subnet = info
+            .subnets
+            .iter()
+            .find(|subnet| subnet.gateway.is_ipv6() == ipv6)?;
+        subnet.subnet.rsplit_once('/').map(|(_, prefix)| prefix)
+    };
+    let containers: Map<String, Value> = info
+        .containers
+        .iter()
+        .map(|(name, member)| {
+            let ipv6 = member
+                .ip6
+                .map(|ip| format!("{ip}/{}", prefix(true).unwrap_or("64")))
+                .unwrap_or_default();
+            let place = json!({
+                "Name": name,
+                "MacAddress": member.mac,
+                "IPv4Address": format!("{}/{}", member.ip, prefix(false).unwrap_or("16")),
+                "IPv6Address": ipv6,
+            });
+            (member.id.clone(), place)
+        })
+        .collect();
     json!({
         "Name": info.name,
-        "Driver": info.driver,
+        "Id": info.id,
+        "Created": info.created,
         "Scope": "local",
-        "IPAM": {"Config": config.into_iter().collect::<Vec<_>>()},
-        "Containers": info.containers,
+        "Driver": info.driver,
+        "EnableIPv4": true,
+        "EnableIPv6": info.ipv6,
+        "IPAM": {"Driver": "default", "Options": {}, "Config": config},
+        "Internal": info.internal,
+        "Attachable": false,
+        "Ingress": false,
+        "Containers": containers,
+        "Options": info.options,
+        "Labels": info.labels,
     })
+}
+
+/// Whether a network is one that a `--filter` of `ls` or `prune` means.
+fn fits(info: &NetworkInfo, filter: &str) -> Result<bool, Failure> {
+    let label = |text: &str| match text.split_once('=') {
+        Some((name, value)) => info.labels.get(name).is_some_and(|is| is == value),
+        None => info.labels.contains_key(text),
+    };
+    if let Some(text) = filter.strip_prefix("label!=") {
+        return Ok(!label(text));
+    }
+    Ok(match filter.split_once('=') {
+        Some(("label", text)) => label(text),
+        Some(("name", text)) => info.name.contains(text),
+        Some(("id", text)) => info.id.starts_with(text),
+        Some(("driver", text)) => info.driver == text,
+        Some(("type", "custom")) => info.created.is_some(),
+        Some(("type", "builtin")) => info.created.is_none(),
+        _ => {
+            return Err(Failure::new(format!(
+                "--filter {filter}: not a filter of networks"
+            )));
+        }
+    })
+}
+
+fn all_fit(info: &NetworkInfo, filters: &[String]) -> Result<bool, Failure> {
+    for filter in filters {
+        if !fits(info, filter)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 impl Network {
     pub(crate) fn execute(self, runtime: &Runtime) -> Outcome {
-        let networks = runtime.networks()?;
+        let networks = runtime.networks();
         match self {
-            Self::Ls => {
-                let rows = networks
-                    .into_iter()
-                    .map(|info| vec![info.name, info.driver, info.subnet.unwrap_or_default()])
-                    .collect();
-                show(&["NAME", "DRIVER", "SUBNET"], rows, Format::Table);
-            }
+            Self::Ls {
+                quiet,
+                no_trunc,
+                filter,
+            } => list(&networks, quiet, no_trunc, &filter)?,
+            Self::Create(create) => print(&networks.create(&create.spec()?)?.id),
             Self::Inspect { names } => {
-                let find = |name: &String| {
-                    let found = networks.iter().find(|network| network.name == *name);
-                    found
-                        .map(describe)
-                        .ok_or_else(|| Failure::new(format!("no such network: {name}")))
-                };
-                let all = names.iter().map(find).collect::<Result<Vec<_>, _>>()?;
+                let mut all = Vec::new();
+                for name in &names {
+                    all.push(describe(&networks.get(name)?));
+                }
                 print(&format!("{:#}", Value::Array(all)));
+            }
+            Self::Rm { force, names } => return remove(&networks, force, &names),
+            Self::Prune { force: _, filter } => {
+                for info in networks.list()? {
+                    // A filter that is none is said before anything is removed.
+                    all_fit(&info, &filter)?;
+                }
+                let removed = networks.prune(|info| all_fit(info, &filter).unwrap_or(false))?;
+                if !removed.is_empty() {
+                    print("Deleted Networks:");
+                }
+                removed.iter().for_each(|name| print(name));
             }
         }
         Ok(0)
     }
+}
+
+fn list(networks: &Networks, quiet: bool, no_trunc: bool, filters: &[String]) -> Result<(), Failure> {
+    let mut rows = Vec::new();
+    for info in networks.list()? {
+        if !all_fit(&info, filters)? {
+            continue;
+        }
+        let id = match no_trunc {
+            true => info.id,
+            false => info.id[..12].to_owned(),
+        };
+        rows.push(vec![id, info.name, info.driver, "local".to_owned()]);
+    }
+    if quiet {
+        rows.iter().for_each(|row| print(&row[0]));
+    } else {
+        show(&["NETWORK ID", "NAME", "DRIVER", "SCOPE"], rows, Format::Table);
+    }
+    Ok(())
+}
+
+/// Goes on after a failure, as docker does.
+fn remove(networks: &Networks, force: bool, names: &[String]) -> Outcome {
+    let mut code = 0;
+    for name in names {
+        match networks.remove(name) {
+            Ok(()) => print(name),
+            Err(rdock_runtime::NetError::NoSuchNetwork { .. }) if force => {}
+            Err(error) => {
+                say(&format!("rdock: {error}"));
+                code = 1;
+            }
+        }
+    }
+    Ok(code)
 }

@@ -5,8 +5,8 @@ use crate::{Failure, Outcome, chain};
 use clap::{Args, ValueEnum};
 use rdock_runtime::image::{Platform, Progress, Reference};
 use rdock_runtime::{
-    Container, ContainerSpec, Mount, MountSource, NamespaceMode, NetworkMode, PortMapping, Protocol, Runtime,
-    Seccomp, VolumesFrom, parse_env_file, parse_env_flag, parse_size,
+    Container, ContainerSpec, EndpointSpec, Mount, MountSource, NamespaceMode, NetworkJoin, NetworkMode,
+    PortMapping, Runtime, Seccomp, VolumesFrom, parse_env_file, parse_env_flag, parse_exposed, parse_size,
 };
 use std::path::PathBuf;
 use std::time::Duration;
@@ -65,9 +65,36 @@ pub(crate) struct Run {
     /// Mount a tmpfs (TARGET[:OPTIONS])
     #[arg(long)]
     tmpfs: Vec<String>,
-    /// default, host, none or container:NAME
+    /// A network to join (NAME, name=NAME,alias=..,ip=..), host, none or container:NAME
     #[arg(long, alias = "net")]
-    network: Option<String>,
+    network: Vec<String>,
+    /// One more name in the network
+    #[arg(long, alias = "net-alias")]
+    network_alias: Vec<String>,
+    /// IPv4 address in the network
+    #[arg(long)]
+    ip: Option<std::net::Ipv4Addr>,
+    /// IPv6 address in the network
+    #[arg(long)]
+    ip6: Option<std::net::Ipv6Addr>,
+    /// Link-local address of the interface
+    #[arg(long)]
+    link_local_ip: Vec<std::net::IpAddr>,
+    /// Hardware address of the interface (02:42:ac:11:00:02)
+    #[arg(long)]
+    mac_address: Option<String>,
+    /// A name server instead of the host's
+    #[arg(long)]
+    dns: Vec<std::net::IpAddr>,
+    /// A search domain instead of the host's
+    #[arg(long)]
+    dns_search: Vec<String>,
+    /// An option of resolv.conf instead of the host's
+    #[arg(long, alias = "dns-opt")]
+    dns_option: Vec<String>,
+    /// A port that the container serves (PORT[/udp]), for -P
+    #[arg(long)]
+    expose: Vec<String>,
     /// Working directory
     #[arg(short, long)]
     workdir: Option<String>,
@@ -229,9 +256,7 @@ impl Run {
                 *path = std::path::absolute(&*path)?;
             }
         }
-        if let Some(text) = &self.network {
-            spec.network = NetworkMode::parse(text).map_err(bad)?;
-        }
+        self.networks(&mut spec)?;
         for (text, mode) in [
             (&self.pid, &mut spec.pid),
             (&self.ipc, &mut spec.ipc),
@@ -307,6 +332,45 @@ impl Run {
         Ok(spec)
     }
 
+    fn networks(&self, spec: &mut ContainerSpec) -> Result<(), Failure> {
+        for text in &self.network {
+            match NetworkJoin::parse(text).map_err(bad)? {
+                NetworkJoin::Mode(mode) => spec.network = mode,
+                NetworkJoin::Endpoint(endpoint) => spec.networks.push(endpoint),
+                _ => return Err(wrong(format!("--network {text}: not known here"))),
+            }
+        }
+        let single = !(self.network_alias.is_empty() && self.link_local_ip.is_empty())
+            || self.ip.is_some()
+            || self.ip6.is_some()
+            || self.mac_address.is_some();
+        if single && spec.network == NetworkMode::Default {
+            if spec.networks.is_empty() {
+                spec.networks.push(EndpointSpec::new("default"));
+            }
+            // As docker: these are about the first network.
+            let first = &mut spec.networks[0];
+            first.aliases.extend(self.network_alias.iter().cloned());
+            first.link_local.extend(&self.link_local_ip);
+            first.ip = self.ip.or(first.ip);
+            first.ip6 = self.ip6.or(first.ip6);
+            first.mac = self.mac_address.clone().or(first.mac.take());
+        } else if single {
+            return Err(wrong(
+                "--ip, --ip6, --mac-address, --network-alias and --link-local-ip need a network to join"
+                    .into(),
+            ));
+        }
+        spec.dns.clone_from(&self.dns);
+        spec.dns_search.clone_from(&self.dns_search);
+        spec.dns_options.clone_from(&self.dns_option);
+        for text in &self.expose {
+            spec.expose.extend(parse_exposed(text).map_err(bad)?);
+        }
+        spec.publish_all = self.publish_all;
+        Ok(())
+    }
+
     fn security(&self, text: &str, spec: &mut ContainerSpec) -> Result<(), Failure> {
         match text.split_once(['=', ':']).unwrap_or((text, "true")) {
             ("no-new-privileges", "true") => spec.no_new_privileges = true,
@@ -326,8 +390,8 @@ impl Run {
         if self.tty && self.interactive && !self.detach && !streams::is_terminal() {
             return Err(wrong("the input device is not a TTY".to_owned()));
         }
-        let mut spec = self.spec()?;
-        self.bring_image(runtime, &mut spec).await?;
+        let spec = self.spec()?;
+        self.bring_image(runtime).await?;
         if let Some(path) = &self.cidfile
             && path.exists()
         {
@@ -360,14 +424,14 @@ impl Run {
         }
     }
 
-    /// The image is here afterwards; its exposed ports are published when asked for.
-    async fn bring_image(&self, runtime: &Runtime, spec: &mut ContainerSpec) -> Result<(), Failure> {
+    /// The image is here afterwards.
+    async fn bring_image(&self, runtime: &Runtime) -> Result<(), Failure> {
         let here = runtime.images().get(&self.image).map_err(|error| Failure {
             code: 125,
             ..error.into()
         })?;
-        let image = match (self.pull, here) {
-            (PullPolicy::Missing | PullPolicy::Never, Some(image)) => image,
+        match (self.pull, here) {
+            (PullPolicy::Missing | PullPolicy::Never, Some(_)) => {}
             (PullPolicy::Never, None) => return Err(wrong(format!("no such image: {}", self.image))),
             _ => {
                 let reference = Reference::parse(&self.image).map_err(|error| Failure {
@@ -391,24 +455,7 @@ impl Run {
                 let progress: Progress = screen.progress();
                 let pulled = runtime.pull_platform(&reference, &platform, &progress).await;
                 screen.finish();
-                pulled.map_err(Failure::of_run)?
-            }
-        };
-        if self.publish_all {
-            for text in image.config().config.exposed_ports.keys() {
-                let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-                let Ok(port) = port.parse() else { continue };
-                let mapping = if protocol == "udp" {
-                    PortMapping::udp(port)
-                } else {
-                    PortMapping::tcp(port)
-                };
-                let known = |other: &PortMapping| {
-                    other.container == port && (other.protocol == Protocol::Udp) == (protocol == "udp")
-                };
-                if !spec.ports.iter().any(known) {
-                    spec.ports.push(mapping.on_every_address());
-                }
+                pulled.map_err(Failure::of_run)?;
             }
         }
         Ok(())

@@ -7,6 +7,8 @@ use crate::step::Step;
 use crate::wire::{self, CONTROL, DETAIL, HEADER, MOST_FDS, ask, op, tell};
 
 const POLLIN: i16 = 1;
+/// Networks that a container is in beside its first.
+const MOST_NETWORKS: usize = 32;
 const NEWNET: u64 = 0x4000_0000;
 
 /// One process added by exec.
@@ -34,6 +36,8 @@ struct Helper {
     terminal: i32,
     sessions: [Session; wire::MOST_SESSIONS],
     session_count: usize,
+    /// Namespaces of networks that live as long as this process.
+    networks: [i32; MOST_NETWORKS],
 }
 
 /// Sends one event to the owner (or, in a child, to the helper).
@@ -71,6 +75,7 @@ pub fn run() -> ! {
         terminal: -1,
         sessions: [Session { number: 0, pidfd: -1, pid: 0, status: -1, terminal: -1 }; wire::MOST_SESSIONS],
         session_count: 0,
+        networks: [-1; MOST_NETWORKS],
     };
     if let Err(failure) = helper.start() {
         fail(&failure);
@@ -219,7 +224,8 @@ impl Helper {
                     any = true;
                     let message = plan.bytes().at(step, b"")?;
                     let offset = plan.u32().at(step, b"")? as usize;
-                    let mut copy = [0u8; 1024];
+                    let protocol = plan.u32().at(step, b"")? as i32;
+                    let mut copy = [0u8; 2048];
                     if message.len() > copy.len() {
                         return Err(E2BIG).at(step, b"");
                     }
@@ -232,7 +238,7 @@ impl Helper {
                         namespace = self.payload_namespace().at(step, b"")?;
                         copy[offset - 1..offset + 3].copy_from_slice(&namespace.to_ne_bytes());
                     }
-                    let sent = netlink(0, &copy[..message.len()]);
+                    let sent = netlink(protocol, &copy[..message.len()]);
                     if namespace >= 0 {
                         close(namespace);
                     }
@@ -427,10 +433,31 @@ impl Helper {
             }
             ask::EXEC => self.exec(tag, &fds, count),
             ask::SOCKETS => self.sockets(tag, a, b, c, d),
+            ask::NAMESPACE if count == 1 => {
+                if let Some(free) = self.networks.iter_mut().find(|held| **held < 0) {
+                    *free = fds[0];
+                    fds[0] = -1;
+                    if a == 1 {
+                        // One that is refused stays where it is: the namespace is open all the same.
+                        let _ = setns(*free, NEWNET);
+                    }
+                }
+            }
+            ask::RELEASE => {
+                let inode = u64::from(a) | u64::from(b) << 32;
+                for held in &mut self.networks {
+                    if *held >= 0 && fstat(*held).is_ok_and(|found| found.inode == inode) {
+                        close(*held);
+                        *held = -1;
+                    }
+                }
+            }
             _ => {}
         }
         for fd in &fds[..count] {
-            close(*fd);
+            if *fd >= 0 {
+                close(*fd);
+            }
         }
     }
 

@@ -102,6 +102,9 @@ pub struct ContainerInfo {
     pub gateway: Option<String>,
     /// Its hardware address.
     pub mac_address: Option<String>,
+    /// Its places in its networks, `eth0` first, while it runs.
+    #[serde(default)]
+    pub networks: Vec<crate::net::EndpointInfo>,
     /// Published ports as they are bound.
     pub ports: Vec<BoundAddress>,
     /// Binds, volumes and tmpfs.
@@ -174,6 +177,7 @@ impl Container {
             ip_address: None,
             gateway: None,
             mac_address: None,
+            networks: Vec::new(),
             ports: Vec::new(),
             mounts: record.mounts.clone(),
             warnings: Vec::new(),
@@ -186,6 +190,7 @@ impl Container {
                 ip,
                 gateway,
                 mac,
+                networks,
                 ports,
                 warnings,
                 ..
@@ -197,6 +202,7 @@ impl Container {
                     info.helper_pid = Some(helper);
                     (info.ip_address, info.gateway, info.mac_address) = (ip, gateway, mac);
                     info.ports = ports;
+                    info.networks = networks;
                 }
             }
         }

@@ -42,7 +42,9 @@ pub use error::{Cause, Error, Result};
 pub use events::{Event, EventAction, EventFilter, EventKind, Events};
 pub use exec::{Exec, ExecProcess, ExecTerminal};
 pub use logs::{LogLine, LogStream, Logs};
-pub use net::{NetError, NetworkInfo};
+pub use net::{
+    EndpointInfo, NetError, NetworkInfo, NetworkMember, NetworkSpec, Networks, SubnetInfo, SubnetSpec,
+};
 pub use plan::{Finding, PlanError};
 pub use rdock_image as image;
 pub use runtime::{Info, Runtime};

@@ -4,7 +4,7 @@ use crate::container::Container;
 use crate::error::{Error, Result};
 use crate::events::{EventAction, EventKind, Events, Journal};
 use crate::image::{Image, ImageSource, ImageStore, Platform, Progress, Reference};
-use crate::net::NetworkInfo;
+use crate::net::Networks;
 use crate::state::{Containers, Status};
 use crate::volume::Volumes;
 use serde::Serialize;
@@ -205,21 +205,9 @@ impl Runtime {
         Ok(Container::new(self.clone(), dir, record))
     }
 
-    /// Returns the networks: `default`, `host` and `none`.
-    ///
-    /// # Errors
-    /// When the state cannot be read.
-    pub fn networks(&self) -> Result<Vec<NetworkInfo>> {
-        let mut networks = crate::net::list(self.root())?;
-        for container in self.containers()? {
-            let info = container.inspect()?;
-            if let (Status::Running, Some(address)) = (&info.status, info.ip_address)
-                && let Some(network) = networks.iter_mut().find(|network| network.name == "default")
-            {
-                network.containers.insert(info.name, address);
-            }
-        }
-        Ok(networks)
+    /// Returns the networks.
+    pub fn networks(&self) -> Networks {
+        Networks::new(self.root())
     }
 
     /// Returns what this root is and what this machine can do.

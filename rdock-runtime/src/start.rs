@@ -8,8 +8,8 @@ use crate::cgroup;
 use crate::error::{Error, Result};
 use crate::events::EventAction;
 use crate::image::Image;
-use crate::launch::{Event, Helper, LaunchPlan, NetworkPlan, TerminalSize};
-use crate::net::{self, NetworkChoice};
+use crate::launch::{Event, Helper, LaunchPlan, NetworkPlan, SocketPlace, TerminalSize};
+use crate::net;
 use crate::owner::{Started, Streams};
 use crate::plan::{self, HostFacts, NamespaceKind, Places, Planned, Subject};
 use crate::runtime::Runtime;
@@ -18,7 +18,6 @@ use crate::state::{BoundAddress, ContainerDir, Happened, Record, Status, now};
 use crate::step::Step;
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
-use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -142,19 +141,16 @@ pub(crate) fn start<'a>(
     let mut warnings: Vec<String> = planned.warnings.iter().map(ToString::to_string).collect();
     warnings.extend(joining.warnings);
     let ports = bind_ports(&planned)?;
-    let mut attachment = match planned.network {
-        NetworkMode::Default => Some(net::prepare(
-            runtime.root(),
-            id,
-            &NetworkChoice::Default,
-            host.is_rootless(),
-        )?),
-        _ => None,
+    let subject = net::Subject {
+        root: runtime.root(),
+        id,
+        name: &name,
+        rootless: host.is_rootless(),
     };
-    let address = attachment.as_ref().map(net::Attachment::ip);
+    let mut networks = net::Attachments::prepare(subject, &planned.networks)?;
     let shared = shared_network(runtime, &planned.network)?;
     if shared.is_none() {
-        warnings.extend(network_files(&dir, spec, &planned, &name, address)?);
+        warnings.extend(network_files(&dir, spec, &planned, &name, &networks)?);
     }
     let ipc_root = match &planned.ipc {
         NamespaceMode::Container(other) => Some(format!("/proc/{}/root", running_pid(runtime, other)?)),
@@ -174,8 +170,7 @@ pub(crate) fn start<'a>(
     plan.process.seccomp = seccomp;
     plan.cgroup_procs = joining.procs;
     plan.cgroup_dir = joining.dir;
-    if let Some(attachment) = &mut attachment {
-        let network = attachment.take_plan();
+    if let Some(network) = networks.plan()? {
         // A new network is connected to the host before the payload runs; an existing one is already.
         plan.hold = true;
         plan.network = NetworkPlan::Bridged(network);
@@ -220,21 +215,20 @@ pub(crate) fn start<'a>(
         source,
     });
     let helper = making.helper.insert(launched?);
-    let pid = follow(helper, &name, attachment.as_mut(), &mut streams, &mut warnings)?;
-    if let Some(attachment) = &mut attachment {
-        attachment.record_holder(helper.pid())?;
-    }
+    let pid = follow(helper, &name, &mut networks, &mut streams, &mut warnings)?;
+    networks.record_holder(helper.pid())?;
     // A volume that was filled is complete now.
     drop(prepared.copies);
+    let endpoints = networks.infos();
+    let first = endpoints.iter().find(|endpoint| endpoint.default_route).cloned();
     let happened = Happened::Started {
         time: now(),
         pid,
         helper: helper.pid(),
-        ip: address.map(|address| address.to_string()),
-        gateway: attachment
-            .as_ref()
-            .map(|attachment| attachment.gateway().to_string()),
-        mac: attachment.as_ref().map(net::Attachment::mac),
+        ip: first.as_ref().map(|first| first.ip.to_string()),
+        gateway: first.as_ref().map(|first| first.gateway.to_string()),
+        mac: first.as_ref().map(|first| first.mac.clone()),
+        networks: endpoints,
         ports: ports
             .iter()
             .map(|port| BoundAddress::new(port.container_port, port.protocol, port.address))
@@ -255,7 +249,7 @@ pub(crate) fn start<'a>(
         process,
         streams,
         control,
-        attachment,
+        networks,
         ports,
         cgroup,
     })
@@ -340,13 +334,17 @@ fn network_files(
     spec: &ContainerSpec,
     planned: &Planned,
     name: &str,
-    address: Option<Ipv4Addr>,
+    networks: &net::Attachments,
 ) -> Result<Option<String>> {
     let host_network = planned.network == NetworkMode::Host;
     let hostname = planned.hostname.clone().unwrap_or_default();
     let hosts = match (host_network, std::fs::read_to_string("/etc/hosts")) {
         (true, Ok(hosts)) if spec.extra_hosts.is_empty() => hosts,
-        _ => net::hosts(address, &[&hostname, name], &spec.extra_hosts),
+        _ => net::hosts(
+            &networks.addresses(),
+            &[&hostname, name],
+            &extra_hosts(spec, networks),
+        ),
     };
     let (resolv_conf, warning) = net::resolv_conf(host_network);
     for (file, text) in [
@@ -361,6 +359,19 @@ fn network_files(
         rustix::fs::chmod(&path, mode).map_err(|errno| Error::state("chmod", &path)(errno.into()))?;
     }
     Ok(warning.map(|warning| warning.to_string()))
+}
+
+/// The spec's, with the host's address in its place.
+fn extra_hosts(spec: &ContainerSpec, networks: &net::Attachments) -> Vec<(String, String)> {
+    let host = networks.host_address().unwrap_or(std::net::Ipv4Addr::LOCALHOST);
+    let address = |address: &String| match address.as_str() {
+        "host-gateway" => host.to_string(),
+        _ => address.clone(),
+    };
+    spec.extra_hosts
+        .iter()
+        .map(|(name, text)| (name.clone(), address(text)))
+        .collect()
 }
 
 /// The directory with the network files of the container whose network is joined.
@@ -430,7 +441,7 @@ fn pipes(interactive: bool) -> std::io::Result<([OwnedFd; 3], Streams)> {
 fn follow(
     helper: &Helper,
     name: &str,
-    mut attachment: Option<&mut net::Attachment>,
+    networks: &mut net::Attachments,
     streams: &mut Streams,
     warnings: &mut Vec<String>,
 ) -> Result<i32> {
@@ -455,11 +466,32 @@ fn follow(
             .map_err(Error::system("read from the helper"))?;
         match event {
             Some(Event::NetworkMade { namespace }) => network = Some(namespace),
-            Some(Event::Held) => {
-                if let Some(attachment) = attachment.as_deref_mut() {
-                    let more = attachment.connect_host(network.as_ref())?;
-                    warnings.extend(more.iter().map(ToString::to_string));
-                }
+            Some(Event::Held) if networks.needs_payload_socket() => {
+                helper
+                    .request_sockets(
+                        0,
+                        SocketPlace::Payload,
+                        libc::AF_NETLINK,
+                        libc::SOCK_RAW,
+                        libc::NETLINK_ROUTE,
+                        1,
+                    )
+                    .map_err(Error::system("ask for a socket inside the container"))?;
+            }
+            Some(Event::Sockets { errno, .. }) if errno != 0 => {
+                return Err(failed(
+                    Step::NetworkConfigure,
+                    errno,
+                    "a socket inside the container".into(),
+                ));
+            }
+            Some(event @ (Event::Held | Event::Sockets { .. })) => {
+                let payload = match event {
+                    Event::Sockets { sockets, .. } => sockets.into_iter().next(),
+                    _ => None,
+                };
+                let more = networks.connect(helper, network.take(), payload)?;
+                warnings.extend(more.iter().map(ToString::to_string));
                 helper.go().map_err(Error::system("let the payload go"))?;
             }
             Some(Event::Warning { step, errno, detail }) => {

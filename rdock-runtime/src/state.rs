@@ -189,6 +189,9 @@ pub(crate) enum Happened {
         gateway: Option<String>,
         #[serde(default)]
         mac: Option<String>,
+        /// Every network that was joined at the start.
+        #[serde(default)]
+        networks: Vec<crate::net::EndpointInfo>,
         #[serde(default)]
         ports: Vec<BoundAddress>,
         #[serde(default)]

@@ -2,6 +2,7 @@
 //!
 //! [`SyntaxTree`] (lines, words, flags, here-documents) → [`Dockerfile`] (stages, typed instructions) → [`Globals`]
 //! and [`Scope`] (build arguments, variables expanded).
+mod checks;
 mod directives;
 mod error;
 mod expand;
@@ -18,6 +19,7 @@ mod unsupported;
 mod values;
 mod words;
 
+pub use checks::{Report, Rule, Warning};
 pub use directives::Directives;
 pub use error::{ParseError, Problem};
 pub use expand::{Expanded, Lexer, Nothing, Variables};
@@ -47,6 +49,8 @@ pub struct Dockerfile {
     pub global_args: Vec<Instruction>,
     /// The stages, in order; at least one.
     pub stages: Vec<Stage>,
+    /// Last lines of instructions that have an empty continuation line.
+    empty_continuations: Vec<Span>,
 }
 
 /// A stage: FROM and what follows it.
@@ -93,6 +97,16 @@ impl Dockerfile {
                 }
             }
         }
+        let empty_continuations = (statements.iter())
+            .filter_map(|statement| {
+                let line = statement.empty_continuation?;
+                Some(Span {
+                    first_line: line,
+                    last_line: line,
+                    ..statement.span
+                })
+            })
+            .collect();
         match stages.is_empty() {
             true => Err(Fault::new(Problem::NoStage, Span::default()).at(&source)),
             false => Ok(Self {
@@ -100,6 +114,7 @@ impl Dockerfile {
                 directives,
                 global_args,
                 stages,
+                empty_continuations,
             }),
         }
     }

@@ -1,7 +1,7 @@
 //! Which variables an instruction sees: global build arguments, a stage's ARG and ENV, and their expansion.
 use super::error::{Fault, ParseError, Problem};
 use super::expand::{Expanded, Lexer, Variables};
-use super::instruction::{Argument, Files, Instruction, Kind, Run};
+use super::instruction::{Argument, Files, From, Instruction, Kind, Run};
 use super::mount::Mount;
 use super::source::{Source, Span};
 use super::{Dockerfile, Stage};
@@ -72,10 +72,6 @@ pub struct ResolvedFrom {
     pub image: String,
     /// `--platform`.
     pub platform: Option<Platform>,
-    /// Variables named in `image` that are not set.
-    pub(crate) undefined: BTreeSet<String>,
-    /// What `--platform` used and what it named without success.
-    pub(crate) platform_word: Option<Expanded>,
 }
 
 impl Globals {
@@ -152,7 +148,6 @@ impl Globals {
                 .at(source));
         }
         let mut platform = None;
-        let mut platform_word = None;
         if let Some(written) = &from.platform {
             let expanded = word(lexer, written, &self.values).map_err(|problem| fault(problem).at(source))?;
             let wrong = |reason: String| {
@@ -169,14 +164,23 @@ impl Globals {
             }
             let parsed = Platform::parse(&expanded.text);
             platform = Some(parsed.map_err(|error| wrong(error.to_string()))?);
-            platform_word = Some(expanded);
         }
         Ok(ResolvedFrom {
             image: image.text,
             platform,
-            undefined: image.unmatched,
-            platform_word,
         })
+    }
+
+    /// Replaces the variables of an image's name.
+    pub(crate) fn image(&self, image: &str) -> Result<String, Problem> {
+        word(Lexer::new(self.escape), image, &self.values).map(|expanded| expanded.text)
+    }
+
+    /// The words of a FROM, image first; what cannot be expanded is left out.
+    pub(crate) fn words_of(&self, from: &From) -> Vec<Expanded> {
+        (std::iter::once(&from.image).chain(&from.platform))
+            .map_while(|text| word(Lexer::new(self.escape), text, &self.values).ok())
+            .collect()
     }
 
     /// Returns a global variable's value.
@@ -475,7 +479,7 @@ impl Scope {
     }
 
     /// Returns the variables that instructions named though they are not set, and forgets them.
-    pub fn take_undefined(&mut self) -> Vec<(Span, String)> {
+    pub(crate) fn take_undefined(&mut self) -> Vec<(Span, String)> {
         std::mem::take(&mut self.undefined)
     }
 }

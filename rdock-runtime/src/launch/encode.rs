@@ -158,7 +158,11 @@ pub(super) fn launch(plan: LaunchPlan) -> io::Result<Encoded> {
             }
             for message in &network.attach {
                 let at = message.payload_namespace_at.map_or(0, |at| at as u32 + 1);
-                after.u32(op::ATTACH).blob(&message.bytes).u32(at);
+                after
+                    .u32(op::ATTACH)
+                    .blob(&message.bytes)
+                    .u32(at)
+                    .u32(message.protocol);
             }
             bridged = Some(network);
         }

@@ -260,6 +260,18 @@ impl Helper {
         self.ask([ask::SOCKETS, tag, place, domain as u32, kind as u32, last], &[])
     }
 
+    /// Has the helper keep the namespace of a network open, and live in it when `enter`.
+    pub(crate) fn keep_network(&self, namespace: BorrowedFd<'_>, enter: bool) -> io::Result<()> {
+        self.ask([ask::NAMESPACE, 0, enter.into(), 0, 0, 0], &[namespace])
+    }
+
+    #[allow(dead_code)]
+    /// Takes [`Self::keep_network`] back.
+    pub(crate) fn release_network(&self, namespace: BorrowedFd<'_>) -> io::Result<()> {
+        let inode = rustix::fs::fstat(namespace)?.st_ino;
+        self.ask([ask::RELEASE, 0, inode as u32, (inode >> 32) as u32, 0, 0], &[])
+    }
+
     /// The helper's pid in the owner's pid namespace.
     pub(crate) fn pid(&self) -> i32 {
         self.pid

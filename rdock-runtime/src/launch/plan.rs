@@ -92,7 +92,7 @@ pub(crate) struct BridgedPlan {
     pub(crate) setup_nft: Vec<u8>,
     /// `/proc/sys` writes in the network's namespace just made (`net/ipv4/...`, value).
     pub(crate) setup_sysctls: Vec<(String, String)>,
-    /// NETLINK_ROUTE messages run in the network's namespace once the payload's exists (the veth pair).
+    /// Messages run in the network's namespace once the payload's exists (the veth pair).
     pub(crate) attach: Vec<AttachMessage>,
     /// NETLINK_ROUTE messages run in the payload's namespace (lo and eth0 up, address, default route).
     pub(crate) configure: Vec<Vec<u8>>,
@@ -104,6 +104,8 @@ pub(crate) struct BridgedPlan {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AttachMessage {
     pub(crate) bytes: Vec<u8>,
+    /// Of the netlink socket: 0 is NETLINK_ROUTE, 12 NETLINK_NETFILTER.
+    pub(crate) protocol: u32,
     /// Offset of the native-endian u32 that the helper replaces by its descriptor of the payload's namespace.
     pub(crate) payload_namespace_at: Option<usize>,
 }

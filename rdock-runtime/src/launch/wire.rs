@@ -25,6 +25,10 @@ pub(crate) mod ask {
     pub(crate) const EXEC: u32 = 4;
     /// `a`: place, `b`: domain, `c`: type, `d`: protocol << 8 | count.
     pub(crate) const SOCKETS: u32 = 5;
+    /// `a`: 1 to live in it too. Descriptor: a network namespace, which stays open.
+    pub(crate) const NAMESPACE: u32 = 6;
+    /// `a`, `b`: lower and upper half of the inode of a network namespace that need not stay open.
+    pub(crate) const RELEASE: u32 = 7;
 }
 
 /// Helper to owner: `kind, tag, a, b, c, d`, then a detail.
@@ -119,7 +123,7 @@ pub(crate) mod op {
     pub(crate) const NETWORK_MADE: u32 = 35;
     /// flags: u64, cgroup descriptor + 1
     pub(crate) const CLONE: u32 = 36;
-    /// message, offset + 1 of the payload's namespace
+    /// message, offset + 1 of the payload's namespace, protocol
     pub(crate) const ATTACH: u32 = 37;
     /// descriptor
     pub(crate) const OWNER: u32 = 38;

@@ -1,7 +1,7 @@
 //! What can go wrong with a network or a published port.
 
 use crate::spec::Protocol;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 /// Why a network or a published port could not be had.
@@ -37,6 +37,100 @@ pub enum NetError {
         protocol: Protocol,
         /// What the kernel said.
         source: std::io::Error,
+    },
+    /// No network of this root has the name or id.
+    #[error("no such network: {network}")]
+    NoSuchNetwork {
+        /// As asked for.
+        network: String,
+    },
+    /// A network of this root has the name.
+    #[error("network {network} exists already")]
+    Exists {
+        /// Its name.
+        network: String,
+    },
+    /// What was asked for cannot be a network.
+    #[error("network {network}: {field}: {reason}")]
+    InvalidNetwork {
+        /// The network's name.
+        network: String,
+        /// The field of [`super::NetworkSpec`].
+        field: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The networks that are always there are neither created nor removed.
+    #[error("network {network} is always there and cannot be {doing}")]
+    Predefined {
+        /// The network's name.
+        network: String,
+        /// created, removed...
+        doing: &'static str,
+    },
+    /// Running containers are in the network.
+    #[error("network {network} is in use by {}: stop or disconnect them first", containers.join(", "))]
+    InUse {
+        /// The network's name.
+        network: String,
+        /// The containers' names.
+        containers: Vec<String>,
+    },
+    /// The subnet overlaps that of another network of this root.
+    #[error("network {network}: {subnet} overlaps {other}, the subnet of network {with}")]
+    Overlap {
+        /// The network's name.
+        network: String,
+        /// What was asked for.
+        subnet: String,
+        /// What it overlaps.
+        other: String,
+        /// Whose that is.
+        with: String,
+    },
+    /// The container cannot have the address.
+    #[error("network {network}: {address} cannot be a container's address: {reason}")]
+    Address {
+        /// The network's name.
+        network: String,
+        /// As asked for.
+        address: IpAddr,
+        /// Why not.
+        reason: String,
+    },
+    /// Another container has the address.
+    #[error("network {network}: {address} is the address of container {container}")]
+    AddressInUse {
+        /// The network's name.
+        network: String,
+        /// As asked for.
+        address: IpAddr,
+        /// Its name.
+        container: String,
+    },
+    /// The container is in the network already.
+    #[error("container {container} is connected to network {network} already")]
+    Connected {
+        /// Its name.
+        container: String,
+        /// The network's name.
+        network: String,
+    },
+    /// The container is not in the network.
+    #[error("container {container} is not connected to network {network}")]
+    NotConnected {
+        /// Its name.
+        container: String,
+        /// The network's name.
+        network: String,
+    },
+    /// Without root a container has one network, of its own.
+    #[error("network {network}: without root {what}")]
+    Rootless {
+        /// The network's name.
+        network: String,
+        /// What is not possible.
+        what: &'static str,
     },
     /// Every candidate subnet overlaps a route or an address of the host.
     #[error("network {network}: every private subnet overlaps a route of the host")]
@@ -96,7 +190,7 @@ pub enum NetError {
     #[error("cannot serve published ports of {container}")]
     Serve {
         /// The container's address.
-        container: Ipv4Addr,
+        container: IpAddr,
         /// What the kernel said.
         source: std::io::Error,
     },

@@ -1,7 +1,7 @@
 //! The contents of a container's `/etc/hosts` and `/etc/resolv.conf`.
 
 use crate::warning::Warning;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::Path;
 
 /// Used when the host has no resolver that a container can reach, as Docker does.
@@ -10,8 +10,8 @@ const PUBLIC: [&str; 2] = ["8.8.8.8", "8.8.4.4"];
 const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 
 /// `/etc/hosts`: loopback, the extra lines (`(name, address)`), then the container's own address with its host name
-/// and its name.
-pub(crate) fn hosts(ip: Option<Ipv4Addr>, names: &[&str], extra: &[(String, String)]) -> String {
+/// and its name, each in a line.
+pub(crate) fn hosts(addresses: &[IpAddr], names: &[&str], extra: &[(String, String)]) -> String {
     let mut text = String::from(
         "127.0.0.1\tlocalhost\n\
          ::1\tlocalhost ip6-localhost ip6-loopback\n\
@@ -33,7 +33,7 @@ pub(crate) fn hosts(ip: Option<Ipv4Addr>, names: &[&str], extra: &[(String, Stri
             words.push(name);
         }
     }
-    if let (Some(ip), false) = (ip, words.is_empty()) {
+    for ip in addresses.iter().filter(|_| !words.is_empty()) {
         text.push_str(&format!("{ip}\t{}\n", words.join(" ")));
     }
     text
@@ -137,14 +137,10 @@ mod tests {
     #[test]
     fn a_name_cannot_add_a_line_to_hosts() {
         let extra = [("db\n10.0.0.9 evil".to_string(), "10.0.0.3".to_string())];
-        let text = hosts(
-            Some(Ipv4Addr::new(10, 0, 0, 2)),
-            &["web", "web", "my-web"],
-            &extra,
-        );
+        let text = hosts(&[IpAddr::from([10, 0, 0, 2])], &["web", "web", "my-web"], &extra);
         assert!(text.contains("10.0.0.3\tdb10.0.0.9 evil\n"));
         assert!(text.ends_with("10.0.0.2\tweb my-web\n"));
         assert_eq!(text.lines().count(), 8);
-        assert_eq!(hosts(None, &["web"], &[]).lines().count(), 6);
+        assert_eq!(hosts(&[], &["web"], &[]).lines().count(), 6);
     }
 }

@@ -7,14 +7,14 @@
 use super::error::NetError;
 use super::forwarding;
 use super::messages::{self, HostRoutes, UPLINK_NAME};
+use super::namespace;
 use super::netlink::Netlink;
 use super::nft::{self, Batch, Family, Hook, Interface, Rule, TABLE_OWNER, Verdict};
 use super::state::UplinkRecord;
 use super::sweep;
 use crate::warning::{NoEgress, Warning};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -167,7 +167,7 @@ pub(super) fn connect(
     network: &str,
     uplink: &UplinkRecord,
     mtu: u32,
-    namespace: BorrowedFd<'_>,
+    network_namespace: BorrowedFd<'_>,
 ) -> Result<Vec<Warning>, NetError> {
     let error = |doing| {
         move |source| NetError::Kernel {
@@ -177,12 +177,13 @@ pub(super) fn connect(
         }
     };
     let mut socket = Netlink::route().map_err(error("opening a netlink socket"))?;
-    let index = make_pair(&mut socket, uplink, mtu, namespace).map_err(error("making the uplink"))?;
+    let index = make_pair(&mut socket, uplink, mtu, network_namespace).map_err(error("making the uplink"))?;
     let address = messages::uplink_address(index, uplink.host, uplink.prefix);
     socket
         .request(&address)
         .map_err(error("giving the uplink its address"))?;
-    let mut inside = route_socket_of(namespace).map_err(error("entering the network's namespace"))?;
+    let mut inside = namespace::inside(network_namespace, Netlink::route)
+        .map_err(error("entering the network's namespace"))?;
     for message in messages::uplink_inside(uplink.inside, uplink.host, uplink.prefix) {
         inside
             .request(&message)
@@ -245,20 +246,6 @@ fn make_pair(
             Err(error) => return Err(error),
         }
     }
-}
-
-/// A socket of another network namespace, made by a thread that only does this: a thread's namespace cannot be
-/// lent to whoever uses the thread next.
-fn route_socket_of(namespace: BorrowedFd<'_>) -> io::Result<Netlink> {
-    let namespace: OwnedFd = namespace.try_clone_to_owned()?;
-    std::thread::Builder::new()
-        .name("rdock-net".into())
-        .spawn(move || {
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
-            Netlink::route()
-        })?
-        .join()
-        .unwrap_or_else(|_| Err(io::Error::other("the thread ended early")))
 }
 
 /// Writes 1 to a file below `/proc/sys/net` that does not say so already.

@@ -9,7 +9,7 @@ use crate::launch::AttachMessage;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
@@ -18,7 +18,7 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// `lo` is always the first.
 const LOOPBACK: u32 = 1;
@@ -27,13 +27,13 @@ const LOOPBACK: u32 = 1;
 const BRIDGE: u32 = 64;
 /// The network's end of the uplink.
 const UPLINK: u32 = 65;
-/// A container's interface, in its own namespace.
+/// A container's first interface, in its own namespace; the others follow.
 const CONTAINER: u32 = 64;
 
 /// Names as they appear inside.
 const BRIDGE_NAME: &str = "bridge";
 pub(super) const UPLINK_NAME: &str = "uplink";
-pub(super) const CONTAINER_NAME: &str = "eth0";
+const CONTAINER_NAME: &str = "eth";
 
 /// Stands for a descriptor until the real one is known; see [`position_of`].
 const PLACEHOLDER: i32 = 0x6b6f_6472;
@@ -44,8 +44,38 @@ pub(super) fn hardware_address(ip: Ipv4Addr) -> [u8; 6] {
     [0x02, 0x42, a, b, c, d]
 }
 
-/// In a network's namespace just made: `lo`, the bridge, the gateway's address.
-pub(super) fn setup(subnet: Subnet, gateway: Ipv4Addr, mtu: u32) -> Vec<Vec<u8>> {
+/// The name of a container's interface.
+pub(super) fn interface_name(number: u32) -> String {
+    format!("{CONTAINER_NAME}{number}")
+}
+
+/// The number in an interface's name.
+pub(super) fn interface_number(name: &str) -> Option<u32> {
+    name.strip_prefix(CONTAINER_NAME)?.parse().ok()
+}
+
+/// A container's interface in one network.
+#[derive(Debug, Clone)]
+pub(super) struct Interface {
+    pub(super) number: u32,
+    pub(super) mac: [u8; 6],
+    pub(super) mtu: u32,
+    /// Address and prefix length.
+    pub(super) ip: (Ipv4Addr, u8),
+    /// The default route, where it leads into this network.
+    pub(super) gateway: Option<Ipv4Addr>,
+    pub(super) ip6: Option<(Ipv6Addr, u8)>,
+    pub(super) gateway6: Option<Ipv6Addr>,
+    pub(super) link_local: Vec<IpAddr>,
+}
+
+/// In a network's namespace just made: `lo`, the bridge, the gateway's addresses.
+pub(super) fn setup(
+    subnet: Subnet,
+    gateway: Ipv4Addr,
+    gateway6: Option<(Ipv6Addr, u8)>,
+    mtu: u32,
+) -> Vec<Vec<u8>> {
     let mut bridge = link(BRIDGE);
     up(&mut bridge);
     bridge.attributes = vec![
@@ -54,48 +84,81 @@ pub(super) fn setup(subnet: Subnet, gateway: Ipv4Addr, mtu: u32) -> Vec<Vec<u8>>
         LinkAttribute::Mtu(mtu),
         LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]),
     ];
-    vec![
+    let mut messages = vec![
         link_up(LOOPBACK),
         encode(RouteNetlinkMessage::NewLink(bridge), NEW),
         address(BRIDGE, gateway, subnet.prefix),
-    ]
+    ];
+    messages.extend(gateway6.map(|(gateway, prefix)| address(BRIDGE, gateway, prefix)));
+    messages
 }
 
 /// In the network's namespace: a veth pair, one end a port of the bridge, the other the container's `eth0`.
 ///
-/// `number` makes the port's name and index unique; the kernel may still be taking an ended container's port away.
-pub(super) fn attach(number: u32, container: Ipv4Addr, mtu: u32) -> AttachMessage {
+/// `unique` is the port's name and index; the kernel may still be taking an ended container's port away.
+pub(super) fn attach(unique: u32, interface: &Interface) -> AttachMessage {
     // The index of the other end is only honoured when this one is given too.
-    let mut port = link(0x4000_0000 | (number & 0x3fff_ffff));
+    let mut port = link(port_index(unique));
     up(&mut port);
-    let mut peer = link(CONTAINER);
+    let mut peer = link(CONTAINER + interface.number);
     peer.attributes = vec![
-        LinkAttribute::IfName(CONTAINER_NAME.into()),
-        LinkAttribute::Address(hardware_address(container).to_vec()),
-        LinkAttribute::Mtu(mtu),
+        LinkAttribute::IfName(interface_name(interface.number)),
+        LinkAttribute::Address(interface.mac.to_vec()),
+        LinkAttribute::Mtu(interface.mtu),
         LinkAttribute::NetNsFd(PLACEHOLDER),
     ];
     port.attributes = vec![
-        LinkAttribute::IfName(format!("veth{number:08x}")),
-        LinkAttribute::Mtu(mtu),
+        LinkAttribute::IfName(format!("veth{unique:08x}")),
+        LinkAttribute::Mtu(interface.mtu),
         LinkAttribute::Controller(BRIDGE),
         LinkAttribute::LinkInfo(veth(peer)),
     ];
     let bytes = encode(RouteNetlinkMessage::NewLink(port), NEW);
     AttachMessage {
         payload_namespace_at: position_of(&bytes, PLACEHOLDER),
+        protocol: 0,
         bytes,
     }
 }
 
-/// In the container's namespace: `lo` and `eth0` up, the address, the default route.
-pub(super) fn configure(container: Ipv4Addr, subnet: Subnet, gateway: Ipv4Addr) -> Vec<Vec<u8>> {
-    vec![
+fn port_index(unique: u32) -> u32 {
+    0x4000_0000 | (unique & 0x3fff_ffff)
+}
+
+/// In the container's namespace: `lo` and its interface up, the addresses, the default routes.
+pub(super) fn configure(interface: &Interface) -> Vec<Vec<u8>> {
+    let index = CONTAINER + interface.number;
+    let mut messages = vec![
         link_up(LOOPBACK),
-        link_up(CONTAINER),
-        address(CONTAINER, container, subnet.prefix),
-        default_route(gateway, CONTAINER),
-    ]
+        link_up(index),
+        address(index, interface.ip.0, interface.ip.1),
+    ];
+    messages.extend(interface.ip6.map(|(ip, prefix)| address(index, ip, prefix)));
+    for ip in &interface.link_local {
+        // One of IPv6 without IPv6 cannot be had.
+        let prefix = match ip {
+            IpAddr::V4(_) => 16,
+            IpAddr::V6(_) if interface.ip6.is_none() => continue,
+            IpAddr::V6(_) => 64,
+        };
+        messages.push(address(index, *ip, prefix));
+    }
+    messages.extend(default_routes(interface));
+    messages
+}
+
+/// In the container's namespace: the default routes into the network.
+pub(super) fn default_routes(interface: &Interface) -> Vec<Vec<u8>> {
+    let index = CONTAINER + interface.number;
+    let ipv4 = interface.gateway.map(|gateway| default_route(gateway, index));
+    let ipv6 = interface.gateway6.map(|gateway| default_route(gateway, index));
+    ipv4.into_iter().chain(ipv6).collect()
+}
+
+/// In the container's namespace: its interface goes, and the other end with it.
+#[allow(dead_code)]
+pub(super) fn delete(number: u32) -> Vec<u8> {
+    encode(RouteNetlinkMessage::DelLink(link(CONTAINER + number)), NLM_F_ACK)
 }
 
 /// On the host: the uplink, whose other end goes into the network's namespace.
@@ -312,34 +375,47 @@ fn veth(peer: LinkMessage) -> Vec<LinkInfo> {
     ]
 }
 
-fn address(index: u32, ip: Ipv4Addr, prefix: u8) -> Vec<u8> {
+fn address(index: u32, ip: impl Into<IpAddr>, prefix: u8) -> Vec<u8> {
+    let ip = ip.into();
     let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
     message.header.prefix_len = prefix;
     message.header.index = index;
-    message.attributes = vec![
-        AddressAttribute::Local(IpAddr::V4(ip)),
-        AddressAttribute::Address(IpAddr::V4(ip)),
-    ];
-    if prefix < 31 {
-        message
-            .attributes
-            .push(AddressAttribute::Broadcast(Subnet::around(ip, prefix).last()));
+    message.attributes = vec![AddressAttribute::Local(ip), AddressAttribute::Address(ip)];
+    match ip {
+        IpAddr::V4(ip) => {
+            message.header.family = AddressFamily::Inet;
+            if prefix < 31 {
+                message
+                    .attributes
+                    .push(AddressAttribute::Broadcast(Subnet::around(ip, prefix).last()));
+            }
+        }
+        IpAddr::V6(_) => {
+            message.header.family = AddressFamily::Inet6;
+            // Addresses are given once, by us: looking for another owner would only take a second.
+            message.header.flags = AddressHeaderFlags::Nodad;
+        }
     }
     encode(RouteNetlinkMessage::NewAddress(message), NEW)
 }
 
-fn default_route(gateway: Ipv4Addr, interface: u32) -> Vec<u8> {
+fn default_route(gateway: impl Into<IpAddr>, interface: u32) -> Vec<u8> {
     let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
+    let gateway = match gateway.into() {
+        IpAddr::V4(gateway) => {
+            message.header.address_family = AddressFamily::Inet;
+            RouteAddress::Inet(gateway)
+        }
+        IpAddr::V6(gateway) => {
+            message.header.address_family = AddressFamily::Inet6;
+            RouteAddress::Inet6(gateway)
+        }
+    };
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = RouteProtocol::Boot;
     message.header.scope = RouteScope::Universe;
     message.header.kind = RouteType::Unicast;
-    message.attributes = vec![
-        RouteAttribute::Gateway(RouteAddress::Inet(gateway)),
-        RouteAttribute::Oif(interface),
-    ];
+    message.attributes = vec![RouteAttribute::Gateway(gateway), RouteAttribute::Oif(interface)];
     encode(RouteNetlinkMessage::NewRoute(message), NEW)
 }
 
@@ -370,9 +446,24 @@ mod tests {
         RouteNetlinkMessage::deserialize(&header, &bytes[HEADER..]).expect("a message of our own")
     }
 
+    fn interface(ip: Ipv4Addr, prefix: u8) -> Interface {
+        Interface {
+            number: 0,
+            mac: hardware_address(ip),
+            mtu: 1500,
+            ip: (ip, prefix),
+            gateway: None,
+            ip6: None,
+            gateway6: None,
+            link_local: Vec::new(),
+        }
+    }
+
     #[test]
     fn the_namespace_of_the_payload_is_patched_in_the_peer() {
-        let mut message = attach(0xabcd, Ipv4Addr::new(10, 1, 0, 2), 1400);
+        let mut interface = interface(Ipv4Addr::new(10, 1, 0, 2), 16);
+        (interface.mtu, interface.number) = (1400, 1);
+        let mut message = attach(0xabcd, &interface);
         let at = message.payload_namespace_at.expect("a position");
         assert_eq!(&message.bytes[at..at + 4], PLACEHOLDER.to_ne_bytes());
         message.bytes[at..at + 4].copy_from_slice(&7i32.to_ne_bytes());
@@ -388,7 +479,7 @@ mod tests {
             _ => None,
         });
         let peer = peer.expect("a peer");
-        assert_eq!(peer.header.index, CONTAINER);
+        assert_eq!(peer.header.index, CONTAINER + 1);
         assert!(peer.attributes.contains(&LinkAttribute::NetNsFd(7)));
         assert!(
             peer.attributes
@@ -399,8 +490,10 @@ mod tests {
 
     #[test]
     fn a_container_gets_address_and_default_route() {
-        let subnet = Subnet::around(Ipv4Addr::new(172, 30, 0, 0), 16);
-        let messages = configure(Ipv4Addr::new(172, 30, 0, 2), subnet, Ipv4Addr::new(172, 30, 0, 1));
+        let mut interface = interface(Ipv4Addr::new(172, 30, 0, 2), 16);
+        interface.gateway = Some(Ipv4Addr::new(172, 30, 0, 1));
+        interface.ip6 = Some(("fd00::2".parse().unwrap(), 64));
+        let messages = configure(&interface);
         let RouteNetlinkMessage::NewAddress(address) = decode(&messages[2]) else {
             panic!("not an address")
         };
@@ -410,7 +503,11 @@ mod tests {
                 .attributes
                 .contains(&AddressAttribute::Broadcast(Ipv4Addr::new(172, 30, 255, 255)))
         );
-        let RouteNetlinkMessage::NewRoute(route) = decode(&messages[3]) else {
+        let RouteNetlinkMessage::NewAddress(address) = decode(&messages[3]) else {
+            panic!("not an address")
+        };
+        assert_eq!(address.header.flags, AddressHeaderFlags::Nodad);
+        let RouteNetlinkMessage::NewRoute(route) = decode(&messages[4]) else {
             panic!("not a route")
         };
         assert_eq!(Route::from_message(&route).expect("a route").destination, None);

@@ -40,6 +40,11 @@ impl Netlink {
         Self::open(Some(NETFILTER))
     }
 
+    /// Of a protocol by number: 0 is NETLINK_ROUTE, 12 NETLINK_NETFILTER.
+    pub(super) fn of_protocol(protocol: u32) -> io::Result<Self> {
+        Self::open(std::num::NonZeroU32::new(protocol).map(Protocol::from_raw))
+    }
+
     fn open(protocol: Option<Protocol>) -> io::Result<Self> {
         let socket = rustix::net::socket_with(
             AddressFamily::NETLINK,
@@ -63,6 +68,28 @@ impl Netlink {
                 }
             }
         }
+    }
+
+    /// Sends messages, some of which ask for an acknowledgement, and waits for all of these.
+    pub(super) fn request_all(&mut self, messages: &[u8]) -> io::Result<()> {
+        let mut wanted = 0;
+        let mut rest = messages;
+        while let (Some(length), Some(flags)) = (u32_at(rest, 0), u16_at(rest, FLAGS)) {
+            wanted += u32::from(flags & netlink_packet_core::NLM_F_ACK != 0);
+            rest = rest
+                .get((length as usize).max(HEADER).next_multiple_of(4)..)
+                .unwrap_or(&[]);
+        }
+        self.send(messages)?;
+        while wanted > 0 {
+            for (received, _) in self.receive()? {
+                if received.kind == NLMSG_ERROR {
+                    answer(&received.payload)?;
+                    wanted -= 1;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Sends a batch of which exactly one message asks for an acknowledgement. The first answer decides: an

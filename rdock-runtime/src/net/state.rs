@@ -5,6 +5,7 @@
 //!   format                    version of this layout
 //!   <name>/
 //!     lock                    flock; holds the address given last
+//!     definition.json         what a user network is; the default one has none
 //!     network.json            subnet, gateway, uplink: chosen when the network is made
 //!     holders/<address>_<id>  one file per container that has an address
 //! ```
@@ -12,6 +13,7 @@
 //! A network exists as long as a process lives in its namespace. The files only say where to look: a holder counts
 //! when its process has the recorded start time in the same boot and the namespace the recorded inode.
 
+use super::definition::{Definition, Range6};
 use super::error::NetError;
 use super::subnet::Subnet;
 use crate::process::{ProcessIdentity, pid_namespace};
@@ -20,7 +22,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::{self, Read, Seek, Write};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -35,7 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub(super) struct NetworkDir {
     pub(super) name: String,
-    path: PathBuf,
+    pub(super) path: PathBuf,
 }
 
 /// `network.json`.
@@ -48,6 +50,9 @@ pub(super) struct NetworkRecord {
     /// Missing where the network has no way out.
     #[serde(default)]
     pub(super) uplink: Option<UplinkRecord>,
+    /// Missing where it has no IPv6.
+    #[serde(default)]
+    pub(super) ipv6: Option<Range6>,
 }
 
 /// The veth pair between the host and the network.
@@ -58,6 +63,9 @@ pub(super) struct UplinkRecord {
     pub(super) host: Ipv4Addr,
     pub(super) inside: Ipv4Addr,
     pub(super) prefix: u8,
+    /// Of the host's end and the network's, with the prefix length 126; missing where the host has no IPv6.
+    #[serde(default)]
+    pub(super) ipv6: Option<(Ipv6Addr, Ipv6Addr)>,
 }
 
 /// One file of `holders`.
@@ -65,7 +73,21 @@ pub(super) struct UplinkRecord {
 pub(super) struct HolderRecord {
     pub(super) version: u32,
     pub(super) container: String,
+    /// The container's name.
+    #[serde(default)]
+    pub(super) name: String,
+    /// More names in this network.
+    #[serde(default)]
+    pub(super) aliases: Vec<String>,
     pub(super) address: Ipv4Addr,
+    #[serde(default)]
+    pub(super) ipv6: Option<Ipv6Addr>,
+    /// Of its interface, as `02:42:...`.
+    #[serde(default)]
+    pub(super) mac: Option<String>,
+    /// As it is called inside.
+    #[serde(default)]
+    pub(super) interface: String,
     /// Who prepares the container.
     pub(super) owner: ProcessIdentity,
     /// Who lives in the network's namespace, once it does.
@@ -84,19 +106,82 @@ pub(super) struct Lock {
 }
 
 impl NetworkDir {
-    /// Makes the directories that are missing and checks the format.
+    /// The default network's, made when missing.
     pub(super) fn open(root: &Path, name: &str) -> Result<Self, NetError> {
+        let dir = Self::at(root, name)?;
+        let holders = dir.path.join("holders");
+        private_dir(&holders).map_err(|source| dir.error("make", holders, source))?;
+        Ok(dir)
+    }
+
+    /// That of the default network or of one that was created.
+    pub(super) fn find(root: &Path, name: &str) -> Result<(Self, Option<Definition>), NetError> {
+        if name == super::DEFAULT {
+            return Ok((Self::open(root, name)?, None));
+        }
+        let missing = || NetError::NoSuchNetwork { network: name.into() };
+        if !super::is_network_name(name) {
+            return Err(missing());
+        }
+        let dir = Self::at(root, name)?;
+        match dir.definition()? {
+            Some(definition) => Ok((dir, Some(definition))),
+            None => {
+                // Perhaps an id, or the beginning of one.
+                let mut found = Self::all(root)?
+                    .into_iter()
+                    .filter(|(_, definition)| name.len() >= 4 && definition.id.starts_with(name));
+                match (found.next(), found.next()) {
+                    (Some((dir, definition)), None) => Ok((dir, Some(definition))),
+                    _ => Err(missing()),
+                }
+            }
+        }
+    }
+
+    /// Every network that was created.
+    pub(super) fn all(root: &Path) -> Result<Vec<(Self, Definition)>, NetError> {
+        let mut all = Vec::new();
         let networks = root.join("networks");
+        let entries = match fs::read_dir(&networks) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(all),
+            Err(source) => {
+                return Err(NetError::State {
+                    network: "of this root".into(),
+                    doing: "list",
+                    path: networks,
+                    source,
+                });
+            }
+        };
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name == super::DEFAULT || name.starts_with('.') || !entry.path().is_dir() {
+                continue;
+            }
+            let dir = Self {
+                name: name.trim_start_matches('%').to_owned(),
+                path: entry.path(),
+            };
+            // One that is being removed has none any more.
+            if let Some(definition) = dir.definition()? {
+                all.push((dir, definition));
+            }
+        }
+        all.sort_by(|a, b| a.0.name.cmp(&b.0.name));
+        Ok(all)
+    }
+
+    fn at(root: &Path, name: &str) -> Result<Self, NetError> {
+        let networks = root.join("networks");
+        // The layout has a file of its own beside the networks.
+        let file = if name == "format" { "%format" } else { name };
         let dir = Self {
             name: name.into(),
-            path: networks.join(name),
+            path: networks.join(file),
         };
-        let holders = dir.path.join("holders");
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&holders)
-            .map_err(|source| dir.error("make", holders, source))?;
+        private_dir(&networks).map_err(|source| dir.error("make", networks.clone(), source))?;
         let format = networks.join("format");
         match fs::read_to_string(&format) {
             Ok(found) if found.trim().parse::<u32>().is_ok_and(|found| found <= FORMAT) => Ok(dir),
@@ -111,6 +196,85 @@ impl NetworkDir {
                 Ok(dir)
             }
             Err(source) => Err(dir.error("read", format, source)),
+        }
+    }
+
+    /// Makes the directory of a network that is created, in one step; false when there is one.
+    pub(super) fn create(root: &Path, definition: &Definition) -> Result<bool, NetError> {
+        let dir = Self::at(root, &definition.name)?;
+        let new = dir
+            .path
+            .with_file_name(format!(".new-{}-{}", std::process::id(), crate::state::unique()));
+        let fill = || -> io::Result<bool> {
+            private_dir(&new.join("holders"))?;
+            fs::write(
+                new.join("definition.json"),
+                serde_json::to_vec_pretty(definition)?,
+            )?;
+            fs::write(new.join("lock"), "")?;
+            match fs::rename(&new, &dir.path) {
+                // A directory that is not empty is never replaced.
+                Err(error)
+                    if matches!(
+                        error.raw_os_error(),
+                        Some(libc::ENOTEMPTY | libc::EEXIST | libc::ENOTDIR)
+                    ) =>
+                {
+                    Ok(false)
+                }
+                other => other.map(|()| true),
+            }
+        };
+        let created = fill();
+        if !matches!(created, Ok(true)) {
+            let _ = fs::remove_dir_all(&new);
+        }
+        created.map_err(|source| dir.error("create", dir.path.clone(), source))
+    }
+
+    /// Takes the directory away. The caller holds the lock, and nobody is in the network.
+    pub(super) fn remove(&self) -> Result<(), NetError> {
+        // First what makes it a network: whoever waits for the lock finds none then.
+        let definition = self.path.join("definition.json");
+        fs::remove_file(&definition).map_err(|source| self.error("remove", definition, source))?;
+        fs::remove_dir_all(&self.path).map_err(|source| self.error("remove", self.path.clone(), source))
+    }
+
+    /// Removes what creators left that died before their rename.
+    pub(super) fn sweep_uncreated(networks: &Path) {
+        for entry in fs::read_dir(networks).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let creator = name.strip_prefix(".new-").and_then(|name| name.split('-').next());
+            if creator.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+
+    fn definition(&self) -> Result<Option<Definition>, NetError> {
+        let path = self.path.join("definition.json");
+        match fs::read(&path) {
+            Ok(bytes) => {
+                let definition: Definition = serde_json::from_slice(&bytes)
+                    .map_err(|error| self.error("read", path.clone(), error.into()))?;
+                if definition.version > FORMAT {
+                    return Err(NetError::Format {
+                        path,
+                        found: definition.version.to_string(),
+                        known: FORMAT,
+                    });
+                }
+                Ok(Some(definition))
+            }
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(source) => Err(self.error("read", path, source)),
         }
     }
 
@@ -229,6 +393,7 @@ impl NetworkRecord {
             gateway,
             mtu,
             uplink,
+            ipv6: None,
         }
     }
 
@@ -259,7 +424,12 @@ impl HolderRecord {
         Self {
             version: FORMAT,
             container: container.into(),
+            name: String::new(),
+            aliases: Vec::new(),
             address,
+            ipv6: None,
+            mac: None,
+            interface: String::new(),
             owner,
             helper: None,
             namespace: None,
@@ -271,20 +441,54 @@ impl HolderRecord {
         serde_json::from_slice(&fs::read(path).ok()?).ok()
     }
 
+    /// Whether the address is taken: the container runs, or its owner is about to run it (again).
     pub(super) fn is_alive(&self) -> bool {
-        self.helper.as_ref().unwrap_or(&self.owner).is_alive()
+        self.is_running() || self.owner.is_alive()
     }
 
-    /// The network's namespace, taken from this holder.
-    pub(super) fn namespace(&self) -> Option<OwnedFd> {
-        let (helper, expected) = (self.helper.as_ref()?, self.namespace?);
-        if !helper.is_alive() || helper.pids != pid_namespace()? {
-            return None;
-        }
-        let path = format!("/proc/{}/ns/net", helper.pid);
-        let namespace = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-        (identity(&namespace)? == expected).then_some(namespace)
+    /// Whether the container runs.
+    pub(super) fn is_running(&self) -> bool {
+        self.helper.as_ref().is_some_and(ProcessIdentity::is_alive)
     }
+
+    /// The network's namespace, taken from this holder: the helper lives in it or has it open, or the owner has.
+    pub(super) fn namespace(&self) -> Option<OwnedFd> {
+        let expected = self.namespace?;
+        let here = pid_namespace()?;
+        let process = |process: &ProcessIdentity| {
+            let found = format!("/proc/{}", process.pid);
+            (process.pids == here && process.is_alive()).then_some(found)
+        };
+        if let Some(helper) = self.helper.as_ref().and_then(process) {
+            let own = open_namespace(Path::new(&format!("{helper}/ns/net")), expected);
+            if let Some(found) = own.or_else(|| among_descriptors(&helper, expected)) {
+                return Some(found);
+            }
+        }
+        among_descriptors(&process(&self.owner)?, expected)
+    }
+}
+
+fn open_namespace(path: &Path, expected: (u64, u64)) -> Option<OwnedFd> {
+    let namespace = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    (identity(&namespace)? == expected).then_some(namespace)
+}
+
+/// The namespace among the open descriptors of a process.
+fn among_descriptors(process: &str, expected: (u64, u64)) -> Option<OwnedFd> {
+    let wanted = format!("net:[{}]", expected.1);
+    for entry in fs::read_dir(format!("{process}/fd")).ok()?.flatten() {
+        if fs::read_link(entry.path()).is_ok_and(|to| to.as_os_str() == wanted.as_str())
+            && let Some(found) = open_namespace(&entry.path(), expected)
+        {
+            return Some(found);
+        }
+    }
+    None
+}
+
+fn private_dir(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// Device and inode of an open namespace.

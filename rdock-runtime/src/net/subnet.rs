@@ -38,26 +38,29 @@ impl Subnet {
         Ipv4Addr::from_bits(self.base.to_bits().wrapping_add(offset))
     }
 
-    /// Addresses a container can have: not the base, the gateway (the first) and the broadcast address.
-    fn assignable(self) -> std::ops::Range<u32> {
-        2..(!mask(self.prefix)).max(2)
+    pub(super) fn contains(self, ip: Ipv4Addr) -> bool {
+        ip.to_bits() & mask(self.prefix) == self.base.to_bits()
+    }
+
+    /// Whether an interface can have the address: neither the base nor the broadcast address.
+    pub(super) fn holds(self, ip: Ipv4Addr) -> bool {
+        self.contains(ip) && ip != self.base && ip != self.last()
     }
 
     /// The next free address after `previous`, going round: an address is not given again while the kernel or a
-    /// neighbour may still remember who had it.
+    /// neighbour may still remember who had it. `taken` includes what no container may have.
     pub(super) fn next_free(
         self,
         previous: Option<Ipv4Addr>,
         taken: impl Fn(Ipv4Addr) -> bool,
     ) -> Option<Ipv4Addr> {
-        let range = self.assignable();
+        let end = u64::from(!mask(self.prefix)) + 1;
         let after = previous
-            .and_then(|ip| ip.to_bits().checked_sub(self.base.to_bits()))
-            .filter(|offset| range.contains(offset))
-            .map_or(range.start, |offset| offset + 1);
-        (after..range.end)
-            .chain(range.start..after)
-            .map(|offset| self.nth(offset))
+            .filter(|ip| self.contains(*ip))
+            .map_or(0, |ip| u64::from(ip.to_bits() - self.base.to_bits()) + 1);
+        (after..end)
+            .chain(0..after)
+            .map(|offset| self.nth(offset as u32))
             .find(|ip| !taken(*ip))
     }
 }
@@ -85,7 +88,8 @@ impl FromStr for Subnet {
 }
 
 /// Chooses the containers' subnet: private ranges that Docker's and Podman's defaults reach last, then smaller ones.
-pub(super) fn choose(host: &HostRoutes) -> Option<Subnet> {
+/// None that `taken` says is another network's.
+pub(super) fn choose(host: &HostRoutes, taken: impl Fn(Subnet) -> bool) -> Option<Subnet> {
     let wide = (20..=30u8)
         .rev()
         .map(|b| Subnet::around(Ipv4Addr::new(172, b, 0, 0), 16));
@@ -93,7 +97,9 @@ pub(super) fn choose(host: &HostRoutes) -> Option<Subnet> {
     let small = (0..16u8)
         .rev()
         .map(|c| Subnet::around(Ipv4Addr::new(192, 168, c << 4, 0), 20));
-    wide.chain(ten).chain(small).find(|subnet| host.is_free(*subnet))
+    wide.chain(ten)
+        .chain(small)
+        .find(|subnet| host.is_free(*subnet) && !taken(*subnet))
 }
 
 /// Chooses the two addresses (host, inside) of an uplink.
@@ -119,20 +125,21 @@ mod tests {
     #[test]
     fn addresses_go_round_and_skip_gateway_and_broadcast() {
         let subnet = Subnet::around(Ipv4Addr::new(10, 0, 0, 0), 29);
-        let first = subnet.next_free(None, |_| false).unwrap();
+        let gateway = subnet.nth(1);
+        let free = |previous, taken: &dyn Fn(Ipv4Addr) -> bool| {
+            subnet.next_free(previous, |ip| ip == gateway || !subnet.holds(ip) || taken(ip))
+        };
+        let first = free(None, &|_| false).unwrap();
         assert_eq!(first, Ipv4Addr::new(10, 0, 0, 2));
         let last = Ipv4Addr::new(10, 0, 0, 6);
-        assert_eq!(subnet.next_free(Some(last), |_| false), Some(first));
+        assert_eq!(free(Some(last), &|_| false), Some(first));
         assert_eq!(
-            subnet.next_free(Some(last), |ip| ip == first),
+            free(Some(last), &|ip| ip == first),
             Some(Ipv4Addr::new(10, 0, 0, 3))
         );
-        assert_eq!(subnet.next_free(None, |_| true), None);
+        assert_eq!(free(None, &|_| true), None);
         // A cursor of another subnet is ignored.
-        assert_eq!(
-            subnet.next_free(Some(Ipv4Addr::new(172, 1, 1, 1)), |_| false),
-            Some(first)
-        );
+        assert_eq!(free(Some(Ipv4Addr::new(172, 1, 1, 1)), &|_| false), Some(first));
     }
 
     #[test]
@@ -153,16 +160,18 @@ mod tests {
     #[test]
     fn a_subnet_of_the_host_is_never_chosen() {
         let mut host = HostRoutes::default();
-        let first = choose(&host).unwrap();
+        let first = choose(&host, |_| false).unwrap();
         host.addresses.push(Subnet::around(first.nth(9), 24));
-        let second = choose(&host).unwrap();
+        let second = choose(&host, |_| false).unwrap();
         assert!(!first.overlaps(second));
         host.addresses
             .push(Subnet::around(Ipv4Addr::new(172, 16, 0, 0), 12));
         host.addresses.push(Subnet::around(Ipv4Addr::new(10, 0, 0, 0), 8));
-        assert_eq!(choose(&host).unwrap().to_string(), "192.168.240.0/20");
+        assert_eq!(choose(&host, |_| false).unwrap().to_string(), "192.168.240.0/20");
         assert_eq!(
-            choose_uplink(&host, choose(&host).unwrap()).unwrap().base,
+            choose_uplink(&host, choose(&host, |_| false).unwrap())
+                .unwrap()
+                .base,
             Ipv4Addr::new(192, 168, 222, 0)
         );
     }

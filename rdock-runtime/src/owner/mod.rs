@@ -34,7 +34,7 @@ pub(crate) struct Started {
     pub(crate) streams: Streams,
     /// Listens already.
     pub(crate) control: OwnedFd,
-    pub(crate) attachment: Option<net::Attachment>,
+    pub(crate) networks: net::Attachments,
     pub(crate) ports: Vec<net::publish::BoundPort>,
     pub(crate) cgroup: Cgroup,
 }
@@ -75,7 +75,7 @@ struct Owner {
     stdin: Option<OwnedFd>,
     terminal: Option<Rc<OwnedFd>>,
     control: Rc<OwnedFd>,
-    attachment: Option<net::Attachment>,
+    networks: net::Attachments,
     forwarder: Option<net::publish::Forwarder>,
     cgroup: Option<Cgroup>,
     sockets: Rc<Sockets>,
@@ -138,7 +138,7 @@ pub(crate) fn adopt(events: &mut Loop, started: Started, on_end: OnEnd) -> std::
         process,
         streams,
         control,
-        attachment,
+        networks,
         ports,
         cgroup,
     } = started;
@@ -151,7 +151,7 @@ pub(crate) fn adopt(events: &mut Loop, started: Started, on_end: OnEnd) -> std::
     let log = std::fs::OpenOptions::new().append(true).open(dir.file("log"))?;
     let control = Rc::new(control);
     let terminal = streams.terminal.map(Rc::new);
-    let container_ip = attachment.as_ref().map(net::Attachment::ip);
+    let container_ip = networks.ip();
     let owner = Rc::new(RefCell::new(Owner {
         runtime,
         dir,
@@ -163,7 +163,7 @@ pub(crate) fn adopt(events: &mut Loop, started: Started, on_end: OnEnd) -> std::
         stdin: streams.stdin,
         terminal: terminal.clone(),
         control: control.clone(),
-        attachment,
+        networks,
         forwarder: None,
         cgroup: Some(cgroup),
         sockets: sockets.clone(),
@@ -348,7 +348,7 @@ fn finish(events: &mut Loop, owner: &Shared) -> Ended {
     if let Some(forwarder) = this.forwarder.take() {
         forwarder.stop(events);
     }
-    drop(this.attachment.take());
+    drop(std::mem::take(&mut this.networks));
     let mut remains = Remains::default();
     if let Some(cgroup) = this.cgroup.take() {
         remains.note(cgroup.remove().map_err(Error::from));

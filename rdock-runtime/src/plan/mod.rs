@@ -9,6 +9,7 @@ mod host;
 mod identity;
 mod launch;
 mod mounts;
+mod network;
 mod prepare;
 mod process;
 mod settings;
@@ -21,7 +22,7 @@ pub(crate) use launch::{NamespaceKind, Places};
 pub(crate) use mounts::{LaterSource, PlannedMount, PlannedSource, volume_in_memory};
 
 use crate::launch::{DevicePlan, IdMappings, ProcessPlan};
-use crate::spec::{ContainerSpec, NamespaceMode, NetworkMode, PortMapping, Seccomp};
+use crate::spec::{ContainerSpec, EndpointSpec, NamespaceMode, NetworkMode, PortMapping, Seccomp};
 use crate::warning::Warning;
 use rdock_image::{ImageConfig, SnapshotOptions};
 use std::fmt;
@@ -107,6 +108,8 @@ pub(crate) struct Planned {
     pub(crate) uts: NamespaceMode,
     pub(crate) cgroup_namespace: NamespaceMode,
     pub(crate) network: NetworkMode,
+    /// What is joined with [`NetworkMode::Default`], `eth0` first.
+    pub(crate) networks: Vec<EndpointSpec>,
     /// `None` when the host's or another container's uts namespace is used.
     pub(crate) hostname: Option<String>,
     pub(crate) domainname: Option<String>,
@@ -181,6 +184,7 @@ fn all(
     let mut warnings = Vec::new();
     identity::check(subject, spec, findings);
     settings::check(spec, host, findings);
+    network::check_resolver(spec, findings);
     let user_namespace = settings::user_namespace(spec, host, findings);
     let single_id = user_namespace.as_ref().is_some_and(IdMappings::is_single_id);
     let names = identity::names(subject, spec, host, findings);
@@ -213,6 +217,8 @@ fn all(
         spec.seccomp.clone()
     };
     let (masked_paths, readonly_paths) = mounts::system_paths(spec, host);
+    let mut ports = settings::ports(spec, findings, &mut warnings);
+    ports.extend(network::exposed(spec, image, &ports));
     Planned {
         id: subject.id.to_owned(),
         process,
@@ -222,6 +228,7 @@ fn all(
         uts: spec.uts.clone(),
         cgroup_namespace: spec.cgroup_namespace.clone(),
         network: spec.network.clone(),
+        networks: network::networks(spec, findings),
         hostname: names.hostname,
         domainname: names.domainname,
         root_read_only: spec.read_only,
@@ -241,7 +248,7 @@ fn all(
         masked_paths,
         readonly_paths,
         sysctls: settings::sysctls(spec, user_namespace.is_some(), findings),
-        ports: settings::ports(spec, findings, &mut warnings),
+        ports,
         stop_signal: settings::stop_signal(spec, image, findings),
         init: spec.init,
         command,

@@ -65,7 +65,19 @@ impl fmt::Display for Planned {
             }
         }
         match &self.network {
-            NetworkMode::Default => writeln!(f, "network default")?,
+            NetworkMode::Default => {
+                for endpoint in &self.networks {
+                    write!(f, "network {}", endpoint.network_name())?;
+                    let addresses = [
+                        endpoint.ip.map(Into::into),
+                        endpoint.ip6.map(std::net::IpAddr::from),
+                    ];
+                    for address in addresses.into_iter().flatten() {
+                        write!(f, " {address}")?;
+                    }
+                    writeln!(f)?;
+                }
+            }
             NetworkMode::Host => writeln!(f, "network of the host")?,
             NetworkMode::None => writeln!(f, "network none")?,
             NetworkMode::Container(name) => writeln!(f, "network of {name}")?,

@@ -6,6 +6,7 @@
 mod env;
 mod isolation;
 mod mounts;
+mod network;
 mod parse;
 mod ports;
 mod ready;
@@ -14,12 +15,15 @@ mod setters;
 pub use env::{parse_env_file, parse_env_flag};
 pub use isolation::{NamespaceMode, NetworkMode, Resources, Seccomp, UserNamespace};
 pub use mounts::{Mount, MountSource, VolumesFrom};
+pub(crate) use network::parse_mac;
+pub use network::{EndpointSpec, NetworkJoin, PortForwarding, parse_exposed};
 pub use parse::{ParseError, parse_size};
 pub use ports::{PortMapping, Protocol};
 pub use ready::Ready;
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// A container to be started.
@@ -52,7 +56,7 @@ pub struct ContainerSpec {
     pub hostname: Option<String>,
     /// NIS domain name.
     pub domainname: Option<String>,
-    /// More lines for `/etc/hosts`.
+    /// More lines for `/etc/hosts`: name, and an address or `host-gateway` for the host.
     pub extra_hosts: Vec<(String, String)>,
     /// Ports of the container that are reachable on the host.
     pub ports: Vec<PortMapping>,
@@ -60,8 +64,23 @@ pub struct ContainerSpec {
     pub mounts: Vec<Mount>,
     /// Containers whose volumes and binds this one gets too; resolved when it is made.
     pub volumes_from: Vec<VolumesFrom>,
-    /// The network the container joins.
+    /// Where the container's network comes from.
     pub network: NetworkMode,
+    /// With [`NetworkMode::Default`], the networks to join, `eth0` first; the default one when empty.
+    pub networks: Vec<EndpointSpec>,
+    /// Name servers instead of the host's. In user networks the container's own resolver asks them, from inside the
+    /// container.
+    pub dns: Vec<IpAddr>,
+    /// Search domains instead of the host's; `.` alone means none.
+    pub dns_search: Vec<String>,
+    /// Options of resolv.conf(5) instead of the host's.
+    pub dns_options: Vec<String>,
+    /// Ports that the container serves, beside those of the image; see [`Self::publish_all`].
+    pub expose: Vec<(u16, Protocol)>,
+    /// Publishes every exposed port on a free port of every address of the host.
+    pub publish_all: bool,
+    /// How published ports reach the container.
+    pub port_forwarding: PortForwarding,
     /// The pid namespace.
     pub pid: NamespaceMode,
     /// The ipc namespace.
@@ -133,6 +152,13 @@ impl Default for ContainerSpec {
             mounts: Vec::new(),
             volumes_from: Vec::new(),
             network: NetworkMode::Default,
+            networks: Vec::new(),
+            dns: Vec::new(),
+            dns_search: Vec::new(),
+            dns_options: Vec::new(),
+            expose: Vec::new(),
+            publish_all: false,
+            port_forwarding: PortForwarding::default(),
             pid: NamespaceMode::Private,
             ipc: NamespaceMode::Private,
             uts: NamespaceMode::Private,

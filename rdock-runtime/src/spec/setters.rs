@@ -1,6 +1,9 @@
 //! Setters: in any order, and none can fail. Everything is validated when the container is planned.
 
-use super::{ContainerSpec, Mount, NamespaceMode, NetworkMode, PortMapping, Ready, Seccomp};
+use super::{
+    ContainerSpec, Mount, NamespaceMode, NetworkJoin, PortForwarding, PortMapping, Protocol, Ready, Seccomp,
+};
+use std::net::IpAddr;
 use std::time::Duration;
 
 impl ContainerSpec {
@@ -66,9 +69,43 @@ impl ContainerSpec {
         self.volumes_from.push(super::VolumesFrom::new(container));
         self
     }
-    /// Sets the network.
-    pub fn network(mut self, network: NetworkMode) -> Self {
-        self.network = network;
+    /// Joins a network (its name, or an [`super::EndpointSpec`] with aliases and addresses), beside those joined
+    /// already; or sets the mode (a [`super::NetworkMode`], `host`, `none`, `container:NAME`).
+    pub fn network(mut self, network: impl Into<NetworkJoin>) -> Self {
+        match network.into() {
+            NetworkJoin::Mode(mode) => self.network = mode,
+            NetworkJoin::Endpoint(endpoint) => self.networks.push(endpoint),
+        }
+        self
+    }
+    /// Adds a name server that is asked instead of the host's.
+    pub fn dns(mut self, server: impl Into<IpAddr>) -> Self {
+        self.dns.push(server.into());
+        self
+    }
+    /// Adds a search domain.
+    pub fn dns_search(mut self, domain: impl Into<String>) -> Self {
+        self.dns_search.push(domain.into());
+        self
+    }
+    /// Adds an option of resolv.conf(5).
+    pub fn dns_option(mut self, option: impl Into<String>) -> Self {
+        self.dns_options.push(option.into());
+        self
+    }
+    /// Says that the container serves a port.
+    pub fn expose(mut self, port: u16, protocol: Protocol) -> Self {
+        self.expose.push((port, protocol));
+        self
+    }
+    /// Publishes every exposed port, those of the image too.
+    pub fn publish_all(mut self, publish: bool) -> Self {
+        self.publish_all = publish;
+        self
+    }
+    /// Sets how published ports reach the container.
+    pub fn port_forwarding(mut self, forwarding: PortForwarding) -> Self {
+        self.port_forwarding = forwarding;
         self
     }
     /// Adds a readiness condition; `start` waits for all of them.

@@ -12,7 +12,7 @@ pub(crate) use helper::program as helper_program;
 pub(crate) use spawn::{IdMaps, Spawn, spawn};
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// Executes a program of ours as an invisible child, its descriptors from 3 on.
 pub(crate) fn spawn_program(
@@ -38,4 +38,17 @@ pub(crate) async fn readable(fd: BorrowedFd<'_>) -> io::Result<()> {
         unsafe { tokio::io::unix::AsyncFd::register_with_interest(fd, tokio::io::Interest::READABLE) };
     watched?.readable().await?.retain_ready();
     Ok(())
+}
+
+/// The network namespace that a socket was made in. Takes CAP_NET_ADMIN there.
+pub(crate) fn network_of_socket(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    /// `linux/sockios.h`
+    const SIOCGSKNS: libc::c_ulong = 0x894c;
+    // SAFETY: the call reads no memory of ours; the descriptor is open during it.
+    let found = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSKNS as _) };
+    if found < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor for us alone; it is close-on-exec.
+    Ok(unsafe { OwnedFd::from_raw_fd(found) })
 }

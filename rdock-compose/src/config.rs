@@ -1,0 +1,145 @@
+//! What `config` prints of a project.
+
+use crate::error::{Error, Finding, FindingKind, Result};
+use crate::interpolate::{Variable, variables};
+use crate::load::Document;
+use crate::model::Project;
+use crate::yaml::emit;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How a project is printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Format {
+    /// YAML, keys in alphabetical order.
+    #[default]
+    Yaml,
+    /// JSON, keys in the order of the model.
+    Json,
+}
+
+impl Project {
+    /// The canonical document. A `$` is doubled, so that the text can be loaded again.
+    pub fn config(&self, format: Format) -> String {
+        match format {
+            Format::Yaml => double(emit(&self.to_json())),
+            Format::Json => {
+                let text = serde_json::to_string_pretty(self).unwrap_or_default();
+                double(text + "\n")
+            }
+        }
+    }
+
+    /// The name of the image that a service runs: the one it names, or `<project>-<service>` for one that is built.
+    pub fn image_of(&self, service: &str) -> String {
+        let named = self
+            .services
+            .get(service)
+            .or_else(|| self.disabled_services.get(service));
+        let image = named.and_then(|service| service.image.clone());
+        image.unwrap_or_else(|| format!("{}-{service}", self.name))
+    }
+
+    /// The images of all active services, each once.
+    pub fn images(&self) -> BTreeSet<String> {
+        self.services.keys().map(|name| self.image_of(name)).collect()
+    }
+
+    /// Every profile that a service has, active or not.
+    pub fn all_profiles(&self) -> BTreeSet<String> {
+        let services = self.services.values().chain(self.disabled_services.values());
+        services
+            .flat_map(|service| service.profiles.iter().cloned())
+            .collect()
+    }
+
+    /// Every image replaced by its pinned form; `digest_of` is asked for those that have no digest yet.
+    ///
+    /// # Errors
+    /// What `digest_of` fails with.
+    pub fn pin_images<E>(&mut self, mut digest_of: impl FnMut(&str) -> Result<String, E>) -> Result<(), E> {
+        for service in self.services.values_mut() {
+            let Some(image) = &service.image else { continue };
+            let digest = match image.rsplit_once('@') {
+                Some((_, digest)) => digest.to_owned(),
+                None => digest_of(image)?,
+            };
+            service.image = Some(pinned(image, &digest));
+        }
+        Ok(())
+    }
+}
+
+impl Document {
+    /// The merged document as text.
+    pub fn config(&self, format: Format) -> String {
+        match format {
+            Format::Yaml => emit(&self.tree),
+            Format::Json => serde_json::to_string_pretty(&self.tree).unwrap_or_default() + "\n",
+        }
+    }
+
+    /// Every variable that the document uses; it must have been loaded without filling them in.
+    ///
+    /// # Errors
+    /// A value that is not a template.
+    pub fn variables(&self) -> Result<BTreeMap<String, Variable>> {
+        variables_in(&self.tree)
+    }
+}
+
+/// Every variable of a tree's values.
+///
+/// # Errors
+/// A value that is not a template.
+pub fn variables_in(tree: &Value) -> Result<BTreeMap<String, Variable>> {
+    let mut found = BTreeMap::new();
+    walk(tree, &mut Vec::new(), &mut found)?;
+    Ok(found)
+}
+
+fn walk(value: &Value, path: &mut Vec<String>, found: &mut BTreeMap<String, Variable>) -> Result<()> {
+    match value {
+        Value::String(text) => variables(text, found).map_err(|error| {
+            Error::from(Finding {
+                kind: FindingKind::Interpolation,
+                path: path.join("."),
+                place: None,
+                message: error.to_string(),
+                hint: None,
+            })
+        }),
+        Value::Array(list) => list.iter().enumerate().try_for_each(|(index, value)| {
+            path.push(index.to_string());
+            let done = walk(value, path, found);
+            path.pop();
+            done
+        }),
+        Value::Object(map) => map.iter().try_for_each(|(key, value)| {
+            path.push(key.clone());
+            let done = walk(value, path, found);
+            path.pop();
+            done
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn double(text: String) -> String {
+    text.replace('$', "$$")
+}
+
+/// A reference that names one content: with the digest it has, without its tag then; else with this one.
+pub fn pinned(image: &str, digest: &str) -> String {
+    match image.rsplit_once('@') {
+        Some((name, digest)) => {
+            let slash = name.rfind('/').map_or(0, |at| at + 1);
+            let name = match name[slash..].find(':') {
+                Some(colon) => &name[..slash + colon],
+                None => name,
+            };
+            format!("{name}@{digest}")
+        }
+        None => format!("{image}@{digest}"),
+    }
+}

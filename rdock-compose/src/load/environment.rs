@@ -1,0 +1,140 @@
+//! The variables of services: null values, `env_file`, `label_file`.
+
+use super::LoadOptions;
+use crate::dotenv::{parse_dotenv, parse_raw};
+use crate::error::{Error, Finding, FindingKind, Place, Result, Warning, WarningKind};
+use crate::model::{Pairs, Project};
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::Path;
+
+/// Bytes of an environment file.
+const LONGEST: u64 = 1 << 20;
+
+/// Reads one, refusing what is too long or not UTF-8.
+fn read(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    let file = std::fs::File::open(path)?;
+    file.take(LONGEST + 1).read_to_string(&mut text)?;
+    match text.len() as u64 > LONGEST {
+        true => Err(std::io::Error::other(format!("more than {LONGEST} bytes"))),
+        false => Ok(text),
+    }
+}
+
+fn wrong_line(path: &Path, text: &str, error: &crate::dotenv::DotenvError) -> Error {
+    Finding {
+        kind: FindingKind::Syntax,
+        path: String::new(),
+        place: Some(Place {
+            file: path.to_owned(),
+            line: error.line,
+            column: 1,
+            text: text
+                .lines()
+                .nth(error.line.saturating_sub(1))
+                .unwrap_or("")
+                .chars()
+                .take(200)
+                .collect(),
+        }),
+        message: error.reason.clone(),
+        hint: None,
+    }
+    .into()
+}
+
+/// Variables without a value get the project's, if it has one.
+fn fill(pairs: &mut Pairs, environment: &BTreeMap<String, String>) {
+    for (name, value) in pairs.iter_mut().filter(|(_, value)| value.is_none()) {
+        *value = environment.get(name).cloned();
+    }
+}
+
+/// `environment` with the files of `env_file`; later files win over earlier ones, `environment` wins over files.
+pub(super) fn env_files(
+    project: &mut Project,
+    options: &LoadOptions,
+    warnings: &mut Vec<Warning>,
+) -> Result<()> {
+    let environment = project.environment.clone();
+    let origin = project.origin.clone();
+    for (name, service) in &mut project.services {
+        fill(&mut service.environment, &environment);
+        if let Some(build) = &mut service.build {
+            fill(&mut build.args, &environment);
+        }
+        let hooks = [
+            &mut service.pre_start,
+            &mut service.post_start,
+            &mut service.pre_stop,
+        ];
+        hooks
+            .into_iter()
+            .flatten()
+            .for_each(|hook| fill(&mut hook.environment, &environment));
+        if !options.resolve_env_files {
+            continue;
+        }
+        let mut together = Pairs::new();
+        for (index, file) in service.env_file.iter().enumerate() {
+            let path = project.working_dir.join(&file.path);
+            let text = match read(&path) {
+                Ok(text) => text,
+                Err(error)
+                    if error.kind() == std::io::ErrorKind::NotFound && file.required == Some(false) =>
+                {
+                    warnings.push(Warning {
+                        kind: WarningKind::MissingFile,
+                        path: format!("services.{name}.env_file.{index}"),
+                        place: origin.tree.as_ref().and_then(|tree| {
+                            let index = index.to_string();
+                            origin
+                                .sources
+                                .place(tree.span_of(&["services", name, "env_file", &index]))
+                        }),
+                        message: format!("{} is not there, and need not be", path.display()),
+                    });
+                    continue;
+                }
+                Err(source) => return Err(Error::Read { path, source }),
+            };
+            let own = &service.environment;
+            let lookup = |name: &str| {
+                let known = environment.get(name).cloned();
+                known
+                    .or_else(|| own.get(name).cloned().flatten())
+                    .or_else(|| together.get(name).cloned().flatten())
+            };
+            let found = match file.format.as_deref() {
+                Some("raw") => parse_raw(&text),
+                _ => parse_dotenv(&text, &lookup),
+            };
+            let found = found.map_err(|error| wrong_line(&path, &text, &error))?;
+            together.extend(found.into_iter().map(|(name, value)| (name, Some(value))));
+        }
+        together.append(&mut service.environment);
+        service.environment = together;
+        service.env_file.clear();
+    }
+    Ok(())
+}
+
+/// `labels` with the files of `label_file`, which they win over.
+pub(super) fn label_files(project: &mut Project) -> Result<()> {
+    for service in project.services.values_mut() {
+        let mut together = BTreeMap::new();
+        for file in std::mem::take(&mut service.label_file) {
+            let path = project.working_dir.join(file);
+            let text = read(&path).map_err(|source| Error::Read {
+                path: path.clone(),
+                source,
+            })?;
+            let found = parse_dotenv(&text, &|_| None).map_err(|error| wrong_line(&path, &text, &error))?;
+            together.extend(found);
+        }
+        together.append(&mut service.labels);
+        service.labels = together;
+    }
+    Ok(())
+}

@@ -1,0 +1,225 @@
+//! Attributes that are accepted and have no meaning here, each with the reason.
+
+use crate::error::{Warning, WarningKind};
+use crate::model::Project;
+
+/// Attributes of a service, as paths into its JSON, and why nothing comes of them.
+const SERVICE: [(&str, &str); 28] = [
+    ("cpu_count", "it is for Windows containers"),
+    ("cpu_percent", "it is for Windows containers"),
+    ("credential_spec", "it is for Windows containers"),
+    ("isolation", "it is for Windows containers"),
+    ("build.isolation", "it is for Windows containers"),
+    (
+        "mem_swappiness",
+        "the kernel's cgroup version 2 has no such setting",
+    ),
+    (
+        "oom_kill_disable",
+        "the kernel's cgroup version 2 has no such setting",
+    ),
+    (
+        "cpu_rt_period",
+        "the kernel's cgroup version 2 has no realtime groups",
+    ),
+    (
+        "cpu_rt_runtime",
+        "the kernel's cgroup version 2 has no realtime groups",
+    ),
+    (
+        "runtime",
+        "containers are run by this program itself, not by an OCI runtime",
+    ),
+    ("storage_opt", "snapshots have no size limit of their own"),
+    (
+        "use_api_socket",
+        "there is no container engine whose socket could be mounted",
+    ),
+    (
+        "external_links",
+        "names of other projects' containers are found on a shared network",
+    ),
+    ("gpus", "no driver that hands out GPUs is known"),
+    (
+        "deploy.resources.reservations.devices",
+        "no driver that hands out devices is known",
+    ),
+    (
+        "deploy.resources.reservations.cpus",
+        "a single machine does not reserve processors",
+    ),
+    (
+        "deploy.resources.reservations.generic_resources",
+        "there is no cluster with operator-defined resources",
+    ),
+    (
+        "deploy.mode",
+        "there is one machine; replicas says how many containers it runs",
+    ),
+    (
+        "deploy.endpoint_mode",
+        "a service's name always resolves to all of its containers",
+    ),
+    ("deploy.placement", "there is one machine"),
+    (
+        "deploy.update_config",
+        "containers are replaced one by one, in the order of dependencies",
+    ),
+    ("deploy.rollback_config", "an update that fails is not taken back"),
+    (
+        "deploy.labels",
+        "a service is not an object of its own here; labels are those of containers",
+    ),
+    (
+        "deploy.restart_policy.window",
+        "a container counts as started when its process runs",
+    ),
+    ("provider", "programs that provide services are not called"),
+    ("models", "there is no runner of models"),
+    (
+        "pull_refresh_after",
+        "it is said by pull_policy: every_<duration>",
+    ),
+    ("userns_mode", "user namespaces are the runtime's own decision"),
+];
+
+/// Adds a warning for every attribute that is there and means nothing.
+pub(crate) fn no_meaning(project: &mut Project) {
+    let mut warnings = Vec::new();
+    let mut add = |path: Vec<&str>, reason: &str| {
+        warnings.push(Warning {
+            kind: WarningKind::NoMeaning,
+            path: path.join("."),
+            place: project.place_of(&path),
+            message: format!("has no meaning here: {reason}"),
+        });
+    };
+    for (name, service) in &project.services {
+        let json = service.json();
+        for (attribute, reason) in &SERVICE {
+            let mut steps = attribute.split('.');
+            let found = steps.try_fold(&json, |value, step| value.get(step));
+            if found.is_some_and(|value| !value.is_null()) {
+                let path = ["services", name.as_str()]
+                    .into_iter()
+                    .chain(attribute.split('.'));
+                add(path.collect(), reason);
+            }
+        }
+        for (index, volume) in service.volumes.iter().enumerate() {
+            let index = index.to_string();
+            let at = vec!["services", name.as_str(), "volumes", index.as_str()];
+            match volume.r#type.as_str() {
+                "npipe" => add(at.clone(), "named pipes are of Windows"),
+                "cluster" => add(at.clone(), "there is no cluster"),
+                _ => {}
+            }
+            if volume.consistency.is_some() {
+                let path = at.iter().copied().chain(["consistency"]).collect();
+                add(path, "a mount of this machine is always consistent");
+            }
+        }
+        if let Some(driver) = service
+            .logging
+            .as_ref()
+            .and_then(|logging| logging.driver.as_deref())
+            && !["json-file", "local", "none"].contains(&driver)
+        {
+            let reason = format!("the log driver {driver:?} is not known; logs are kept as files");
+            add(vec!["services", name, "logging", "driver"], &reason);
+        }
+        for (index, port) in service.ports.iter().enumerate() {
+            let index = index.to_string();
+            if port.app_protocol.is_some() {
+                let path = vec!["services", name, "ports", &index, "app_protocol"];
+                add(path, "ports are forwarded whatever is spoken there");
+            }
+        }
+    }
+    for (key, network) in &project.networks {
+        if let Some(driver) = network
+            .driver
+            .as_deref()
+            .filter(|driver| !["bridge", "default", "host", "none"].contains(driver))
+        {
+            let reason = format!("the driver {driver:?} is not known; the network is a bridge");
+            add(vec!["networks", key, "driver"], &reason);
+        }
+        if network.attachable {
+            add(
+                vec!["networks", key, "attachable"],
+                "any container may join a network of this machine",
+            );
+        }
+    }
+    for (key, volume) in &project.volumes {
+        if let Some(driver) = volume
+            .driver
+            .as_deref()
+            .filter(|driver| !["local", "default"].contains(driver))
+        {
+            let reason = format!("the driver {driver:?} is not known; the volume is a folder");
+            add(vec!["volumes", key, "driver"], &reason);
+        }
+    }
+    let template = "templates are not filled in";
+    for (key, secret) in &project.secrets {
+        if secret.driver.is_some() {
+            add(vec!["secrets", key, "driver"], "there is no keeper of secrets");
+        }
+        if secret.external {
+            add(vec!["secrets", key, "external"], "there is no keeper of secrets");
+        }
+        if secret.template_driver.is_some() {
+            add(vec!["secrets", key, "template_driver"], template);
+        }
+    }
+    for (key, config) in &project.configs {
+        if config.external {
+            add(vec!["configs", key, "external"], "there is no keeper of configs");
+        }
+        if config.template_driver.is_some() {
+            add(vec!["configs", key, "template_driver"], template);
+        }
+    }
+    project.warnings.append(&mut warnings);
+}
+
+/// Why an attribute of a service has no meaning here, if it has none.
+pub fn reason_for(attribute: &str) -> Option<&'static str> {
+    SERVICE
+        .iter()
+        .find(|(name, _)| *name == attribute)
+        .map(|(_, reason)| *reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::LoadOptions;
+
+    #[test]
+    fn every_attribute_without_a_meaning_has_a_warning_with_its_place() {
+        let text =
+            "name: t\nservices:\n  a:\n    image: x\n    cpu_count: 2\n    deploy:\n      mode: global\n";
+        let project = Project::load(&LoadOptions::new("/nowhere").text(text)).unwrap();
+        let found: Vec<_> = project
+            .warnings
+            .iter()
+            .map(|warning| {
+                (
+                    warning.path.as_str(),
+                    warning.place.as_ref().map(|place| place.line),
+                )
+            })
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("services.a.cpu_count", Some(5)),
+                ("services.a.deploy.mode", Some(7))
+            ]
+        );
+        assert_eq!(reason_for("cpu_count"), Some("it is for Windows containers"));
+    }
+}

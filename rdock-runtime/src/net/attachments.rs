@@ -1,0 +1,200 @@
+//! A container's places in all of its networks.
+//!
+//! The helper lives in the network that the default route leads into, and makes the interface there itself. The
+//! interfaces of the others are made from this process while the payload is held, or while it runs.
+
+use super::attachment::{Attachment, EndpointInfo, Subject};
+use super::error::NetError;
+use crate::launch::{BridgedPlan, Helper};
+use crate::spec::EndpointSpec;
+use crate::warning::Warning;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// In the order of the interfaces.
+#[derive(Debug, Default)]
+pub(crate) struct Attachments {
+    all: Vec<Attachment>,
+    /// Found while making networks, for the container.
+    warnings: Vec<Warning>,
+}
+
+#[allow(dead_code)]
+impl Attachments {
+    /// Finds or makes the networks, and takes an address in each. Blocking: waits while others make a network.
+    ///
+    /// # Errors
+    /// When there is no such network, an address cannot be had, or the kernel refuses to make a network. Nothing is
+    /// left then.
+    pub(crate) fn prepare(subject: Subject<'_>, endpoints: &[EndpointSpec]) -> Result<Self, NetError> {
+        let mut this = Self::default();
+        let Some(first) = gateway_of(endpoints) else {
+            return Ok(this);
+        };
+        if let (true, Some(second)) = (subject.rootless, endpoints.get(1)) {
+            return Err(NetError::Rootless {
+                network: second.network.clone(),
+                what: "a container has one network",
+            });
+        }
+        // One after the other: no two networks are locked at a time. The helper's own comes last, since it stays
+        // locked until the helper lives in it.
+        let others = (0..endpoints.len()).filter(|index| *index != first);
+        for index in others.chain([first]) {
+            let endpoint = &endpoints[index];
+            let mut attachment = Attachment::prepare(subject, endpoint, index as u32, index == first)?;
+            if index != first {
+                this.warnings.extend(attachment.make()?);
+            }
+            this.all.push(attachment);
+        }
+        this.all.sort_by_key(|attachment| attachment.number);
+        Ok(this)
+    }
+
+    /// Takes over what a dead owner of a running container had.
+    ///
+    /// # Errors
+    /// When the state cannot be read or written.
+    pub(crate) fn adopt(subject: Subject<'_>, endpoints: &[EndpointSpec]) -> Result<Self, NetError> {
+        let mut this = Self::default();
+        let first = gateway_of(endpoints);
+        for (index, endpoint) in endpoints.iter().enumerate() {
+            match Attachment::adopt(subject, endpoint, Some(index) == first) {
+                Ok(found) => this.all.extend(found),
+                // A network that was removed by force has nothing to take over.
+                Err(NetError::NoSuchNetwork { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        this.all.sort_by_key(|attachment| attachment.number);
+        Ok(this)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// The one that the default route leads into, and the helper lives in.
+    fn first(&self) -> Option<&Attachment> {
+        let default = self.all.iter().find(|attachment| attachment.default_route);
+        default.or(self.all.first())
+    }
+
+    fn position(&self) -> Option<usize> {
+        let default = self.all.iter().position(|attachment| attachment.default_route);
+        default.or((!self.all.is_empty()).then_some(0))
+    }
+
+    /// What the helper does, at the first launch and at every later one of the same container.
+    ///
+    /// # Errors
+    /// When descriptors ran out.
+    pub(crate) fn plan(&self) -> Result<Option<Box<BridgedPlan>>, NetError> {
+        self.first().map(|first| first.plan().map(Box::new)).transpose()
+    }
+
+    /// Whether [`Self::connect`] needs a NETLINK_ROUTE socket of the payload's namespace.
+    pub(crate) fn needs_payload_socket(&self) -> bool {
+        self.all.len() > 1
+    }
+
+    /// Joins new networks to the host and makes the interfaces that the helper did not make, while the payload is
+    /// held. `made` is the namespace of the helper's network if it was just made, `payload` a NETLINK_ROUTE socket
+    /// in the payload's.
+    ///
+    /// # Errors
+    /// When the kernel refuses an interface or its addresses. A missing way out is only a warning.
+    pub(crate) fn connect(
+        &mut self,
+        helper: &Helper,
+        made: Option<OwnedFd>,
+        payload: Option<OwnedFd>,
+    ) -> Result<Vec<Warning>, NetError> {
+        let mut warnings = std::mem::take(&mut self.warnings);
+        let Some(first) = self.position() else {
+            return Ok(warnings);
+        };
+        warnings.extend(self.all[first].connect_host(made)?);
+        let Some(socket) = payload else {
+            return Ok(warnings);
+        };
+        for (_, attachment) in self.all.iter().enumerate().filter(|(index, _)| *index != first) {
+            let payload = crate::sys::network_of_socket(socket.as_fd())
+                .map_err(attachment.kernel("looking for the container's namespace"))?;
+            attachment.attach(payload.as_fd())?;
+            keep(attachment, helper)?;
+        }
+        Ok(warnings)
+    }
+
+    /// Says that the helper lives in the networks from now on.
+    ///
+    /// # Errors
+    /// When a record cannot be written.
+    pub(crate) fn record_holder(&mut self, helper: i32) -> Result<(), NetError> {
+        self.all
+            .iter_mut()
+            .try_for_each(|attachment| attachment.record_holder(helper))
+    }
+
+    /// As `inspect` shows them.
+    pub(crate) fn infos(&self) -> Vec<EndpointInfo> {
+        self.all.iter().map(Attachment::info).collect()
+    }
+
+    /// The address that published ports lead to.
+    pub(crate) fn ip(&self) -> Option<Ipv4Addr> {
+        self.first().map(|first| first.ip)
+    }
+
+    /// Every address, with IPv6 ones after the IPv4 one of the same network.
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+        self.all
+            .iter()
+            .flat_map(|attachment| [Some(attachment.ip.into()), attachment.ip6.map(IpAddr::from)])
+            .flatten()
+            .collect()
+    }
+
+    /// The host as the container reaches it; the gateway where there is no way to it.
+    pub(crate) fn host_address(&self) -> Option<Ipv4Addr> {
+        let host = self.all.iter().find_map(Attachment::host_address);
+        host.or_else(|| self.first().map(|first| first.record.gateway))
+    }
+
+    /// Whether none of the networks has a way out on purpose.
+    pub(crate) fn are_internal(&self) -> bool {
+        !self.all.is_empty() && self.all.iter().all(Attachment::is_internal)
+    }
+
+    /// Whether containers of a network find each other by name.
+    pub(crate) fn have_names(&self) -> bool {
+        self.all.iter().any(Attachment::is_user_defined)
+    }
+
+    /// Gives the container another name in its networks.
+    ///
+    /// # Errors
+    /// When a record cannot be written.
+    pub(crate) fn rename(&mut self, name: &str) -> Result<(), NetError> {
+        self.all
+            .iter_mut()
+            .try_for_each(|attachment| attachment.rename(name))
+    }
+}
+
+/// A helper that ends before it knows is seen by its pidfd.
+fn keep(attachment: &Attachment, helper: &Helper) -> Result<(), NetError> {
+    match attachment.namespace() {
+        Some(namespace) => helper
+            .keep_network(namespace, false)
+            .map_err(attachment.kernel("handing the network to the helper")),
+        None => Ok(()),
+    }
+}
+
+/// The network that the default route leads into: of the highest priority, the first on a tie.
+fn gateway_of(endpoints: &[EndpointSpec]) -> Option<usize> {
+    (0..endpoints.len()).max_by_key(|index| (endpoints[*index].gateway_priority, std::cmp::Reverse(*index)))
+}
