@@ -4,6 +4,7 @@
 //! processes that stay are the monitors of detached containers, and those are this very program again.
 
 mod container;
+mod events;
 mod exec;
 mod image;
 mod inspect;
@@ -17,6 +18,7 @@ mod run;
 mod streams;
 mod system;
 mod table;
+mod template;
 mod volume;
 
 use clap::{Parser, Subcommand};
@@ -57,6 +59,14 @@ impl Failure {
         match error.exit_code() {
             125 => error.into(),
             _ => Self::of_run(error),
+        }
+    }
+
+    /// docker's code for a template that cannot be read.
+    fn of_template(reason: String) -> Self {
+        Self {
+            code: 64,
+            ..Self::new(format!("template parsing error: {reason}"))
         }
     }
 
@@ -165,6 +175,8 @@ enum Verb {
     Ps(ps::Ps),
     /// Run a command in a running container
     Exec(exec::ExecArguments),
+    /// Show what happens in this root
+    Events(events::EventsArguments),
     /// Show the output of a container
     Logs(logs::LogsArguments),
     /// Stop containers
@@ -282,6 +294,7 @@ async fn run_verb(arguments: Arguments) -> Outcome {
         Verb::Run(verb) => verb.execute(&runtime).await,
         Verb::Ps(verb) => verb.execute(&runtime),
         Verb::Exec(verb) => verb.execute(&runtime).await,
+        Verb::Events(verb) => verb.execute(&runtime).await,
         Verb::Logs(verb) => verb.execute(&runtime).await,
         Verb::Stop(verb) => verb.execute(&runtime).await,
         Verb::Kill(verb) => verb.execute(&runtime).await,

@@ -170,6 +170,12 @@ pub(crate) struct Run {
     /// host
     #[arg(long)]
     uts: Option<String>,
+    /// Where output is kept: json-file, local or none
+    #[arg(long)]
+    log_driver: Option<String>,
+    /// How much of it is kept: max-size=10m, max-file=3, labels, env, tag
+    #[arg(long)]
+    log_opt: Vec<String>,
     /// A label (NAME=VALUE)
     #[arg(short, long)]
     label: Vec<String>,
@@ -323,6 +329,12 @@ impl Run {
         for text in &self.label {
             let (name, value) = text.split_once('=').unwrap_or((text, ""));
             spec.labels.insert(name.to_owned(), value.to_owned());
+        }
+        if let Some(name) = &self.log_driver {
+            spec.log.parse_driver(name).map_err(bad)?;
+        }
+        for text in &self.log_opt {
+            spec.log.parse_option(text).map_err(bad)?;
         }
         spec.stop_signal.clone_from(&self.stop_signal);
         if let Some(seconds) = self.stop_timeout {

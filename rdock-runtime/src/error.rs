@@ -130,6 +130,12 @@ pub enum Error {
         /// As given.
         text: String,
     },
+    /// The output of the container is not kept, as it was asked for (log driver `none`).
+    #[error("the output of container {name} is not kept: its log driver is none")]
+    NoLog {
+        /// Its name.
+        name: String,
+    },
     /// Not a condition on what is listed.
     #[error("not a filter: {text:?}: {reason}")]
     Filter {

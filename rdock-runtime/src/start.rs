@@ -236,6 +236,9 @@ pub(crate) fn start<'a>(
         warnings,
     };
     dir.append(&happened)?;
+    if streams.attached[0].is_some() {
+        runtime.journal().container(&record, EventAction::Attach, &[]);
+    }
     runtime.journal().container(&record, EventAction::Start, &[]);
     let Some(helper) = making.done() else {
         unreachable!("launched above")

@@ -7,6 +7,7 @@ mod client;
 mod files;
 mod fixtures;
 mod leaks;
+mod observe;
 mod program;
 mod pty;
 mod roles;
@@ -32,6 +33,7 @@ fn main() -> std::process::ExitCode {
         leaks::trials(&stage),
         standalone::trials(&stage),
         verbs::trials(),
+        observe::trials(),
         bad_input::trials(),
         files::trials(),
     ];

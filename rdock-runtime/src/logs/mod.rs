@@ -1,10 +1,20 @@
 //! The output of a container: written by its owner, read by anyone.
 //!
-//! `log` in the container's directory holds one JSON object a line, as Docker's json-file driver writes
-//! them: `{"log":"text\n","stream":"stdout","time":"..."}`. A line of more than 16 KiB is cut into several
+//! ```text
+//! <root>/containers/<id>/log           what is written now
+//!                        log.0 log.1   full ones, oldest first
+//! ```
+//! Each holds one JSON object a line, as Docker's json-file driver writes them:
+//! `{"log":"text\n","stream":"stdout","time":"..."}`. A line of more than 16 KiB is cut into several
 //! objects, all but the last without a newline. Bytes that are not UTF-8 are kept beside the text, in
-//! hexadecimal, as `raw`.
+//! hexadecimal, as `raw`; `attrs` has what was asked to be kept with each line.
+//!
+//! Every file but the first begins with a line `{"file":N}` that says which it is, so that a reader goes from
+//! each file to the very next one, whatever was renamed meanwhile. A full file gets its number as a second
+//! name, and then the next one takes the name `log` by rename: it is always there, and nothing is added to a
+//! file that has a successor.
 
+mod files;
 mod read;
 mod write;
 
@@ -13,6 +23,8 @@ pub(crate) use read::last_lines;
 pub(crate) use write::LogWriter;
 
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 /// Which output a line came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -34,17 +46,21 @@ pub struct LogLine {
     pub stream: LogStream,
     /// As written, with its newline where it had one.
     pub bytes: Vec<u8>,
+    /// What [`crate::LogConfig`] asked to be kept with it.
+    pub details: BTreeMap<String, String>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Entry<'a> {
     #[serde(borrow)]
-    log: std::borrow::Cow<'a, str>,
+    log: Cow<'a, str>,
     stream: LogStream,
     #[serde(borrow)]
-    time: std::borrow::Cow<'a, str>,
+    time: Cow<'a, str>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    raw: Option<std::borrow::Cow<'a, str>>,
+    raw: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    attrs: Cow<'a, BTreeMap<String, String>>,
 }
 
 fn to_hex(bytes: &[u8]) -> String {

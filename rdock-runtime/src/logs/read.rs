@@ -1,15 +1,15 @@
 //! Reading the log: from the start, the last lines, a span of time, or as it grows.
 
+use super::files::{CURRENT, LogFile};
 use super::{Entry, LogLine, from_hex};
 use crate::container::Container;
 use crate::error::{Error, Result};
 use crate::moment;
+use crate::spec::LogDriver;
 use crate::state::{ContainerDir, Status};
 use rustix::fs::inotify;
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// The lines of a container's log, in order; made by [`Container::logs`].
@@ -68,20 +68,21 @@ impl Logs {
     /// The next line, or `None` at the end: of the log, or of the container when following.
     ///
     /// # Errors
-    /// When the log cannot be read.
+    /// [`Error::NoLog`] when nothing is kept; when the log cannot be read.
     pub async fn next(&mut self) -> Result<Option<LogLine>> {
         loop {
-            match self.step()? {
+            let limit = match self.step()? {
                 Next::Line(line) => return Ok(Some(line)),
                 Next::End => return Ok(None),
-                Next::Wait => {
-                    let watch = self.watch()?;
-                    // A container whose owner was killed writes no last event: look now and then.
-                    let waited = tokio::time::timeout(LOOK_AGAIN, crate::sys::readable(watch.as_fd())).await;
-                    if let Ok(ready) = waited {
-                        ready.map_err(Error::system("watch the log"))?;
-                    }
-                }
+                Next::Wait => match self.patience() {
+                    Some(limit) => limit,
+                    None => return Ok(None),
+                },
+            };
+            let watch = self.watch()?;
+            let waited = tokio::time::timeout(limit, crate::sys::readable(watch.as_fd())).await;
+            if let Ok(ready) = waited {
+                ready.map_err(Error::system("watch the log"))?;
             }
         }
     }
@@ -89,26 +90,37 @@ impl Logs {
     /// [`Self::next`] for programs without an asynchronous runtime; blocks.
     ///
     /// # Errors
-    /// When the log cannot be read.
+    /// As [`Self::next`].
     pub fn next_blocking(&mut self) -> Result<Option<LogLine>> {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
         loop {
-            match self.step()? {
+            let limit = match self.step()? {
                 Next::Line(line) => return Ok(Some(line)),
                 Next::End => return Ok(None),
-                Next::Wait => {
-                    let watch = self.watch()?;
-                    let mut polled = [rustix::event::PollFd::new(watch, rustix::event::PollFlags::IN)];
-                    let wait = rustix::event::Timespec {
-                        tv_sec: LOOK_AGAIN.as_secs() as _,
-                        tv_nsec: 0,
-                    };
-                    match rustix::event::poll(&mut polled, Some(&wait)) {
-                        Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                        Err(errno) => return Err(Error::system("watch the log")(errno.into())),
-                    }
-                }
+                Next::Wait => match self.patience() {
+                    Some(limit) => limit,
+                    None => return Ok(None),
+                },
+            };
+            let wait = Timespec {
+                tv_sec: limit.as_secs() as _,
+                tv_nsec: limit.subsec_nanos() as _,
+            };
+            match poll(&mut [PollFd::new(self.watch()?, PollFlags::IN)], Some(&wait)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(Error::system("watch the log")(errno.into())),
             }
         }
+    }
+
+    /// How long to wait for more; `None` when nothing that comes later is wanted.
+    fn patience(&self) -> Option<Duration> {
+        let Some(until) = self.until else {
+            return Some(LOOK_AGAIN);
+        };
+        let left = Duration::try_from(until.duration_since(jiff::Timestamp::now())).ok()?;
+        // A container whose owner was killed writes no last event: look now and then.
+        Some(left.min(LOOK_AGAIN)).filter(|left| !left.is_zero())
     }
 
     fn watch(&self) -> Result<&OwnedFd> {
@@ -120,6 +132,11 @@ impl Logs {
 
     fn step(&mut self) -> Result<Next> {
         if self.reader.is_none() {
+            if self.container.record().spec.log.driver == LogDriver::None {
+                return Err(Error::NoLog {
+                    name: self.container.name().to_owned(),
+                });
+            }
             let mut reader = Reader::open(self.container.dir(), self.follow)?;
             if let Some(lines) = self.tail {
                 reader.keep_last(lines)?;
@@ -149,6 +166,7 @@ impl Logs {
     }
 }
 
+/// A container whose owner was killed writes no last event: look now and then.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 enum Next {
@@ -160,8 +178,7 @@ enum Next {
 #[derive(Debug)]
 struct Reader {
     dir: ContainerDir,
-    path: PathBuf,
-    file: File,
+    file: LogFile,
     buffer: Vec<u8>,
     used: usize,
     watch: Option<OwnedFd>,
@@ -170,24 +187,28 @@ struct Reader {
 
 impl Reader {
     fn open(dir: &ContainerDir, follow: bool) -> Result<Self> {
-        let path = dir.file("log");
+        let path = dir.path();
         let watch = if follow {
-            // Made before the first read, so that nothing written in between is missed.
+            // Made before the first read, so that nothing written in between is missed. The directory, since
+            // files come and go, and the exit is recorded beside them.
             let make = || -> rustix::io::Result<OwnedFd> {
                 let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-                inotify::add_watch(&watch, &path, inotify::WatchFlags::MODIFY)?;
-                inotify::add_watch(&watch, dir.file("events.jsonl"), inotify::WatchFlags::MODIFY)?;
+                let flags = inotify::WatchFlags::MODIFY
+                    | inotify::WatchFlags::MOVED_TO
+                    | inotify::WatchFlags::DELETE_SELF
+                    | inotify::WatchFlags::ONLYDIR;
+                inotify::add_watch(&watch, path, flags)?;
                 Ok(watch)
             };
-            Some(make().map_err(|errno| Error::state("watch", &path)(errno.into()))?)
+            Some(make().map_err(|errno| Error::state("watch", path)(errno.into()))?)
         } else {
             None
         };
-        let file = File::open(&path).map_err(Error::state("open", &path))?;
+        let missing = || std::io::ErrorKind::NotFound.into();
+        let first = LogFile::from(path, 0).and_then(|file| file.ok_or_else(missing));
         Ok(Self {
             dir: dir.clone(),
-            path,
-            file,
+            file: first.map_err(Error::state("open", dir.file(CURRENT)))?,
             buffer: Vec::new(),
             used: 0,
             watch,
@@ -206,6 +227,12 @@ impl Reader {
             if self.fill()? > 0 {
                 continue;
             }
+            if self.is_full()? {
+                // Nothing is added to a file that has a successor: one more read has everything.
+                if self.fill()? > 0 || self.enter_next()? {
+                    continue;
+                }
+            }
             let Some(watch) = &self.watch else {
                 return Ok(Next::End);
             };
@@ -215,11 +242,11 @@ impl Reader {
             let mut notes = [std::mem::MaybeUninit::uninit(); 1024];
             let mut notes = inotify::Reader::new(watch, &mut notes);
             while notes.next().is_ok() {}
-            // The exit is recorded after the last line was written: once it is there, one more read has everything.
+            // The exit is recorded after the last line was written: once it is there, one more round has everything.
             match self.dir.status() {
                 Ok(Status::Exited(_)) | Err(_) => self.ended = true,
                 Ok(_) => {
-                    if self.fill()? == 0 {
+                    if self.fill()? == 0 && !self.is_full()? {
                         return Ok(Next::Wait);
                     }
                 }
@@ -227,9 +254,45 @@ impl Reader {
         }
     }
 
+    /// Whether the file that is written now is another one.
+    fn is_full(&self) -> Result<bool> {
+        use std::os::unix::fs::MetadataExt;
+        let path = self.dir.file(CURRENT);
+        let own = self
+            .file
+            .file
+            .metadata()
+            .map_err(Error::state("examine", &path))?;
+        match std::fs::metadata(&path) {
+            Ok(current) => Ok((current.dev(), current.ino()) != (own.dev(), own.ino())),
+            // The container was removed.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::state("examine", &path)(error)),
+        }
+    }
+
+    fn enter_next(&mut self) -> Result<bool> {
+        match LogFile::from(self.dir.path(), self.file.number + 1) {
+            Ok(Some(file)) => {
+                self.enter(file);
+                Ok(true)
+            }
+            Ok(None) => Ok(false),
+            // The container was removed.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::state("read the logs in", self.dir.path())(error)),
+        }
+    }
+
+    fn enter(&mut self, file: LogFile) {
+        self.file = file;
+        self.buffer.clear();
+        self.used = 0;
+    }
+
     fn buffered(&mut self) -> Option<Vec<u8>> {
         let rest = &self.buffer[self.used..];
-        let end = rest.iter().position(|&byte| byte == b'\n')?;
+        let end = memchr::memchr(b'\n', rest)?;
         let line = rest[..end].to_vec();
         self.used += end + 1;
         Some(line)
@@ -240,38 +303,67 @@ impl Reader {
         self.used = 0;
         let held = self.buffer.len();
         self.buffer.resize(held + (64 << 10), 0);
-        let read = self.file.read(&mut self.buffer[held..]);
+        let read = self.file.file.read(&mut self.buffer[held..]);
         self.buffer.truncate(held + read.as_ref().map_or(0, |&read| read));
-        read.map_err(Error::state("read", &self.path))
+        read.map_err(Error::state("read", self.dir.file(CURRENT)))
     }
 
-    /// Moves to the last `lines` lines, reading backwards.
+    /// Moves to the last `lines` lines, reading backwards, from the newest file on.
     fn keep_last(&mut self, lines: usize) -> Result<()> {
-        let failed = |error| Error::state("read", &self.path)(error);
-        let mut at = self.file.seek(SeekFrom::End(0)).map_err(failed)?;
-        let mut seen = 0usize;
-        let mut block = vec![0u8; 64 << 10];
-        while at > 0 {
-            let size = at.min(block.len() as u64);
-            let start = at - size;
-            self.file.seek(SeekFrom::Start(start)).map_err(failed)?;
-            let part = &mut block[..size as usize];
-            self.file.read_exact(part).map_err(failed)?;
-            for (index, _) in part.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
-                // Every entry ends with a newline: the one after `lines` of them begins what is kept.
-                if seen == lines {
-                    self.file
-                        .seek(SeekFrom::Start(start + index as u64 + 1))
-                        .map_err(failed)?;
-                    return Ok(());
-                }
-                seen += 1;
-            }
-            at = start;
+        let failed = Error::state("read the logs in", self.dir.path());
+        let place = find_last(self.dir.path(), lines).map_err(failed)?;
+        if let Some(file) = place {
+            self.enter(file);
         }
-        self.file.seek(SeekFrom::Start(0)).map_err(failed)?;
         Ok(())
     }
+}
+
+/// The file with the last `lines` lines, at the first of them.
+fn find_last(dir: &std::path::Path, lines: usize) -> std::io::Result<Option<LogFile>> {
+    let mut files = Vec::new();
+    let mut number = 0;
+    while let Some(file) = LogFile::from(dir, number)? {
+        number = file.number + 1;
+        files.push(file);
+    }
+    let mut wanted = lines;
+    while let Some(mut file) = files.pop() {
+        let found = last_lines_of(&mut file, wanted)?;
+        if found == wanted || files.is_empty() {
+            return Ok(Some(file));
+        }
+        wanted -= found;
+    }
+    Ok(None)
+}
+
+/// Moves to the last `wanted` lines of a file, or to its first one; how many there are.
+fn last_lines_of(file: &mut LogFile, wanted: usize) -> std::io::Result<usize> {
+    let mut at = file.file.seek(SeekFrom::End(0))?;
+    if wanted == 0 {
+        return Ok(0);
+    }
+    let mut seen = 0;
+    let mut block = vec![0u8; 64 << 10];
+    while at > file.begin {
+        let size = (at - file.begin).min(block.len() as u64);
+        let start = at - size;
+        file.file.seek(SeekFrom::Start(start))?;
+        let part = &mut block[..size as usize];
+        file.file.read_exact(part)?;
+        for index in memchr::memrchr_iter(b'\n', part) {
+            // Every entry ends with a newline: the one after `wanted` of them begins what is kept.
+            if seen == wanted {
+                file.file.seek(SeekFrom::Start(start + index as u64 + 1))?;
+                return Ok(seen);
+            }
+            seen += 1;
+        }
+        at = start;
+    }
+    file.file.seek(SeekFrom::Start(file.begin))?;
+    Ok(seen)
 }
 
 fn parse(line: &[u8]) -> Option<LogLine> {
@@ -284,6 +376,7 @@ fn parse(line: &[u8]) -> Option<LogLine> {
         time: entry.time.into_owned(),
         stream: entry.stream,
         bytes,
+        details: entry.attrs.into_owned(),
     })
 }
 
@@ -303,61 +396,4 @@ pub(crate) fn last_lines(dir: &ContainerDir, lines: usize) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::{LogStream, LogWriter};
-    use super::*;
-    use crate::state::{Containers, Record};
-
-    fn container_dir(root: &std::path::Path) -> ContainerDir {
-        let record = Record {
-            version: 1,
-            id: "a".repeat(64),
-            name: "n".into(),
-            image: String::new(),
-            image_id: String::new(),
-            created: String::new(),
-            detached: false,
-            command: Vec::new(),
-            spec: Default::default(),
-            mounts: Vec::new(),
-            anonymous_volumes: Vec::new(),
-            stop_signal: 15,
-        };
-        Containers::open(root)
-            .expect("open")
-            .create(&record)
-            .expect("create")
-    }
-
-    fn read_all(reader: &mut Reader) -> Vec<Vec<u8>> {
-        let mut lines = Vec::new();
-        while let Next::Line(line) = reader.step().expect("read") {
-            lines.push(line.bytes);
-        }
-        lines
-    }
-
-    #[test]
-    fn every_byte_written_is_read_again() {
-        let root = tempfile::tempdir().expect("tempdir");
-        let dir = container_dir(root.path());
-        let file = std::fs::OpenOptions::new()
-            .append(true)
-            .open(dir.file("log"))
-            .expect("open");
-        let mut writer = LogWriter::new(file);
-        let mut written = b"one\ntwo".to_vec();
-        written.extend([b'x'; 40_000]);
-        written.extend(b"\n\xff\xfe\nlast");
-        for chunk in written.chunks(777) {
-            writer.write(LogStream::Stdout, chunk).expect("write");
-        }
-        writer.finish(LogStream::Stdout).expect("finish");
-        let mut reader = Reader::open(&dir, false).expect("open");
-        assert_eq!(read_all(&mut reader).concat(), written);
-        let mut reader = Reader::open(&dir, false).expect("open");
-        reader.keep_last(2).expect("tail");
-        assert_eq!(read_all(&mut reader), [b"\xff\xfe\n".to_vec(), b"last".to_vec()]);
-        assert_eq!(last_lines(&dir, 1), ["last"]);
-    }
-}
+mod tests;

@@ -148,7 +148,7 @@ pub(crate) fn adopt(events: &mut Loop, started: Started, on_end: OnEnd) -> std::
         wanted: RefCell::default(),
         next: Default::default(),
     });
-    let log = std::fs::OpenOptions::new().append(true).open(dir.file("log"))?;
+    let log = LogWriter::open(dir.path(), &record.spec)?;
     let control = Rc::new(control);
     let terminal = streams.terminal.map(Rc::new);
     let container_ip = networks.ip();
@@ -158,7 +158,7 @@ pub(crate) fn adopt(events: &mut Loop, started: Started, on_end: OnEnd) -> std::
         record,
         helper: helper.clone(),
         process,
-        log: LogWriter::new(log),
+        log,
         outputs: Outputs::default(),
         stdin: streams.stdin,
         terminal: terminal.clone(),
@@ -183,9 +183,6 @@ pub(crate) fn adopt(events: &mut Loop, started: Started, on_end: OnEnd) -> std::
     }));
 
     let [to_stdout, to_stderr] = streams.attached;
-    if to_stdout.is_some() {
-        owner.borrow().event(EventAction::Attach, &[]);
-    }
     let outputs = [
         (terminal, LogStream::Stdout, None),
         (streams.stdout.map(Rc::new), LogStream::Stdout, to_stdout),

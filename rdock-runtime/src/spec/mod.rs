@@ -5,6 +5,7 @@
 
 mod env;
 mod isolation;
+mod logging;
 mod mounts;
 mod network;
 mod parse;
@@ -14,6 +15,7 @@ mod setters;
 
 pub use env::{parse_env_file, parse_env_flag};
 pub use isolation::{NamespaceMode, NetworkMode, Resources, Seccomp, UserNamespace};
+pub use logging::{LogConfig, LogDriver};
 pub use mounts::{Mount, MountSource, VolumesFrom};
 pub(crate) use network::parse_mac;
 pub use network::{EndpointSpec, NetworkJoin, PortForwarding, parse_exposed};
@@ -129,6 +131,8 @@ pub struct ContainerSpec {
     pub ready_timeout: Duration,
     /// The container is removed, with its anonymous volumes, when it ends.
     pub auto_remove: bool,
+    /// Where its output is kept, and how much of it.
+    pub log: LogConfig,
     /// Free text kept with the container.
     pub labels: BTreeMap<String, String>,
 }
@@ -183,6 +187,7 @@ impl Default for ContainerSpec {
             ready: Vec::new(),
             ready_timeout: Duration::from_secs(60),
             auto_remove: false,
+            log: LogConfig::default(),
             labels: BTreeMap::new(),
         }
     }

@@ -1,7 +1,8 @@
 //! Setters: in any order, and none can fail. Everything is validated when the container is planned.
 
 use super::{
-    ContainerSpec, Mount, NamespaceMode, NetworkJoin, PortForwarding, PortMapping, Protocol, Ready, Seccomp,
+    ContainerSpec, LogConfig, Mount, NamespaceMode, NetworkJoin, PortForwarding, PortMapping, Protocol,
+    Ready, Seccomp,
 };
 use std::net::IpAddr;
 use std::time::Duration;
@@ -131,6 +132,11 @@ impl ContainerSpec {
     /// Limits the number of processes.
     pub fn pids_limit(mut self, limit: u64) -> Self {
         self.resources.pids = Some(limit);
+        self
+    }
+    /// Says where output is kept, and how much of it.
+    pub fn log(mut self, log: LogConfig) -> Self {
+        self.log = log;
         self
     }
     /// Adds a label.

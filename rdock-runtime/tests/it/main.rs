@@ -7,6 +7,7 @@ mod children;
 mod events;
 mod host;
 mod identities;
+mod logs;
 mod network;
 mod payload;
 mod probe;
@@ -96,6 +97,7 @@ fn main() -> std::process::ExitCode {
         children::trials(),
         streams::trials(),
         events::trials(),
+        logs::trials(),
     ]
     .into_iter()
     .flatten()
