@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// How deep `${a:-${b:-...}}` may nest.
 const DEPTH: usize = 64;
-/// The longest text a word may become, in bytes, beyond its own length.
-const LONGEST: usize = 1 << 20;
+/// The longest text a word may become, in bytes, beyond its own length. The kernel takes no variable above half of it.
+const LONGEST: usize = 1 << 18;
 
 /// Where variables come from.
 pub trait Variables {
@@ -496,7 +496,7 @@ mod tests {
     fn nesting_and_growth_are_bounded() {
         let deep = format!("{}x{}", "${N:-".repeat(100_000), "}".repeat(100_000));
         assert!(expand(&deep).is_err());
-        let big: BTreeMap<String, String> = [("B".to_owned(), "b".repeat(1 << 19))].into();
+        let big: BTreeMap<String, String> = [("B".to_owned(), "b".repeat(1 << 17))].into();
         let text = "$B".repeat(1000);
         assert!(Lexer::new('\\').word(&text, &big).is_err());
     }

@@ -244,10 +244,12 @@ pub struct Scope {
     values: BTreeMap<String, String>,
     /// The names in the order in which they came up.
     order: Vec<String>,
-    /// ENV alone, as the image config has it.
+    /// ENV alone, as the image config has it, and where each name is in it.
     image_env: Vec<String>,
-    /// ARG alone, in order.
-    args: Vec<(String, Option<String>)>,
+    image_names: BTreeMap<String, usize>,
+    /// ARG alone: the names in order, and all of them with the values of their last declaration.
+    arg_names: Vec<String>,
+    args: BTreeMap<String, Option<String>>,
     size: usize,
     undefined: Vec<(Span, String)>,
 }
@@ -265,8 +267,10 @@ impl Scope {
             globals,
             values: BTreeMap::new(),
             order: Vec::new(),
-            image_env: image_env.to_vec(),
-            args: Vec::new(),
+            image_env: Vec::new(),
+            image_names: BTreeMap::new(),
+            arg_names: Vec::new(),
+            args: BTreeMap::new(),
             size: 0,
             undefined: Vec::new(),
         };
@@ -274,10 +278,15 @@ impl Scope {
             // An entry without '=' is set to nothing; it never takes a value of the host.
             let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
             scope.set(name, value);
+            scope
+                .image_names
+                .entry(name.to_owned())
+                .or_insert(scope.image_env.len());
+            scope.image_env.push(entry.clone());
         }
         if !scope.values.contains_key("PATH") {
             scope.set("PATH", DEFAULT_PATH);
-            scope.image_env.push(format!("PATH={DEFAULT_PATH}"));
+            scope.set_image("PATH", DEFAULT_PATH);
         }
         scope
     }
@@ -293,7 +302,7 @@ impl Scope {
             .map_err(|problem| Fault::new(problem, instruction.span).at(source))?;
         for name in undefined {
             // A declared ARG without a value is no mistake.
-            if !self.args.iter().any(|(arg, _)| *arg == name) {
+            if !self.args.contains_key(&name) {
                 self.undefined.push((instruction.span, name));
             }
         }
@@ -310,17 +319,15 @@ impl Scope {
         };
         match kind {
             Kind::Add(add) => {
-                (add.chown.iter_mut())
-                    .chain(&mut add.chmod)
-                    .chain(&mut add.checksum)
-                    .try_for_each(&mut one)?;
+                for flag in [&mut add.chown, &mut add.chmod, &mut add.checksum] {
+                    optional(flag, &mut one)?;
+                }
                 self.files(&mut add.files, undefined)?;
             }
             Kind::Copy(copy) => {
-                copy.chown
-                    .iter_mut()
-                    .chain(&mut copy.chmod)
-                    .try_for_each(&mut one)?;
+                for flag in [&mut copy.chown, &mut copy.chmod] {
+                    optional(flag, &mut one)?;
+                }
                 self.files(&mut copy.files, undefined)?;
             }
             Kind::Env(pairs) => {
@@ -417,7 +424,9 @@ impl Scope {
         if let Some(value) = &value {
             self.set(&argument.name.clone(), value);
         }
-        self.args.push((argument.name.clone(), value));
+        if self.args.insert(argument.name.clone(), value).is_none() {
+            self.arg_names.push(argument.name.clone());
+        }
         Ok(())
     }
 
@@ -434,10 +443,12 @@ impl Scope {
 
     fn set_image(&mut self, name: &str, value: &str) {
         let entry = format!("{name}={value}");
-        let same = |entry: &&mut String| entry.split('=').next() == Some(name);
-        match self.image_env.iter_mut().find(same) {
-            Some(old) => *old = entry,
-            None => self.image_env.push(entry),
+        match self.image_names.get(name) {
+            Some(at) => self.image_env[*at] = entry,
+            None => {
+                self.image_names.insert(name.to_owned(), self.image_env.len());
+                self.image_env.push(entry);
+            }
         }
     }
 
@@ -466,22 +477,33 @@ impl Scope {
 
     /// Returns the build arguments declared so far as history shows them in front of a RUN, `NAME=value`, each once.
     pub fn history_args(&self) -> Vec<String> {
-        let mut entries: Vec<(&str, String)> = Vec::new();
-        for (name, value) in &self.args {
-            let value = self.values.get(name).or(value.as_ref());
-            let entry = format!("{name}={}", value.map_or("", String::as_str));
-            match entries.iter_mut().find(|(known, _)| known == name) {
-                Some((_, old)) => *old = entry,
-                None => entries.push((name, entry)),
-            }
-        }
-        entries.into_iter().map(|(_, entry)| entry).collect()
+        (self.arg_names.iter())
+            .map(|name| {
+                let value = self
+                    .values
+                    .get(name)
+                    .or(self.args.get(name).and_then(Option::as_ref));
+                format!("{name}={}", value.map_or("", String::as_str))
+            })
+            .collect()
     }
 
     /// Returns the variables that instructions named though they are not set, and forgets them.
     pub(crate) fn take_undefined(&mut self) -> Vec<(Span, String)> {
         std::mem::take(&mut self.undefined)
     }
+}
+
+/// Expands a flag's value; what becomes empty is as not given.
+fn optional(
+    flag: &mut Option<String>,
+    mut expand: impl FnMut(&mut String) -> Result<(), Problem>,
+) -> Result<(), Problem> {
+    if let Some(text) = flag {
+        expand(text)?;
+    }
+    flag.take_if(|text| text.is_empty());
+    Ok(())
 }
 
 /// How much of a word an error repeats, in characters.

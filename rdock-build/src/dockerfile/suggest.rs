@@ -43,20 +43,26 @@ pub(crate) fn closest_exact<'a>(word: &str, words: impl IntoIterator<Item = &'a 
     best
 }
 
-/// How many insertions, deletions and replacements make one word the other.
+/// How many insertions, deletions, replacements and swaps of neighbours make one word the other.
 fn distance(a: &str, b: &str) -> usize {
+    let a: Vec<char> = a.chars().collect();
     let b: Vec<char> = b.chars().take(LONGEST + FAR).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut corner = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replaced = corner + usize::from(x != *y);
-            corner = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(corner + 1);
+    let mut older = Vec::new();
+    let mut old: Vec<usize> = (0..=b.len()).collect();
+    for i in 0..a.len() {
+        let mut row = vec![i + 1];
+        for j in 0..b.len() {
+            let replaced = old[j] + usize::from(a[i] != b[j]);
+            let mut least = replaced.min(row[j] + 1).min(old[j + 1] + 1);
+            if i > 0 && j > 0 && a[i] == b[j - 1] && a[i - 1] == b[j] {
+                let before: &Vec<usize> = &older;
+                least = least.min(before[j - 1] + 1);
+            }
+            row.push(least);
         }
+        older = std::mem::replace(&mut old, row);
     }
-    row[b.len()]
+    old[b.len()]
 }
 
 #[cfg(test)]
@@ -67,6 +73,7 @@ mod tests {
     fn a_misspelt_word_finds_the_known_one() {
         assert_eq!(closest("FORM", ["FROM", "RUN"]), Some("FROM".to_owned()));
         assert_eq!(closest("cpy", ["COPY", "RUN"]), Some("copy".to_owned()));
+        assert_eq!(closest("RNU", ["ENV", "RUN"]), Some("RUN".to_owned()));
         assert_eq!(closest("HELLO", ["FROM", "RUN"]), None);
         assert_eq!(closest_exact("run", ["RUN"]), None);
     }

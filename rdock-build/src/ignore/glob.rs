@@ -97,6 +97,21 @@ impl Glob {
         path.starts_with(&self.prefix) && self.run(path).last() == Some(&true)
     }
 
+    /// Does the path or one of its parents match? One pass, however many parents there are.
+    pub fn matches_or_parent(&self, path: &str) -> bool {
+        if self.plain {
+            let rest = path.strip_prefix(self.prefix.as_str());
+            return rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        }
+        let mut found = false;
+        let last = path.starts_with(&self.prefix).then(|| {
+            self.follow(path, |c, active, at| {
+                found |= c == '/' && at > 0 && active.last() == Some(&true)
+            })
+        });
+        found || last.is_some_and(|active| active.last() == Some(&true))
+    }
+
     /// Can any path match that begins with `directory` and a slash?
     pub fn may_match_below(&self, directory: &str) -> bool {
         self.run(&format!("{directory}/")).contains(&true)
@@ -104,11 +119,17 @@ impl Glob {
 
     /// Which parts of the pattern may come next after a text: entry `i` says that the first `i` tokens match it.
     fn run(&self, text: &str) -> Vec<bool> {
+        self.follow(text, |_, _, _| {})
+    }
+
+    /// As `run`; `before` sees every character, its offset, and the state in front of it.
+    fn follow(&self, text: &str, mut before: impl FnMut(char, &[bool], usize)) -> Vec<bool> {
         let tokens = &self.tokens;
         let mut active = vec![false; tokens.len() + 1];
         active[0] = true;
         self.skip(&mut active);
-        for c in text.chars() {
+        for (at, c) in text.char_indices() {
+            before(c, &active, at);
             for i in (0..=tokens.len()).rev() {
                 // Parts that repeat.
                 let stays = active[i]

@@ -106,19 +106,12 @@ impl Patterns {
         if matches!(path, "" | ".") {
             return false;
         }
-        let mut matched = Matched::default();
-        let mut excluded = false;
-        let ends = path
-            .match_indices('/')
-            .map(|(at, _)| at)
-            .filter(|at| *at > 0)
-            .chain([path.len()]);
-        for end in ends {
-            let decision = self.decide(&path[..end], &matched);
-            matched = decision.matched;
-            excluded = decision.excluded;
-        }
-        excluded
+        let last = self
+            .patterns
+            .iter()
+            .rev()
+            .find(|pattern| pattern.glob.matches_or_parent(path));
+        last.is_some_and(|pattern| !pattern.exception)
     }
 
     /// Decides about an entry of a directory, for a walk from the top; [`Matched::default`] is the context's root.

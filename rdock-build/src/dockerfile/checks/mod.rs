@@ -13,7 +13,7 @@ use super::{Dockerfile, Stage};
 use crate::ignore::Patterns;
 use rdock_image::{Platform, Reference};
 use rule::Options;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The build argument that replaces the file's `# check=`.
@@ -130,7 +130,7 @@ impl Checks<'_> {
 
     /// Names of stages, and the words of FROM.
     fn names(&mut self, options: &Options) {
-        let mut seen: Vec<String> = Vec::new();
+        let mut seen = BTreeSet::new();
         for Stage { from, .. } in &self.dockerfile.stages {
             let own = options.with_comments(&from.comments);
             let Some(alias) = &from.alias else { continue };
@@ -154,7 +154,7 @@ impl Checks<'_> {
                 self.report(options, Rule::DuplicateStageName, from.span, detail);
             }
             self.describe(&own, "FROM", &[&name], &from.comments, from.span);
-            seen.push(name);
+            seen.insert(name);
         }
     }
 

@@ -1,0 +1,4 @@
+FROM scratch
+run x
+RUN y
+Run z

@@ -1,0 +1,4 @@
+FROM scratch
+MAINTAINER me
+ENV a b
+LABEL c d

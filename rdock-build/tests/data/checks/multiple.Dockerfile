@@ -1,0 +1,6 @@
+FROM scratch
+CMD ["a"]
+CMD ["b"]
+HEALTHCHECK NONE
+HEALTHCHECK CMD x
+ENTRYPOINT ["x"]

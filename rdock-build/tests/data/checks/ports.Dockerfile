@@ -1,0 +1,3 @@
+FROM scratch
+ARG p=80/TCP
+EXPOSE $p 127.0.0.1:1:2 3

@@ -1,0 +1,7 @@
+FROM scratch AS a
+CMD x
+ENTRYPOINT x
+SHELL ["/bin/sh", "-c"]
+CMD y
+FROM a
+CMD z

@@ -1,0 +1,5 @@
+ARG GLOBAL ONE=1 TWO="two words"
+ARG THREE=3
+FROM image:${ONE}
+ARG GLOBAL
+ARG a b=c d=

@@ -1,0 +1,3 @@
+﻿#!/usr/bin/env docker
+# syntax=x
+FROM scratch

@@ -1,0 +1,6 @@
+FROM scratch
+RUN one \
+  two
+COPY <<E /f
+line
+E

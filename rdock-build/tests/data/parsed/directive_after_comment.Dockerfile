@@ -1,0 +1,5 @@
+# a comment ends the directives
+# escape=`
+FROM scratch
+ENV a=b \
+  c=d

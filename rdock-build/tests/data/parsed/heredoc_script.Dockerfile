@@ -1,0 +1,8 @@
+FROM scratch
+RUN <<EOF
+echo one
+  echo two
+EOF
+RUN <<-'END'
+	echo $x
+	END

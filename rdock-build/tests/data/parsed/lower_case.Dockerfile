@@ -1,0 +1,4 @@
+from scratch
+run true
+onbuild run later
+Cmd x

@@ -1,0 +1,8 @@
+FROM scratch
+USER name:group
+USER 1000
+WORKDIR a dir with blanks
+STOPSIGNAL SIGTERM
+MAINTAINER A Name <a@b>
+EXPOSE 80 8000-8010/udp $PORTS 443/tcp
+VOLUME /a /b

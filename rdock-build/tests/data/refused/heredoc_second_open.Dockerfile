@@ -1,0 +1,4 @@
+FROM scratch
+COPY <<A <<B /x/
+A
+no end

@@ -1,0 +1,3 @@
+FROM scratch
+ARG t=chache
+RUN --mount=type=$t,target=/x true

@@ -1,0 +1,3 @@
+# comment ÿ is fine
+FROM scratch
+RUN echo ÿ

@@ -1,0 +1,2 @@
+FROM scratch
+ONBUILD RUN --mont=type=cache x

@@ -1,0 +1,3 @@
+FROM scratch
+COPY --link \
+     --chwon=a b c

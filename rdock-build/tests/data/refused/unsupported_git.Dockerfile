@@ -1,0 +1,2 @@
+FROM scratch
+ADD https://host/repository.git#main:dir /x

@@ -1,0 +1,2 @@
+FROM scratch
+ADD git@host:owner/repository.git /x

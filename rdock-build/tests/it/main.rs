@@ -1,0 +1,25 @@
+//! Tests of the builder: its language on files, its engine on real kernels.
+//!
+//! A test that needs what this machine or user lacks is reported as ignored, with the reason.
+mod language;
+mod properties;
+
+use libtest_mimic::{Arguments, Trial};
+use std::process::ExitCode;
+
+/// What a test returns: an error's text is the failure.
+type Tested<T = ()> = Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let trials = [language::trials(), properties::trials()]
+        .into_iter()
+        .flatten()
+        .collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Makes a test of a function.
+fn trial(name: impl Into<String>, test: impl FnOnce() -> Tested + Send + 'static) -> Trial {
+    Trial::test(name, move || test().map_err(|error| error.to_string().into()))
+}
