@@ -148,6 +148,7 @@ pub(crate) fn start<'a>(
         rootless: host.is_rootless(),
     };
     let mut networks = net::Attachments::prepare(subject, &planned.networks)?;
+    networks.set_name_servers(&spec.dns);
     let shared = shared_network(runtime, &planned.network)?;
     if shared.is_none() {
         warnings.extend(network_files(&dir, spec, &planned, &name, &networks)?);
@@ -349,7 +350,17 @@ fn network_files(
             &extra_hosts(spec, networks),
         ),
     };
-    let (resolv_conf, warning) = net::resolv_conf(host_network);
+    let resolving = match host_network {
+        true => net::Resolving::AsHost,
+        false if networks.have_names() => net::Resolving::ByResolver,
+        false => net::Resolving::Directly,
+    };
+    let wishes = net::Wishes {
+        servers: &spec.dns,
+        search: &spec.dns_search,
+        options: &spec.dns_options,
+    };
+    let (resolv_conf, warning) = net::resolv_conf(resolving, wishes);
     for (file, text) in [
         ("hosts", hosts),
         ("hostname", format!("{hostname}\n")),
@@ -463,23 +474,19 @@ fn follow(
     };
     let deadline = Instant::now() + PATIENCE;
     let mut network = None;
+    let (wanted, mut sockets) = (networks.wanted_sockets(), Vec::new());
     loop {
         let event = helper
             .wait_event(Some(deadline))
             .map_err(Error::system("read from the helper"))?;
         match event {
             Some(Event::NetworkMade { namespace }) => network = Some(namespace),
-            Some(Event::Held) if networks.needs_payload_socket() => {
-                helper
-                    .request_sockets(
-                        0,
-                        SocketPlace::Payload,
-                        libc::AF_NETLINK,
-                        libc::SOCK_RAW,
-                        libc::NETLINK_ROUTE,
-                        1,
-                    )
-                    .map_err(Error::system("ask for a socket inside the container"))?;
+            Some(Event::Held) if !wanted.is_empty() => {
+                for (tag, (domain, kind, protocol)) in wanted.iter().enumerate() {
+                    helper
+                        .request_sockets(tag as u32, SocketPlace::Payload, *domain, *kind, *protocol, 1)
+                        .map_err(Error::system("ask for a socket inside the container"))?;
+                }
             }
             Some(Event::Sockets { errno, .. }) if errno != 0 => {
                 return Err(failed(
@@ -489,11 +496,13 @@ fn follow(
                 ));
             }
             Some(event @ (Event::Held | Event::Sockets { .. })) => {
-                let payload = match event {
-                    Event::Sockets { sockets, .. } => sockets.into_iter().next(),
-                    _ => None,
-                };
-                let more = networks.connect(helper, network.take(), payload)?;
+                if let Event::Sockets { sockets: made, .. } = event {
+                    sockets.extend(made);
+                    if sockets.len() < wanted.len() {
+                        continue;
+                    }
+                }
+                let more = networks.connect(helper, network.take(), std::mem::take(&mut sockets))?;
                 warnings.extend(more.iter().map(ToString::to_string));
                 helper.go().map_err(Error::system("let the payload go"))?;
             }

@@ -213,6 +213,9 @@ pub(super) fn launch(plan: LaunchPlan) -> io::Result<Encoded> {
             for message in &network.configure {
                 inside.u32(op::NETLINK).u32(0).blob(message);
             }
+            if !network.configure_nft.is_empty() {
+                inside.u32(op::NETLINK).u32(12).blob(&network.configure_nft);
+            }
         } else {
             inside.u32(op::LOOPBACK_UP);
         }

@@ -96,6 +96,8 @@ pub(crate) struct BridgedPlan {
     pub(crate) attach: Vec<AttachMessage>,
     /// NETLINK_ROUTE messages run in the payload's namespace (lo and eth0 up, address, default route).
     pub(crate) configure: Vec<Vec<u8>>,
+    /// One NETLINK_NETFILTER batch run in the payload's namespace after `configure`; may be empty.
+    pub(crate) configure_nft: Vec<u8>,
     /// `/proc/sys` writes in the payload's namespace, before `configure`.
     pub(crate) configure_sysctls: Vec<(String, String)>,
 }

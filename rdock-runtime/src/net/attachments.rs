@@ -5,11 +5,15 @@
 
 use super::attachment::{Attachment, EndpointInfo, Subject};
 use super::error::NetError;
+use super::publish::SocketMaker;
+use super::resolver::{Config, Names, Resolver};
 use crate::launch::{BridgedPlan, Helper};
+use crate::reactor::Loop;
 use crate::spec::EndpointSpec;
 use crate::warning::Warning;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 
 /// In the order of the interfaces.
 #[derive(Debug, Default)]
@@ -17,7 +21,14 @@ pub(crate) struct Attachments {
     all: Vec<Attachment>,
     /// Found while making networks, for the container.
     warnings: Vec<Warning>,
+    /// The container's own name servers.
+    dns: Vec<IpAddr>,
+    /// Bound, until the owner takes them.
+    resolver: Option<[OwnedFd; 2]>,
 }
+
+/// A socket of the payload's namespace: domain, type, protocol.
+pub(crate) type SocketKind = (i32, i32, i32);
 
 #[allow(dead_code)]
 impl Attachments {
@@ -91,17 +102,65 @@ impl Attachments {
     /// # Errors
     /// When descriptors ran out.
     pub(crate) fn plan(&self) -> Result<Option<Box<BridgedPlan>>, NetError> {
-        self.first().map(|first| first.plan().map(Box::new)).transpose()
+        let Some(first) = self.first() else {
+            return Ok(None);
+        };
+        let mut plan = Box::new(first.plan()?);
+        if self.have_names() {
+            plan.configure_nft = super::host::resolver_rules();
+        }
+        Ok(Some(plan))
     }
 
-    /// Whether [`Self::connect`] needs a NETLINK_ROUTE socket of the payload's namespace.
-    pub(crate) fn needs_payload_socket(&self) -> bool {
-        self.all.len() > 1
+    /// Says which name servers the container has instead of the host's.
+    pub(crate) fn set_name_servers(&mut self, servers: &[IpAddr]) {
+        self.dns = servers.to_vec();
+    }
+
+    /// Starts the container's resolver, if it has one and its sockets were made in [`Self::connect`].
+    ///
+    /// # Errors
+    /// When descriptors ran out.
+    pub(crate) fn start_resolver(
+        &mut self,
+        events: &mut Loop,
+        sockets: Rc<dyn SocketMaker>,
+    ) -> std::io::Result<Option<Resolver>> {
+        let Some(bound) = self.resolver.take() else {
+            return Ok(None);
+        };
+        Resolver::start(events, bound, self.resolver_config(), sockets).map(Some)
+    }
+
+    /// What the container's resolver answers from now.
+    pub(crate) fn resolver_config(&self) -> Config {
+        let named = self.all.iter().filter(|attachment| attachment.is_user_defined());
+        Config {
+            names: Names {
+                networks: named.map(|attachment| attachment.dir.clone()).collect(),
+            },
+            servers: self.dns.clone(),
+            // Servers of the container's own are asked over its networks, which may be internal.
+            closed: self.are_internal() && self.dns.is_empty(),
+        }
+    }
+
+    /// The sockets of the payload's namespace that [`Self::connect`] needs, in their order.
+    pub(crate) fn wanted_sockets(&self) -> Vec<SocketKind> {
+        let mut wanted = Vec::new();
+        if self.all.len() > 1 {
+            wanted.push((libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE));
+        }
+        if self.have_names() {
+            wanted.push((libc::AF_INET, libc::SOCK_DGRAM, 0));
+            wanted.push((libc::AF_INET, libc::SOCK_STREAM, 0));
+        }
+        wanted
     }
 
     /// Joins new networks to the host and makes the interfaces that the helper did not make, while the payload is
-    /// held. `made` is the namespace of the helper's network if it was just made, `payload` a NETLINK_ROUTE socket
-    /// in the payload's.
+    /// held. `made` is the namespace of the helper's network if it was just made, `sockets` what
+    /// [`Self::wanted_sockets`] asks for.
     ///
     /// # Errors
     /// When the kernel refuses an interface or its addresses. A missing way out is only a warning.
@@ -109,13 +168,20 @@ impl Attachments {
         &mut self,
         helper: &Helper,
         made: Option<OwnedFd>,
-        payload: Option<OwnedFd>,
+        sockets: Vec<OwnedFd>,
     ) -> Result<Vec<Warning>, NetError> {
+        let mut sockets = sockets.into_iter();
         let mut warnings = std::mem::take(&mut self.warnings);
         let Some(first) = self.position() else {
             return Ok(warnings);
         };
         warnings.extend(self.all[first].connect_host(made)?);
+        let payload = if self.all.len() > 1 { sockets.next() } else { None };
+        if let (Some(datagrams), Some(streams)) = (sockets.next(), sockets.next()) {
+            let bound = super::resolver::bind(datagrams, streams);
+            self.resolver =
+                Some(bound.map_err(self.all[first].kernel("listening for the container's queries"))?);
+        }
         let Some(socket) = payload else {
             return Ok(warnings);
         };

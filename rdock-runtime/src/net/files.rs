@@ -1,8 +1,9 @@
 //! The contents of a container's `/etc/hosts` and `/etc/resolv.conf`.
 
 use crate::warning::Warning;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::time::Duration;
 
 /// Used when the host has no resolver that a container can reach, as Docker does.
 const PUBLIC: [&str; 2] = ["8.8.8.8", "8.8.4.4"];
@@ -44,22 +45,135 @@ fn one_line(word: &str) -> String {
     word.chars().filter(|c| !c.is_control()).collect()
 }
 
-/// `/etc/resolv.conf` for a container with an address of its own: the host's, without servers that only the host can
-/// reach. One with the host's network gets the host's file as it is.
-pub(crate) fn resolv_conf(shares_host: bool) -> (String, Option<Warning>) {
-    let read = |path: &str| std::fs::read_to_string(Path::new(path)).ok();
-    let host = read("/etc/resolv.conf").unwrap_or_default();
-    if shares_host {
-        return (host, None);
+/// How a container resolves names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Resolving {
+    /// As the host, whose network it has.
+    AsHost,
+    /// It asks name servers itself, over its network.
+    Directly,
+    /// It asks its own resolver.
+    ByResolver,
+}
+
+/// What the spec says about name servers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wishes<'a> {
+    pub(crate) servers: &'a [IpAddr],
+    pub(crate) search: &'a [String],
+    pub(crate) options: &'a [String],
+}
+
+/// `/etc/resolv.conf` for a container: the host's, without servers that only the host can reach, with what the spec
+/// wants in its place. One with the host's network gets the host's file as it is.
+pub(crate) fn resolv_conf(resolving: Resolving, wishes: Wishes<'_>) -> (String, Option<Warning>) {
+    let host = host_resolv_conf();
+    let none = wishes.servers.is_empty() && wishes.search.is_empty() && wishes.options.is_empty();
+    let (text, warning) = match resolving {
+        Resolving::AsHost if none => {
+            return (std::fs::read_to_string(HOST).unwrap_or_default(), None);
+        }
+        Resolving::Directly if wishes.servers.is_empty() => reachable(&host),
+        _ => (host, None),
+    };
+    if none && resolving == Resolving::Directly {
+        return (text, warning);
     }
-    // The stub listener alone: the servers behind it are in the other file.
+    let mut result = String::new();
+    match (resolving, wishes.servers) {
+        (Resolving::ByResolver, _) => {
+            result.push_str(&format!("nameserver {}\n", super::resolver::ADDRESS));
+        }
+        (_, []) => servers(&text).for_each(|server| result.push_str(&format!("nameserver {server}\n"))),
+        (_, given) => given
+            .iter()
+            .for_each(|server| result.push_str(&format!("nameserver {server}\n"))),
+    }
+    let search: Vec<&str> = match wishes.search {
+        [] => words(&text, &["search", "domain"]),
+        [root] if root == "." => Vec::new(),
+        given => given.iter().map(String::as_str).collect(),
+    };
+    if !search.is_empty() {
+        result.push_str(&format!("search {}\n", search.join(" ")));
+    }
+    let mut options: Vec<&str> = match wishes.options {
+        [] => words(&text, &["options"]),
+        given => given.iter().map(String::as_str).collect(),
+    };
+    // As in docker: the name of a container has no dot, and needs no search domain.
+    if resolving == Resolving::ByResolver && !options.iter().any(|option| option.starts_with("ndots:")) {
+        options.push("ndots:0");
+    }
+    if !options.is_empty() {
+        result.push_str(&format!("options {}\n", options.join(" ")));
+    }
+    (result, warning)
+}
+
+const HOST: &str = "/etc/resolv.conf";
+
+/// The host's, with the real servers when it names a stub of systemd-resolved alone.
+fn host_resolv_conf() -> String {
+    let read = |path: &str| std::fs::read_to_string(Path::new(path)).ok();
+    let host = read(HOST).unwrap_or_default();
     let stub = servers(&host).all(|server| server == "127.0.0.53" || server == "127.0.0.54");
-    let host = if stub {
+    if stub {
         read(RESOLVED).unwrap_or(host)
     } else {
         host
+    }
+}
+
+/// The words of the last line that begins with one of `keys`.
+fn words<'a>(text: &'a str, keys: &[&str]) -> Vec<&'a str> {
+    let line = text.lines().rev().find_map(|line| {
+        let mut words = line.split_whitespace();
+        words.next().filter(|first| keys.contains(first)).map(|_| words)
+    });
+    line.map(Iterator::collect).unwrap_or_default()
+}
+
+/// Whom a container's resolver asks.
+#[derive(Debug, Clone)]
+pub(crate) struct Upstream {
+    pub(super) servers: Vec<SocketAddr>,
+    /// From inside the container; from the host otherwise.
+    pub(super) inside: bool,
+    pub(super) timeout: Duration,
+    pub(super) attempts: usize,
+    pub(super) rotate: bool,
+}
+
+/// The container's own servers, else the host's, by the rules of resolv.conf(5).
+pub(crate) fn upstream(given: &[IpAddr]) -> Upstream {
+    // The host's own file: a stub on the host's loopback interface can be asked from the host.
+    let text = std::fs::read_to_string(HOST).unwrap_or_default();
+    upstream_of(&text, given)
+}
+
+fn upstream_of(text: &str, given: &[IpAddr]) -> Upstream {
+    let mut servers: Vec<IpAddr> = match given {
+        [] => servers(text).filter_map(|server| server.parse().ok()).collect(),
+        _ => given.to_vec(),
     };
-    reachable(&host)
+    if servers.is_empty() {
+        servers.push(Ipv4Addr::LOCALHOST.into());
+    }
+    let options = words(text, &["options"]);
+    let number = |key: &str, default: u64, most: u64| {
+        let value = options
+            .iter()
+            .find_map(|option| option.strip_prefix(key)?.parse().ok());
+        value.unwrap_or(default).clamp(1, most)
+    };
+    Upstream {
+        servers: servers.into_iter().map(|ip| SocketAddr::new(ip, 53)).collect(),
+        inside: !given.is_empty(),
+        timeout: Duration::from_secs(number("timeout:", 5, 30)),
+        attempts: number("attempts:", 2, 5) as usize,
+        rotate: options.contains(&"rotate"),
+    }
 }
 
 fn servers(text: &str) -> impl Iterator<Item = &str> {
@@ -132,6 +246,50 @@ mod tests {
             assert_eq!(text, "nameserver 8.8.8.8\nnameserver 8.8.4.4\n", "{host:?}");
             assert!(matches!(warning, Some(Warning::PublicResolvers { .. })));
         }
+    }
+
+    #[test]
+    fn what_the_spec_wants_takes_the_place_of_the_hosts() {
+        let search = ["corp.example".to_string()];
+        let server = [IpAddr::from([10, 9, 8, 7])];
+        let wishes = Wishes {
+            servers: &server,
+            search: &search,
+            options: &["timeout:1".to_string()],
+        };
+        assert_eq!(
+            resolv_conf(Resolving::Directly, wishes).0,
+            "nameserver 10.9.8.7\nsearch corp.example\noptions timeout:1\n"
+        );
+        assert_eq!(
+            resolv_conf(Resolving::ByResolver, wishes).0,
+            "nameserver 127.0.0.11\nsearch corp.example\noptions timeout:1 ndots:0\n"
+        );
+        let none = Wishes {
+            servers: &server,
+            search: &[".".to_string()],
+            options: &["ndots:2".to_string()],
+        };
+        assert_eq!(
+            resolv_conf(Resolving::ByResolver, none).0,
+            "nameserver 127.0.0.11\noptions ndots:2\n"
+        );
+    }
+
+    #[test]
+    fn the_hosts_servers_are_asked_by_its_options() {
+        let text = "nameserver 127.0.0.53\nnameserver fe80::1%eth0\nnameserver ::1\noptions timeout:2 attempts:9 rotate\n";
+        let upstream = upstream_of(text, &[]);
+        assert_eq!(
+            upstream.servers,
+            ["127.0.0.53:53".parse().unwrap(), "[::1]:53".parse().unwrap()]
+        );
+        assert_eq!((upstream.timeout.as_secs(), upstream.attempts), (2, 5));
+        assert!(upstream.rotate && !upstream.inside);
+        let given = upstream_of(text, &[IpAddr::from([10, 0, 0, 1])]);
+        assert_eq!(given.servers, ["10.0.0.1:53".parse().unwrap()]);
+        assert!(given.inside);
+        assert_eq!(upstream_of("", &[]).servers, ["127.0.0.1:53".parse().unwrap()]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::namespace;
 use super::netlink::Netlink;
 use super::nft::{self, Batch, Family, Hook, Interface, Rule, TABLE_OWNER, Verdict};
 use super::state::UplinkRecord;
-use super::sweep;
+use super::{resolver, sweep};
 use crate::warning::{NoEgress, Warning};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -55,6 +55,26 @@ pub(super) fn inner_rules() -> Vec<u8> {
         .interface(Interface::Out, true, UPLINK_NAME)
         .masquerade();
     batch.append(Family::Ipv4, nat, "postrouting", &out);
+    batch.finish()
+}
+
+/// The place of destination NAT among the hooks (NF_IP_PRI_NAT_DST).
+const DESTINATION_NAT: i32 = -100;
+
+/// The rules inside a container that has a resolver: its port 53 is the resolver's own port.
+pub(super) fn resolver_rules() -> Vec<u8> {
+    let (table, chain) = ("rdock-dns", "output");
+    let mut batch = Batch::new();
+    batch.table(Family::Ipv4, table, 0);
+    let at = (Hook::Output, DESTINATION_NAT);
+    batch.chain(Family::Ipv4, table, chain, "nat", at, Verdict::Accept);
+    for protocol in [6, 17] {
+        let rule = Rule::default()
+            .destination(resolver::ADDRESS)
+            .port(protocol, 53)
+            .destination_nat(resolver::ADDRESS, resolver::PORT);
+        batch.append(Family::Ipv4, table, chain, &rule);
+    }
     batch.finish()
 }
 

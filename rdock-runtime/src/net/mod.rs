@@ -18,6 +18,7 @@ mod netlink;
 mod networks;
 mod nft;
 pub(crate) mod publish;
+mod resolver;
 mod state;
 mod subnet;
 mod subnet6;
@@ -29,8 +30,9 @@ pub(crate) use attachments::Attachments;
 pub(crate) use definition::is_network_name;
 pub use definition::{NetworkSpec, SubnetSpec};
 pub use error::NetError;
-pub(crate) use files::{hosts, resolv_conf};
+pub(crate) use files::{Resolving, Wishes, hosts, resolv_conf};
 pub use networks::{NetworkInfo, NetworkMember, Networks, SubnetInfo};
+pub(crate) use resolver::Resolver;
 
 use state::{HolderRecord, NetworkDir};
 use std::fs;

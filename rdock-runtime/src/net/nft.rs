@@ -20,6 +20,9 @@ const NEW_RULE: u16 = SUBSYSTEM | 6;
 const GET_RULE: u16 = SUBSYSTEM | 7;
 const DEL_RULE: u16 = SUBSYSTEM | 8;
 const NESTED: u16 = 0x8000;
+/// Bases of a payload expression.
+const NETWORK_HEADER: u32 = 1;
+const TRANSPORT_HEADER: u32 = 2;
 
 /// The protocol family of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,8 +35,11 @@ pub(super) enum Family {
 /// Hooks of the IP families.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hook {
+    #[allow(dead_code)]
+    Prerouting = 0,
     Input = 1,
     Forward = 2,
+    Output = 3,
     Postrouting = 4,
 }
 
@@ -181,6 +187,42 @@ impl Rule {
         self
     }
 
+    /// Matches the packet's destination address.
+    pub(super) fn destination(mut self, ip: Ipv4Addr) -> Self {
+        self.load(NETWORK_HEADER, 16, 4);
+        self.compare(true, &ip.octets());
+        self
+    }
+
+    /// Matches a transport protocol (6 is TCP, 17 UDP) and its destination port.
+    pub(super) fn port(mut self, protocol: u8, port: u16) -> Self {
+        // Key 16 is the number of the transport protocol.
+        self.expression("meta", &[number(1, 1), number(2, 16)].concat());
+        self.compare(true, &[protocol]);
+        self.load(TRANSPORT_HEADER, 2, 2);
+        self.compare(true, &port.to_be_bytes());
+        self
+    }
+
+    /// Sends the packet's connection to another address and port.
+    pub(super) fn destination_nat(mut self, ip: Ipv4Addr, port: u16) -> Self {
+        let data = |value: &[u8]| nested(2, &raw(1, value));
+        self.expression("immediate", &[number(1, 1), data(&ip.octets())].concat());
+        self.expression("immediate", &[number(1, 2), data(&port.to_be_bytes())].concat());
+        // Type 1 is the destination; family, registers of address and port.
+        let body = [
+            number(1, 1),
+            number(2, Family::Ipv4 as u32),
+            number(3, 1),
+            number(4, 1),
+            number(5, 2),
+            number(6, 2),
+        ]
+        .concat();
+        self.expression("nat", &body);
+        self
+    }
+
     /// Matches packets of connections that are established, or related to one.
     pub(super) fn known_connection(mut self) -> Self {
         // Key 0 is the state: bit 1 established, bit 2 related.
@@ -219,6 +261,18 @@ impl Rule {
     pub(super) fn comment(mut self, comment: String) -> Self {
         self.comment = Some(comment);
         self
+    }
+
+    /// Loads bytes of a header into register 1.
+    fn load(&mut self, header: u32, offset: u32, length: u32) {
+        let body = [
+            number(1, 1),
+            number(2, header),
+            number(3, offset),
+            number(4, length),
+        ]
+        .concat();
+        self.expression("payload", &body);
     }
 
     fn compare(&mut self, equal: bool, with: &[u8]) {

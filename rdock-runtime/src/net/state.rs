@@ -451,6 +451,14 @@ impl HolderRecord {
         self.helper.as_ref().is_some_and(ProcessIdentity::is_alive)
     }
 
+    /// Whether the container has a payload, as far as names are concerned: one that is just being started has.
+    pub(super) fn has_payload(&self) -> bool {
+        match &self.helper {
+            Some(helper) => helper.is_alive(),
+            None => self.owner.is_alive(),
+        }
+    }
+
     /// The network's namespace, taken from this holder: the helper lives in it or has it open, or the owner has.
     pub(super) fn namespace(&self) -> Option<OwnedFd> {
         let expected = self.namespace?;

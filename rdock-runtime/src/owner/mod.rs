@@ -77,6 +77,7 @@ struct Owner {
     control: Rc<OwnedFd>,
     networks: net::Attachments,
     forwarder: Option<net::publish::Forwarder>,
+    resolver: Option<net::Resolver>,
     cgroup: Option<Cgroup>,
     sockets: Rc<Sockets>,
     /// Connections that wait for the exit.
@@ -165,6 +166,7 @@ pub(crate) fn adopt(events: &mut Loop, started: Started, on_end: OnEnd) -> std::
         control: control.clone(),
         networks,
         forwarder: None,
+        resolver: None,
         cgroup: Some(cgroup),
         sockets: sockets.clone(),
         waiters: Vec::new(),
@@ -220,6 +222,11 @@ pub(crate) fn adopt(events: &mut Loop, started: Started, on_end: OnEnd) -> std::
     let token = events.add(helper.pidfd(), Interest::IN, move |events, _| gone(events, &this))?;
     owner.borrow_mut().helper_tokens.push(token);
 
+    let resolver = owner
+        .borrow_mut()
+        .networks
+        .start_resolver(events, sockets.clone())?;
+    owner.borrow_mut().resolver = resolver;
     if let (Some(ip), false) = (container_ip, ports.is_empty()) {
         let forwarder = net::publish::serve(events, ports, sockets, ip)?;
         owner.borrow_mut().forwarder = Some(forwarder);
@@ -344,6 +351,9 @@ fn finish(events: &mut Loop, owner: &Shared) -> Ended {
     }
     if let Some(forwarder) = this.forwarder.take() {
         forwarder.stop(events);
+    }
+    if let Some(resolver) = this.resolver.take() {
+        resolver.stop(events);
     }
     drop(std::mem::take(&mut this.networks));
     let mut remains = Remains::default();

@@ -24,7 +24,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 /// The host's address in the LAN.
 pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
-const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// The neighbour's.
+pub(crate) const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// "The outside": an address behind the neighbour, with a server that tells clients who they are.
 pub(crate) const OUTSIDE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7)), 80);
 
@@ -62,32 +63,38 @@ pub(crate) enum Firewall {
     Drop,
 }
 
+/// The namespaces of a host and of its neighbour in the LAN, with "the outside" behind it.
+pub(crate) fn lay_host(firewall: Firewall) -> Tested<(OwnedFd, OwnedFd)> {
+    crate::needs_root()?;
+    let (here, lan) = (new_namespace()?, new_namespace()?);
+    let neighbour = lan.try_clone()?;
+    inside(&here, move || lay_cable(neighbour))??;
+    inside(&lan, || {
+        let route = Socket::open(None)?;
+        route.up(1)?;
+        route.up(INDEX)?;
+        route.address(1, Ipv4Addr::new(198, 51, 100, 7), 32)?;
+        route.address(INDEX, NEIGHBOUR, 24)?;
+        let listener = TcpListener::bind(OUTSIDE)?;
+        std::thread::spawn(move || {
+            while let Ok((mut client, from)) = listener.accept() {
+                let _ = client.write_all(format!("you are {}", from.ip()).as_bytes());
+            }
+        });
+        std::io::Result::Ok(())
+    })??;
+    if firewall != Firewall::None {
+        inside(&here, move || {
+            Socket::open(Some(NETFILTER))?.batch(&docker(firewall))
+        })?
+        .map_err(|error| Cannot(format!("nftables: {error}")))?;
+    }
+    Ok((here, lan))
+}
+
 impl Host {
     pub(crate) fn start(root: &Path, firewall: Firewall) -> Tested<Self> {
-        crate::needs_root()?;
-        let (here, lan) = (new_namespace()?, new_namespace()?);
-        let neighbour = lan.try_clone()?;
-        inside(&here, move || lay_cable(neighbour))??;
-        inside(&lan, || {
-            let route = Socket::open(None)?;
-            route.up(1)?;
-            route.up(INDEX)?;
-            route.address(1, Ipv4Addr::new(198, 51, 100, 7), 32)?;
-            route.address(INDEX, NEIGHBOUR, 24)?;
-            let listener = TcpListener::bind(OUTSIDE)?;
-            std::thread::spawn(move || {
-                while let Ok((mut client, from)) = listener.accept() {
-                    let _ = client.write_all(format!("you are {}", from.ip()).as_bytes());
-                }
-            });
-            std::io::Result::Ok(())
-        })??;
-        if firewall != Firewall::None {
-            inside(&here, move || {
-                Socket::open(Some(NETFILTER))?.batch(&docker(firewall))
-            })?
-            .map_err(|error| Cannot(format!("nftables: {error}")))?;
-        }
+        let (here, lan) = lay_host(firewall)?;
         let program = Program::start(&here, root)?;
         Ok(Self {
             here,

@@ -7,7 +7,9 @@ mod children;
 mod events;
 mod host;
 mod identities;
+mod lab;
 mod logs;
+mod names;
 mod network;
 mod payload;
 mod probe;
@@ -88,6 +90,7 @@ fn main() -> std::process::ExitCode {
     }
     let trials = [
         network::trials(),
+        names::trials(),
         settings::trials(),
         volumes::trials(),
         readiness::trials(),

@@ -18,6 +18,9 @@ pub(crate) fn play(role: &str) -> ExitCode {
         "serve" => serve(),
         "fetch" => fetch(),
         "read" => read(),
+        "dial" => dial(),
+        "ask" => ask(),
+        "lab" => crate::lab::play(),
         "host" => host(),
         "probe" => crate::probe::play(),
         "waits" => crate::children::waits(),
@@ -39,29 +42,106 @@ fn variable(name: &str) -> Tested<String> {
     Ok(std::env::var(name).map_err(|_| format!("{name} is not set"))?)
 }
 
+/// Both families where the container has IPv6.
+fn any_address() -> IpAddr {
+    match TcpListener::bind((std::net::Ipv6Addr::UNSPECIFIED, 0)) {
+        Ok(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+        Err(_) => Ipv4Addr::UNSPECIFIED.into(),
+    }
+}
+
 /// Tells each client who it is, by TCP and UDP, after `DELAY` milliseconds.
 fn serve() -> Tested {
     std::thread::sleep(Duration::from_millis(
         variable("DELAY").unwrap_or_default().parse().unwrap_or(0),
     ));
-    let datagrams = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT))?;
+    let any = any_address();
+    let datagrams = UdpSocket::bind((any, PORT))?;
     std::thread::spawn(move || {
         let mut buffer = [0; 64];
         while let Ok((_, from)) = datagrams.recv_from(&mut buffer) {
-            let _ = datagrams.send_to(format!("you are {}", from.ip()).as_bytes(), from);
+            let _ = datagrams.send_to(format!("you are {}", from.ip().to_canonical()).as_bytes(), from);
         }
     });
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT))?;
+    let listener = TcpListener::bind((any, PORT))?;
     loop {
         let (mut client, from) = listener.accept()?;
         // A client that has left is its own loss.
-        let _ = client.write_all(format!("you are {}", from.ip()).as_bytes());
+        let _ = client.write_all(format!("you are {}", from.ip().to_canonical()).as_bytes());
     }
 }
 
 /// Prints what a server at `ADDRESS` says.
 fn fetch() -> Tested {
     writeln!(std::io::stdout(), "{}", get(variable("ADDRESS")?.parse()?)?)?;
+    Ok(())
+}
+
+/// Prints what a server at `TO`, a name or an address with a port, says.
+fn dial() -> Tested {
+    use std::net::ToSocketAddrs;
+    let to = variable("TO")?;
+    let address = to.to_socket_addrs()?.next().ok_or("no address")?;
+    writeln!(std::io::stdout(), "{}", get(address)?)?;
+    Ok(())
+}
+
+/// Prints the records of `NAME` that the container's resolver knows, of one `KIND`, by `BY` (udp or tcp); or its code.
+fn ask() -> Tested {
+    use simple_dns::rdata::RData;
+    use simple_dns::{CLASS, Name, Packet, PacketFlag, Question, RCODE, TYPE};
+    let (name, kind) = (variable("NAME")?, variable("KIND")?);
+    let kind = match kind.as_str() {
+        "A" => TYPE::A,
+        "AAAA" => TYPE::AAAA,
+        "PTR" => TYPE::PTR,
+        other => return Err(format!("{other}?").into()),
+    };
+    let mut query = Packet::new_query(77);
+    query.set_flags(PacketFlag::RECURSION_DESIRED);
+    query.questions.push(Question::new(
+        Name::new(&name)?,
+        kind.into(),
+        CLASS::IN.into(),
+        false,
+    ));
+    let query = query.build_bytes_vec()?;
+    let answer = if variable("BY")? == "tcp" {
+        let mut stream = TcpStream::connect("127.0.0.11:53")?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.write_all(&(query.len() as u16).to_be_bytes())?;
+        stream.write_all(&query)?;
+        let mut length = [0; 2];
+        stream.read_exact(&mut length)?;
+        let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
+        stream.read_exact(&mut answer)?;
+        answer
+    } else {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+        socket.connect("127.0.0.11:53")?;
+        socket.send(&query)?;
+        let mut answer = vec![0; 4096];
+        let size = socket.recv(&mut answer)?;
+        answer.truncate(size);
+        answer
+    };
+    let packet = Packet::parse(&answer)?;
+    if packet.rcode() != RCODE::NoError {
+        writeln!(std::io::stdout(), "{:?}", packet.rcode())?;
+        return Ok(());
+    }
+    let records: Vec<String> = packet
+        .answers
+        .iter()
+        .map(|record| match &record.rdata {
+            RData::A(a) => Ipv4Addr::from_bits(a.address).to_string(),
+            RData::AAAA(a) => std::net::Ipv6Addr::from_bits(a.address).to_string(),
+            RData::PTR(name) => name.0.to_string(),
+            other => format!("{other:?}"),
+        })
+        .collect();
+    writeln!(std::io::stdout(), "{}", records.join(" "))?;
     Ok(())
 }
 
