@@ -4,6 +4,7 @@
 //! processes that stay are the monitors of detached containers, and those are this very program again.
 
 mod container;
+mod cp;
 mod events;
 mod exec;
 mod image;
@@ -173,6 +174,8 @@ enum Verb {
     Run(Box<run::Run>),
     /// List containers
     Ps(ps::Ps),
+    /// Copy files between a container and this host
+    Cp(cp::Cp),
     /// Run a command in a running container
     Exec(exec::ExecArguments),
     /// Show what happens in this root
@@ -293,6 +296,7 @@ async fn run_verb(arguments: Arguments) -> Outcome {
         Verb::Load(verb) => verb.execute(&runtime),
         Verb::Run(verb) => verb.execute(&runtime).await,
         Verb::Ps(verb) => verb.execute(&runtime),
+        Verb::Cp(verb) => verb.execute(&runtime).await,
         Verb::Exec(verb) => verb.execute(&runtime).await,
         Verb::Events(verb) => verb.execute(&runtime).await,
         Verb::Logs(verb) => verb.execute(&runtime).await,

@@ -20,6 +20,7 @@
 #[doc = include_str!("../FORMAT.md")]
 pub mod format {}
 
+pub mod archive;
 mod blobs;
 mod config;
 mod digest;

@@ -30,6 +30,11 @@ impl Root {
         Self { fd: -1, empty: -1 }
     }
 
+    /// The new root, where there is one.
+    pub fn descriptor(&self) -> Option<i32> {
+        if self.fd >= 0 { Some(self.fd) } else { None }
+    }
+
     /// One operation on the file system.
     pub fn step(&mut self, tag: u32, plan: &mut Plan<'static>, status: i32) -> Done {
         let bad = Step::ReceivePlan;

@@ -229,8 +229,25 @@ impl Setup {
             }
             op::NO_NEW_PRIVILEGES => prctl(38, 1, 0).at(Step::NoNewPrivileges, b"").map(drop),
             op::EXEC => self.exec(plan),
+            op::SHARE_ROOT => {
+                let bare = plan.u32().at(bad, b"")? != 0;
+                self.share_root(bare)
+            }
             _ => self.root.step(tag, plan, self.status),
         }
+    }
+
+    /// A view of a container's files has no payload: this process holds the mounts until the owner is gone.
+    fn share_root(&mut self, bare: bool) -> Done {
+        let step = Step::MountRoot;
+        let root = match self.root.descriptor() {
+            Some(root) => root,
+            None => openat(AT_FDCWD, text!("/"), O_PATH | O_DIRECTORY, 0).at(step, b"/")?,
+        };
+        let shared = if bare { open_tree(root, text!(""), false, true).at(step, b"/")? } else { root };
+        report(self.status, tell::ROOT, 0, 0, 0, b"", &[shared]).at(step, b"/")?;
+        self.wait_for(b'g').at(step, b"/")?;
+        exit(0)
     }
 
     fn make_terminal(&mut self, rows: u16, columns: u16, console: bool) -> Done {

@@ -333,6 +333,10 @@ impl Helper {
         let [kind, _, a, b, ..] = header(&message);
         match kind {
             tell::TERMINAL if count == 1 => self.terminal = fds[0],
+            tell::ROOT if count == 1 => {
+                let _ = report(CONTROL, tell::ROOT, 0, 0, 0, b"", &fds[..1]);
+                close(fds[0]);
+            }
             tell::FAILED => {
                 let _ = report(CONTROL, tell::FAILED, 0, a as i32, b as i32, &message[HEADER..length], &[]);
                 self.end();

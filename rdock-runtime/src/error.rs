@@ -65,6 +65,9 @@ pub enum Error {
     /// A volume or the source of a mount.
     #[error(transparent)]
     Volume(#[from] crate::volume::VolumeError),
+    /// The files of a container.
+    #[error(transparent)]
+    Files(#[from] crate::files::FilesError),
     /// The network or a published port.
     #[error(transparent)]
     Network(#[from] crate::net::NetError),
@@ -246,6 +249,7 @@ impl Error {
             Self::Image(error) => error.hint(),
             Self::Network(error) => error.hint(),
             Self::Volume(error) => error.hint(),
+            Self::Files(error) => error.hint(),
             Self::Monitor { hint, .. } => hint.clone(),
             Self::NoMonitor { .. } => Some(
                 "install the crate's program rdock-monitor and name it with Runtime::with_monitor, or use a scoped container"

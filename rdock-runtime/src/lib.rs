@@ -10,6 +10,7 @@ mod control;
 mod error;
 mod events;
 mod exec;
+mod files;
 mod identity;
 mod launch;
 mod logs;
@@ -41,6 +42,7 @@ pub use container::{Attached, Container, ContainerInfo};
 pub use error::{Cause, Error, Result};
 pub use events::{Event, EventAction, EventFilter, EventKind, Events};
 pub use exec::{Exec, ExecProcess, ExecTerminal};
+pub use files::{Archive, Copied, CopyOptions, FileStat, FilesError};
 pub use logs::{LogLine, LogStream, Logs};
 pub use net::{
     EndpointInfo, NetError, NetworkInfo, NetworkMember, NetworkSpec, Networks, SubnetInfo, SubnetSpec,

@@ -11,6 +11,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("volume_verbs_have_dockers_flags", volume_verbs),
         trial("run_has_volumes_from_another_container", volumes_from),
+        trial("cp_copies_as_docker_does", cp),
     ]
 }
 
@@ -104,5 +105,63 @@ fn volumes_from(tiny: &Tiny) -> Tested {
         .failed(125, &["no such container: nobody"], None);
     tiny.run(&["run", "--rm", "--volumes-from", "first:wx", "tiny"])?
         .failed(125, &["first:wx"], None);
+    Ok(())
+}
+
+fn cp(tiny: &Tiny) -> Tested {
+    let done = tiny.start(&["run", "-d", "--name", "box", "tiny", "sleep", "60"])?;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let at = |name: &str| tiny.file(name).display().to_string();
+    std::fs::create_dir_all(tiny.file("tree/below"))?;
+    std::fs::write(tiny.file("tree/below/x"), "x\n")?;
+    for stopped in [false, true] {
+        if stopped {
+            tiny.run(&["stop", "-t", "0", "box"])?;
+        }
+        let quiet = |args: &[&str]| -> Tested {
+            let done = tiny.run(args)?;
+            // Without a terminal nothing is said.
+            assert_eq!(
+                (done.code, &*done.stdout, &*done.stderr),
+                (Some(0), "", ""),
+                "{args:?}"
+            );
+            Ok(())
+        };
+        let name = if stopped { "stopped" } else { "running" };
+        quiet(&["cp", &at("tree"), &format!("box:/{name}")])?;
+        quiet(&["cp", "-q", &format!("box:{name}/below/x"), &at("out")])?;
+        assert_eq!(std::fs::read_to_string(tiny.file("out"))?, "x\n");
+        quiet(&["cp", "-a", &format!("box:/{name}/."), &at(name)])?;
+        assert!(tiny.file(name).join("below/x").exists());
+        // Through tar streams.
+        let tar = tiny
+            .command(&["cp", &format!("box:/{name}/below"), "-"])?
+            .output()?;
+        assert!(tar.stdout.starts_with(b"below/\0"), "{:?}", &tar.stderr);
+        let mut command = tiny.command(&["cp", "-", &format!("box:/{name}")])?;
+        let mut child = command.stdin(Stdio::piped()).spawn()?;
+        child.stdin.take().ok_or("no stdin")?.write_all(&tar.stdout)?;
+        assert!(child.wait()?.success());
+        let other = format!("box:/{name}/below/x");
+        quiet(&["cp", &other, &at("again")])?;
+    }
+    let fails = |from: &str, to: &str, words: &[&str]| -> Tested {
+        tiny.run(&["cp", from, to])?.failed(1, words, None);
+        Ok(())
+    };
+    fails(
+        "box:/a",
+        "box:/b",
+        &["copying between containers is not supported"],
+    )?;
+    fails("a", "b", &["must specify at least one container source"])?;
+    fails("nobody:/a", "b", &["no such container: nobody"])?;
+    fails("box:/none", "b", &["box", "/none"])?;
+    fails("box:", "b", &["no path"])?;
+    fails(&at("none"), "box:/", &["no such file or directory"])?;
+    // A colon does not make a container of a path.
+    std::fs::write(tiny.file("a:b"), "colon")?;
+    assert_eq!(tiny.run(&["cp", &at("a:b"), "box:/"])?.code, Some(0));
     Ok(())
 }

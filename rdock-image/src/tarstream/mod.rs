@@ -15,7 +15,7 @@ const EXTENSION_MAX: u64 = 1 << 20;
 
 /// Why a tar cannot be read.
 #[derive(Debug)]
-pub(crate) enum TarError {
+pub enum TarError {
     /// The bytes are not a tar, or not one that may be trusted.
     Malformed(String),
     /// The stream below failed.
@@ -35,47 +35,61 @@ impl From<io::Error> for TarError {
 }
 
 /// Extended attributes: names and values.
-pub(crate) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// What an entry makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// A regular file.
     File,
+    /// Another name of a file that came before.
     HardLink,
+    /// A symbolic link.
     Symlink,
+    /// A character device.
     Char,
+    /// A block device.
     Block,
+    /// A directory.
     Dir,
+    /// A named pipe.
     Fifo,
 }
 
 /// One entry, all its extension headers applied.
 #[derive(Clone, Debug)]
-pub(crate) struct Entry {
+pub struct Entry {
     /// As written: not yet checked for anything but NUL bytes.
-    pub(crate) name: Vec<u8>,
-    pub(crate) kind: Kind,
+    pub name: Vec<u8>,
+    /// What it is.
+    pub kind: Kind,
     /// Target of a hard link or symlink.
-    pub(crate) link: Vec<u8>,
+    pub link: Vec<u8>,
     /// Bytes of data in the tar; less than `real_size` for a sparse file.
-    pub(crate) size: u64,
-    pub(crate) real_size: u64,
+    pub size: u64,
+    /// Bytes of the file.
+    pub real_size: u64,
     /// Offset and length of each piece of a sparse file, ascending.
-    pub(crate) sparse: Option<Vec<(u64, u64)>>,
+    pub sparse: Option<Vec<(u64, u64)>>,
     /// Permission bits, including set-id and sticky.
-    pub(crate) mode: u32,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    pub(crate) mtime: (i64, u32),
-    pub(crate) device: (u32, u32),
-    pub(crate) xattrs: Xattrs,
+    pub mode: u32,
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Seconds since 1970 and nanoseconds.
+    pub mtime: (i64, u32),
+    /// Major and minor number of a device.
+    pub device: (u32, u32),
+    /// Its extended attributes.
+    pub xattrs: Xattrs,
     /// Where the data starts in the tar.
-    pub(crate) offset: u64,
+    pub offset: u64,
 }
 
 /// Reads entries from `R`. After the last one, bytes beyond the end marker are left unread.
 #[derive(Debug)]
-pub(crate) struct TarReader<R> {
+pub struct TarReader<R> {
     input: R,
     /// Bytes taken from `input`.
     position: u64,
@@ -86,7 +100,8 @@ pub(crate) struct TarReader<R> {
 }
 
 impl<R: BufRead> TarReader<R> {
-    pub(crate) fn new(input: R) -> Self {
+    /// Reads the tar that begins here.
+    pub fn new(input: R) -> Self {
         Self {
             input,
             position: 0,
@@ -97,12 +112,13 @@ impl<R: BufRead> TarReader<R> {
         }
     }
 
-    pub(crate) fn into_inner(self) -> R {
+    /// Gives the stream back.
+    pub fn into_inner(self) -> R {
         self.input
     }
 
     /// Returns the next entry, skipping what is left of the last one's data.
-    pub(crate) fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
         self.skip(self.data_left)?;
         self.data_left = 0;
         self.skip(self.padding)?;
@@ -296,7 +312,7 @@ impl<R: BufRead> TarReader<R> {
     }
 
     /// Lets `jump` move the input past what is left of the current entry, where that is faster than reading.
-    pub(crate) fn jump(&mut self, jump: impl FnOnce(&mut R, u64) -> io::Result<()>) -> io::Result<()> {
+    pub fn jump(&mut self, jump: impl FnOnce(&mut R, u64) -> io::Result<()>) -> io::Result<()> {
         let count = self.data_left + self.padding;
         jump(&mut self.input, count)?;
         self.position += count;
@@ -306,7 +322,7 @@ impl<R: BufRead> TarReader<R> {
     }
 
     /// Returns some of the current entry's data; nothing at its end.
-    pub(crate) fn data(&mut self) -> Result<&[u8], TarError> {
+    pub fn data(&mut self) -> Result<&[u8], TarError> {
         if self.data_left == 0 {
             return Ok(&[]);
         }
@@ -319,7 +335,7 @@ impl<R: BufRead> TarReader<R> {
     }
 
     /// Says that `count` bytes of what [`TarReader::data`] returned are used up.
-    pub(crate) fn consume(&mut self, count: usize) {
+    pub fn consume(&mut self, count: usize) {
         self.input.consume(count);
         self.position += count as u64;
         self.data_left -= count as u64;

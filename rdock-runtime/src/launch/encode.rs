@@ -259,6 +259,45 @@ pub(super) fn launch(plan: LaunchPlan) -> io::Result<Encoded> {
     })
 }
 
+/// Encodes a look at a container's files.
+pub(super) fn view(plan: ViewPlan) -> io::Result<Encoded> {
+    let mut fds: Vec<OwnedFd> = Vec::new();
+    let mut hold = |fd: OwnedFd| {
+        fds.push(fd);
+        fds.len() as u32
+    };
+    let (mut before, mut inside, mut after) = (Writer::default(), Writer::default(), Writer::default());
+    if plan.lock {
+        before.u32(op::LOCK).path(&plan.state_dir.join("lock"));
+    }
+    before.u32(op::OWNER).u32(hold(plan.owner));
+    let joins = !plan.join.is_empty();
+    before.u32(op::CLONE).u64(if joins { 0 } else { NEWNS }).u32(0);
+    before.u32(op::END);
+    after.u32(op::END);
+    for (fd, kind) in plan.join {
+        inside.u32(op::JOIN).u32(hold(fd)).u64(kind);
+    }
+    if !joins {
+        inside.u32(op::PRIVATE).u32(0);
+        root(&mut inside, &plan.root, &plan.state_dir)?;
+        for mount in &plan.mounts {
+            self::mount(&mut inside, mount, plan.user_namespace.is_some());
+        }
+    }
+    inside.u32(op::SHARE_ROOT).u32(plan.bare.into()).u32(op::END);
+    let mut all = Writer::default();
+    for part in [&before, &inside, &after] {
+        part.finish()?;
+        all.blob(&part.bytes);
+    }
+    all.finish()?;
+    Ok(Encoded {
+        bytes: all.bytes,
+        fds,
+    })
+}
+
 /// Encodes a process that exec adds; its three descriptors, if any, follow the operations.
 pub(super) fn exec(plan: &ProcessPlan, stdio: bool) -> io::Result<Vec<u8>> {
     let mut writer = Writer::default();

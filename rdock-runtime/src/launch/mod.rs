@@ -1,8 +1,8 @@
 //! The owner's side of a launch: spawn the helper, hand it the plan, follow what it reports.
 mod encode;
-// The helper's; here for its tests alone.
-#[cfg(test)]
-mod passwd;
+// The helper's too; the owner needs only a part.
+#[allow(dead_code)]
+pub(crate) mod passwd;
 mod plan;
 // Half of it is the helper's alone.
 #[allow(dead_code)]
@@ -76,6 +76,10 @@ pub(crate) enum Event {
         sockets: Vec<OwnedFd>,
         errno: i32,
     },
+    /// The root directory of a view.
+    Root {
+        directory: OwnedFd,
+    },
     /// The control socket closed: the helper is gone.
     Gone,
 }
@@ -122,6 +126,51 @@ impl Helper {
         let (pid, pidfd) = sys::spawn(&sys::Spawn {
             program,
             name: c"rdock-helper",
+            fds: &[theirs.as_fd()],
+            namespaces,
+            id_maps: id_maps.as_ref(),
+        })?;
+        drop(theirs);
+        let helper = Self {
+            control: ours,
+            pidfd,
+            pid,
+        };
+        let fds: Vec<_> = std::iter::once(memory.as_fd())
+            .chain(encoded.fds.iter().map(AsFd::as_fd))
+            .collect();
+        helper.ask([ask::PLAN, 0, 0, 0, 0, 0], &fds)?;
+        Ok(helper)
+    }
+
+    /// Spawns a helper without a payload, which shows the files of a container: [`Event::Root`] follows. What it
+    /// mounted is there as long as it is.
+    pub(crate) fn view(plan: ViewPlan) -> io::Result<Self> {
+        let (ours, theirs) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        // Namespaces of a running container are joined from where this process is.
+        let mut namespaces = 0;
+        let id_maps = plan
+            .user_namespace
+            .as_ref()
+            .filter(|_| plan.join.is_empty())
+            .map(id_maps);
+        if plan.join.is_empty() {
+            namespaces |= libc::CLONE_NEWPID;
+        }
+        if id_maps.is_some() {
+            namespaces |= libc::CLONE_NEWUSER;
+        }
+        let program = sys::helper_program(&plan.state_dir)?;
+        let encoded = encode::view(plan)?;
+        let memory = memory(&encoded.bytes)?;
+        let (pid, pidfd) = sys::spawn(&sys::Spawn {
+            program,
+            name: c"rdock-view",
             fds: &[theirs.as_fd()],
             namespaces,
             id_maps: id_maps.as_ref(),
@@ -389,6 +438,9 @@ fn decode(message: &[u8], fds: Vec<OwnedFd>) -> io::Result<Event> {
         tell::EXEC_EXITED => Event::ExecExited {
             session: tag,
             status: a,
+        },
+        tell::ROOT => Event::Root {
+            directory: fds.next().ok_or_else(malformed)?,
         },
         tell::SOCKETS => Event::Sockets {
             tag,

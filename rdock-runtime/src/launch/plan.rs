@@ -46,6 +46,25 @@ pub(crate) struct LaunchPlan {
     pub(crate) hold: bool,
 }
 
+/// A look at the files of a container, running or not.
+#[derive(Debug)]
+pub(crate) struct ViewPlan {
+    /// Directory of the container's state.
+    pub(crate) state_dir: PathBuf,
+    /// The container does not run, and does not start as long as its `lock` is held.
+    pub(crate) lock: bool,
+    /// That of the container, to mount in.
+    pub(crate) user_namespace: Option<IdMappings>,
+    /// Namespaces of the running payload, in order, with their CLONE_NEW* flags; nothing is mounted then.
+    pub(crate) join: Vec<(OwnedFd, u64)>,
+    pub(crate) root: RootPlan,
+    pub(crate) mounts: Vec<MountPlan>,
+    /// Without what is mounted below the root.
+    pub(crate) bare: bool,
+    /// The helper ends when this pidfd becomes readable, or the control socket closes.
+    pub(crate) owner: OwnedFd,
+}
+
 /// Contents of `uid_map` and `gid_map`; `setgroups` is denied when the maps are a single id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct IdMappings {

@@ -51,6 +51,8 @@ pub(crate) mod tell {
     pub(crate) const TERMINAL: u32 = 11;
     /// Inside the helper only: the pidfd of an exec session's process.
     pub(crate) const PROCESS: u32 = 12;
+    /// Descriptor: the root directory of a view.
+    pub(crate) const ROOT: u32 = 13;
 }
 
 /// Operations.
@@ -131,6 +133,9 @@ pub(crate) mod op {
     pub(crate) const ENTER: u32 = 39;
     /// flags
     pub(crate) const UNSHARE: u32 = 40;
+    /// Hands the root directory to the owner and keeps it mounted until the owner leaves. bare: u32, without what is
+    /// mounted below it.
+    pub(crate) const SHARE_ROOT: u32 = 60;
 }
 
 /// Flags of [`op::OVERLAY`].

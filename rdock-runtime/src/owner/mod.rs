@@ -268,6 +268,7 @@ fn happened(events: &mut Loop, owner: &Shared, event: Event) {
         | Event::Started { .. }
         | Event::Held
         | Event::NetworkMade { .. }
+        | Event::Root { .. }
         | Event::Gone => {}
         Event::Warning { .. } => {}
         Event::Sockets { tag, sockets, errno } => {

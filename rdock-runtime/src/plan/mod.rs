@@ -20,6 +20,7 @@ mod tests;
 pub(crate) use host::{CgroupView, HostFacts};
 pub(crate) use launch::{NamespaceKind, Places};
 pub(crate) use mounts::{LaterSource, PlannedMount, PlannedSource, volume_in_memory};
+pub(crate) use prepare::bind;
 
 use crate::launch::{DevicePlan, IdMappings, ProcessPlan};
 use crate::spec::{ContainerSpec, EndpointSpec, NamespaceMode, NetworkMode, PortMapping, Seccomp};
@@ -255,6 +256,12 @@ fn all(
         user_namespace,
         warnings,
     }
+}
+
+/// The ids of a container of this spec, when it has a user namespace.
+pub(crate) fn id_mappings(spec: &ContainerSpec) -> Option<IdMappings> {
+    // They were checked when the container was started.
+    settings::user_namespace(spec, &HostFacts::gather(false), &mut Findings::default())
 }
 
 impl IdMappings {

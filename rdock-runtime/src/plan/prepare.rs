@@ -234,7 +234,7 @@ fn prepare(
 }
 
 /// A recursive private bind of what is at `source` now.
-pub(super) fn bind(source: PathBuf) -> Result<MountKind, VolumeError> {
+pub(crate) fn bind(source: PathBuf) -> Result<MountKind, VolumeError> {
     let meta = std::fs::metadata(&source).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
             VolumeError::MissingSource { path: source.clone() }

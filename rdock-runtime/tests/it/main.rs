@@ -5,6 +5,7 @@
 mod attacks;
 mod children;
 mod events;
+mod files;
 mod host;
 mod identities;
 mod lab;
@@ -99,6 +100,7 @@ fn main() -> std::process::ExitCode {
         attacks::trials(),
         children::trials(),
         streams::trials(),
+        files::trials(),
         events::trials(),
         logs::trials(),
     ]

@@ -23,8 +23,16 @@ pub(crate) fn verb(verb: &str, first: &str, second: &str) -> Option<io::Result<S
         "session" => session(),
         "overwrite" => milliseconds(first).map(overwrite),
         "spy" => milliseconds(first).map(spy),
+        "swap" => swap(first, second),
         _ => return None,
     })
+}
+
+/// Exchanges two names without end.
+fn swap(first: &str, second: &str) -> io::Result<String> {
+    loop {
+        rustix::fs::renameat_with(CWD, first, CWD, second, rustix::fs::RenameFlags::EXCHANGE)?;
+    }
 }
 
 fn milliseconds(text: &str) -> io::Result<Duration> {

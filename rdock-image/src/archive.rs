@@ -1,0 +1,50 @@
+//! Reading of tar archives from anywhere: the reader that layers are read with, and streams that say themselves how
+//! they are compressed.
+pub use crate::tarstream::{Entry, Kind, TarError, TarReader, Xattrs};
+
+use crate::digest::Hasher;
+use crate::layer::compression::{Compression, InflateError, Inflater};
+use std::io::{self, BufRead, BufReader, Read};
+
+/// Lets `work` read `stream` inflated, in this process: gzip, zstd or plain, told apart by the first bytes.
+///
+/// # Errors
+/// [`io::ErrorKind::Unsupported`] for another compression; when `stream` fails, and for bytes that are not what their
+/// first ones announce, the reads of `work` fail.
+pub fn decompressed<T>(stream: &mut dyn Read, work: impl FnOnce(&mut dyn BufRead) -> T) -> io::Result<T> {
+    let mut start = [0; 6];
+    let mut length = 0;
+    while length < start.len() {
+        match stream.read(&mut start[length..]) {
+            Ok(0) => break,
+            Ok(count) => length += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let mut whole = start[..length].chain(stream);
+    match Compression::detect(&start[..length]) {
+        Compression::Plain => Ok(work(&mut BufReader::with_capacity(128 << 10, whole))),
+        Compression::Gzip | Compression::Zstd => {
+            let inflater = Inflater::new(&mut whole, Hasher::sha256(), u64::MAX - 1);
+            Ok(work(&mut BufReader::with_capacity(128 << 10, Inflated(inflater))))
+        }
+        other => Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!("an archive compressed with {other:?}: gzip, zstd or none"),
+        )),
+    }
+}
+
+struct Inflated<'a>(Inflater<'a>);
+
+impl Read for Inflated<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.0.fill(out).map_err(|error| match error {
+            InflateError::Stream(error) => error,
+            InflateError::Corrupt(reason) => io::Error::new(io::ErrorKind::InvalidData, reason),
+            InflateError::TooLong => io::Error::new(io::ErrorKind::InvalidData, "it is too long"),
+            InflateError::Unsupported(what) => io::Error::new(io::ErrorKind::Unsupported, what),
+        })
+    }
+}

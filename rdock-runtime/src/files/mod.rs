@@ -1,0 +1,19 @@
+//! The files of a container: copies in and out, its changes, the whole of it as a tar or as an image.
+//!
+//! Nothing of the container runs for any of this, and nothing of it is loaded. Every path is resolved inside the
+//! container's root by the kernel (openat2(2) with RESOLVE_IN_ROOT), links that somebody swaps meanwhile included;
+//! both sides are walked by descriptor, one name at a time.
+
+mod copy;
+mod error;
+mod paths;
+mod read;
+mod stream;
+mod tar;
+mod tree;
+mod view;
+mod write;
+
+pub use copy::{Copied, CopyOptions, FileStat};
+pub use error::FilesError;
+pub use stream::Archive;
