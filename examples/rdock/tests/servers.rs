@@ -19,6 +19,7 @@ pub(crate) fn trials(stage: &Arc<Stage>) -> Vec<Trial> {
         stage.trial("postgres_asks_for_the_password", postgres_asks_for_the_password),
         stage.trial("redis_answers_at_its_port", redis_answers),
         stage.trial("nginx_serves_a_page_and_logs_it", nginx_serves_a_page),
+        stage.trial("pip_installs_a_package_in_a_container", pip_installs_a_package),
         stage.trial(
             "jupyter_saves_a_notebook_into_the_bound_folder",
             jupyter_saves_a_notebook,
@@ -120,6 +121,39 @@ fn nginx_serves_a_page(stage: &Stage) -> Tested {
     assert_eq!(rdock.run(["wait", "nginx"])?.trim(), "0");
     let log = rdock.run(["logs", "nginx"])?;
     assert!(log.contains("\"GET / HTTP/1"), "{log}");
+    Ok(())
+}
+
+fn pip_installs_a_package(stage: &Stage) -> Tested {
+    needs_root("a plain user's containers have no way out yet")?;
+    let rdock = stage.with(&[Name::Python])?;
+    let bundle = "/etc/ssl/certs/ca-certificates.crt";
+    let mount = format!("{bundle}:{bundle}:ro");
+    let script =
+        "pip install -q --root-user-action=ignore six && python -c 'import six; print(six.__name__)'";
+    let mut install = rdock.command([
+        "run",
+        "--rm",
+        "-v",
+        &mount,
+        "python:3.11-slim",
+        "sh",
+        "-c",
+        script,
+    ]);
+    let output = install.output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if [
+        "NewConnectionError",
+        "No matching distribution",
+        "Temporary failure in name",
+    ]
+    .iter()
+    .any(|why| said.contains(why))
+    {
+        return Err(Cannot(format!("the Python package index cannot be reached: {said}")).into());
+    }
+    assert_eq!(success(&install, &output)?, "six\n");
     Ok(())
 }
 
