@@ -13,9 +13,12 @@ mod config;
 mod dotenv;
 mod error;
 mod forms;
+mod hash;
 mod interpolate;
 mod load;
 mod model;
+mod names;
+pub mod plan;
 mod schema;
 mod source;
 mod warn;
@@ -24,7 +27,12 @@ mod yaml;
 pub use config::{Format, pinned, variables_in};
 pub use dotenv::{DotenvError, parse_dotenv, parse_raw};
 pub use error::{Error, Finding, FindingKind, Place, Result, Warning, WarningKind};
+pub use hash::{Change, changes, network_hash, service_config, service_hash, volume_hash};
 pub use interpolate::{TemplateError, Variable, interpolate};
 pub use load::{Document, LoadOptions};
 pub use model::*;
+pub use names::{
+    container_labels, container_name, label, network_labels, one_off_name, temporary_name, volume_labels,
+};
+pub use plan::Plan;
 pub use warn::reason_for;

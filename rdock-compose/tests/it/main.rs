@@ -2,4 +2,5 @@
 #![allow(clippy::unwrap_used)] // A test that panics has failed.
 
 mod dependencies;
+mod plan;
 mod sources;

@@ -1,0 +1,130 @@
+//! Which images have to be pulled or built before containers can be made.
+
+use super::existing::ExistingImage;
+use super::operation::{Cause, Operation};
+use super::{Build, Existing, Plan, PlanError, Pull, UpOptions};
+use crate::forms::parse_duration;
+use crate::model::{Project, Service};
+use std::collections::BTreeMap;
+
+/// What is to be done for one image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    Nothing,
+    Build,
+    Pull,
+    /// Pull, and go on with what is here if that fails.
+    Refresh,
+}
+
+impl Plan {
+    /// The images that `up` needs and that are not here, or that the services' policies want anew. Steps do not wait
+    /// for each other, but for images that are built from other services' images.
+    ///
+    /// # Errors
+    /// [`PlanError::NoImage`] for one that is not here and may neither be pulled nor built.
+    pub fn images(project: &Project, existing: &Existing, options: &UpOptions) -> Result<Self, PlanError> {
+        let selected = project
+            .select(&options.services, options.dependencies)
+            .map_err(|error| PlanError::NoSuchService(error.to_string()))?;
+        let mut plan = Self::new(&project.name);
+        let mut pulls: BTreeMap<String, usize> = BTreeMap::new();
+        let mut builds: BTreeMap<String, usize> = BTreeMap::new();
+        for name in super::order::services(&selected) {
+            let service = &selected.services[name];
+            if service.provider.is_some() {
+                continue;
+            }
+            let image = selected.image_of(name);
+            let here = existing.images.get(&image);
+            let cause = if here.is_some() {
+                Cause::Requested
+            } else {
+                Cause::Missing
+            };
+            match need(service, here, options) {
+                Need::Nothing if here.is_none() => {
+                    return Err(PlanError::NoImage {
+                        service: name.to_owned(),
+                        image,
+                    });
+                }
+                Need::Nothing => {}
+                Need::Build => {
+                    let others = service
+                        .build
+                        .iter()
+                        .flat_map(|build| build.additional_contexts.values());
+                    let others = others.filter_map(|context| context.strip_prefix("service:"));
+                    let after: Vec<usize> = others.filter_map(|other| builds.get(other).copied()).collect();
+                    let operation = Operation::BuildImage {
+                        service: name.to_owned(),
+                        image,
+                    };
+                    let step = plan.add(operation, vec![cause], after);
+                    builds.insert(name.to_owned(), step);
+                }
+                need @ (Need::Pull | Need::Refresh) if !pulls.contains_key(&image) => {
+                    let optional = need == Need::Refresh;
+                    let operation = Operation::PullImage {
+                        service: name.to_owned(),
+                        image: image.clone(),
+                        optional,
+                    };
+                    let step = plan.add(operation, vec![cause], []);
+                    pulls.insert(image, step);
+                }
+                Need::Pull | Need::Refresh => {}
+            }
+        }
+        Ok(plan)
+    }
+}
+
+fn need(service: &Service, here: Option<&ExistingImage>, options: &UpOptions) -> Need {
+    let builds = service.build.is_some();
+    let policy = match options.pull {
+        Some(Pull::Always) => "always",
+        Some(Pull::Missing) => "missing",
+        Some(Pull::Never) => "never",
+        None => service.pull_policy.as_deref().unwrap_or(""),
+    };
+    if builds && options.build == Build::Always {
+        return Need::Build;
+    }
+    let may_build = builds && options.build != Build::Never;
+    match policy {
+        "build" if may_build => Need::Build,
+        // What is built here is not looked for elsewhere, unless that is asked for.
+        "" | "build" if here.is_none() && may_build => Need::Build,
+        "never" if here.is_none() && may_build => Need::Build,
+        "never" => Need::Nothing,
+        "always" | "refresh" | "newer" if builds && service.image.is_none() => match here {
+            None if may_build => Need::Build,
+            _ => Need::Nothing,
+        },
+        "always" | "refresh" | "newer" => Need::Pull,
+        "daily" | "weekly" => aged(policy, here),
+        every if every.starts_with("every_") => aged(every, here),
+        _ if here.is_some() => Need::Nothing,
+        "missing" if may_build && service.image.is_none() => Need::Build,
+        _ => Need::Pull,
+    }
+}
+
+/// An image that is older than the policy allows.
+fn aged(policy: &str, here: Option<&ExistingImage>) -> Need {
+    let most = match policy {
+        "daily" => 86_400,
+        "weekly" => 604_800,
+        every => {
+            let nanoseconds = parse_duration(every.trim_start_matches("every_")).unwrap_or(0);
+            u64::try_from(nanoseconds / 1_000_000_000).unwrap_or(0)
+        }
+    };
+    match here {
+        None => Need::Pull,
+        Some(image) if image.age.is_none_or(|age| age >= most) => Need::Refresh,
+        Some(_) => Need::Nothing,
+    }
+}
