@@ -307,7 +307,7 @@ async fn run_verb(arguments: Arguments) -> Outcome {
         Verb::Port(verb) => verb.execute(&runtime),
         Verb::Inspect(verb) => verb.execute(&runtime),
         Verb::Volume(verb) => verb.execute(&runtime),
-        Verb::Network(verb) => verb.execute(&runtime),
+        Verb::Network(verb) => verb.execute(&runtime).await,
         Verb::Info(verb) => verb.execute(&runtime),
         Verb::Login(verb) => verb.execute().await,
         Verb::Logout(verb) => verb.execute().await,

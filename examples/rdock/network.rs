@@ -4,7 +4,7 @@ use crate::streams::{print, say};
 use crate::table::{Format, show};
 use crate::{Failure, Outcome};
 use clap::{Args, Subcommand};
-use rdock_runtime::{NetworkInfo, NetworkSpec, Networks, Runtime, SubnetSpec};
+use rdock_runtime::{EndpointSpec, NetworkInfo, NetworkSpec, Networks, Runtime, SubnetSpec};
 use serde_json::{Map, Value, json};
 use std::net::IpAddr;
 
@@ -40,6 +40,18 @@ pub(crate) enum Network {
         /// Networks
         #[arg(required = true)]
         names: Vec<String>,
+    },
+    /// Have a container join a network
+    Connect(Box<Connect>),
+    /// Have a container leave a network
+    Disconnect {
+        /// Accepted: leaving needs no force
+        #[arg(short, long)]
+        force: bool,
+        /// The network
+        network: String,
+        /// The container
+        container: String,
     },
     /// Remove networks that no running container is in
     Prune {
@@ -86,6 +98,44 @@ pub(crate) struct Create {
     label: Vec<String>,
     /// Its name
     name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Connect {
+    /// One more name in the network
+    #[arg(long)]
+    alias: Vec<String>,
+    /// IPv4 address
+    #[arg(long)]
+    ip: Option<std::net::Ipv4Addr>,
+    /// IPv6 address
+    #[arg(long)]
+    ip6: Option<std::net::Ipv6Addr>,
+    /// Link-local address
+    #[arg(long)]
+    link_local_ip: Vec<IpAddr>,
+    /// How much the default route is wanted by this network
+    #[arg(long, default_value_t = 0, allow_hyphen_values = true)]
+    gw_priority: i32,
+    /// The network
+    network: String,
+    /// The container
+    container: String,
+}
+
+impl Connect {
+    async fn execute(self, runtime: &Runtime) -> Outcome {
+        let mut endpoint = EndpointSpec::new(self.network).gateway_priority(self.gw_priority);
+        endpoint.aliases = self.alias;
+        endpoint.ip = self.ip;
+        endpoint.ip6 = self.ip6;
+        endpoint.link_local = self.link_local_ip;
+        runtime
+            .container(&self.container)?
+            .connect_network(endpoint)
+            .await?;
+        Ok(0)
+    }
 }
 
 impl Create {
@@ -231,7 +281,7 @@ fn all_fit(info: &NetworkInfo, filters: &[String]) -> Result<bool, Failure> {
 }
 
 impl Network {
-    pub(crate) fn execute(self, runtime: &Runtime) -> Outcome {
+    pub(crate) async fn execute(self, runtime: &Runtime) -> Outcome {
         let networks = runtime.networks();
         match self {
             Self::Ls {
@@ -248,6 +298,15 @@ impl Network {
                 print(&format!("{:#}", Value::Array(all)));
             }
             Self::Rm { force, names } => return remove(&networks, force, &names),
+            Self::Connect(connect) => return connect.execute(runtime).await,
+            Self::Disconnect {
+                force: _,
+                network,
+                container,
+            } => {
+                let container = runtime.container(&container)?;
+                container.disconnect_network(network).await?;
+            }
             Self::Prune { force: _, filter } => {
                 for info in networks.list()? {
                     // A filter that is none is said before anything is removed.

@@ -184,6 +184,7 @@ impl Container {
             state_dir: self.dir.path().to_owned(),
         };
         for event in self.dir.events()? {
+            crate::owner::apply_to_networks(&mut info.networks, &event);
             if let Happened::Started {
                 pid,
                 helper,
@@ -205,6 +206,13 @@ impl Container {
                     info.networks = networks;
                 }
             }
+        }
+        if info.status != Status::Running {
+            info.networks.clear();
+        } else if let Some(first) = info.networks.iter().find(|endpoint| endpoint.default_route) {
+            info.ip_address = Some(first.ip.to_string());
+            info.gateway = Some(first.gateway.to_string());
+            info.mac_address = Some(first.mac.clone());
         }
         Ok(info)
     }

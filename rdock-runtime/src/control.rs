@@ -48,6 +48,14 @@ pub(crate) enum Request {
     Listening {
         port: u16,
     },
+    /// Answered by [`Reply::Done`] once the container is in the network.
+    Connect {
+        endpoint: crate::spec::EndpointSpec,
+    },
+    /// Answered by [`Reply::Done`] once the interface is gone.
+    Disconnect {
+        network: String,
+    },
     /// Sent on the connection of an exec.
     KillSession {
         signal: i32,

@@ -10,11 +10,12 @@ use crate::events::EventAction;
 use crate::image::Image;
 use crate::launch::{Event, Helper, LaunchPlan, NetworkPlan, SocketPlace, TerminalSize};
 use crate::net;
+use crate::network_files;
 use crate::owner::{Started, Streams};
 use crate::plan::{self, HostFacts, NamespaceKind, Places, Planned, Subject};
 use crate::runtime::Runtime;
 use crate::spec::{ContainerSpec, NamespaceMode, NetworkMode, Seccomp};
-use crate::state::{BoundAddress, ContainerDir, Happened, Record, Status, now};
+use crate::state::{BoundAddress, Happened, Record, Status, now};
 use crate::step::Step;
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -147,11 +148,15 @@ pub(crate) fn start<'a>(
         name: &name,
         rootless: host.is_rootless(),
     };
-    let mut networks = net::Attachments::prepare(subject, &planned.networks)?;
+    let endpoints = network_files::kept_endpoints(&dir)?.unwrap_or_else(|| planned.networks.clone());
+    let mut networks = net::Attachments::prepare(subject, &endpoints)?;
     networks.set_name_servers(&spec.dns);
     let shared = shared_network(runtime, &planned.network)?;
     if shared.is_none() {
-        warnings.extend(network_files(&dir, spec, &planned, &name, &networks)?);
+        let host_network = planned.network == NetworkMode::Host;
+        let hostname = planned.hostname.clone().unwrap_or_default();
+        let left_out = network_files::write(&dir, spec, host_network, &hostname, &name, &networks)?;
+        warnings.extend(left_out);
     }
     let ipc_root = match &planned.ipc {
         NamespaceMode::Container(other) => Some(format!("/proc/{}/root", running_pid(runtime, other)?)),
@@ -330,62 +335,6 @@ fn filter(planned: &Planned) -> Result<crate::seccomp::Filter> {
         Seccomp::Unconfined => planned.process.seccomp.clone(),
         Seccomp::Profile(text) => crate::seccomp::custom_filter(text, bounding)?,
     })
-}
-
-/// Writes `hosts`, `hostname` and `resolv.conf`; what the network files had to leave out.
-fn network_files(
-    dir: &ContainerDir,
-    spec: &ContainerSpec,
-    planned: &Planned,
-    name: &str,
-    networks: &net::Attachments,
-) -> Result<Option<String>> {
-    let host_network = planned.network == NetworkMode::Host;
-    let hostname = planned.hostname.clone().unwrap_or_default();
-    let hosts = match (host_network, std::fs::read_to_string("/etc/hosts")) {
-        (true, Ok(hosts)) if spec.extra_hosts.is_empty() => hosts,
-        _ => net::hosts(
-            &networks.addresses(),
-            &[&hostname, name],
-            &extra_hosts(spec, networks),
-        ),
-    };
-    let resolving = match host_network {
-        true => net::Resolving::AsHost,
-        false if networks.have_names() => net::Resolving::ByResolver,
-        false => net::Resolving::Directly,
-    };
-    let wishes = net::Wishes {
-        servers: &spec.dns,
-        search: &spec.dns_search,
-        options: &spec.dns_options,
-    };
-    let (resolv_conf, warning) = net::resolv_conf(resolving, wishes);
-    for (file, text) in [
-        ("hosts", hosts),
-        ("hostname", format!("{hostname}\n")),
-        ("resolv.conf", resolv_conf),
-    ] {
-        let path = dir.file(file);
-        std::fs::write(&path, text).map_err(Error::state("write", &path))?;
-        // The state directory is closed to others; inside the container every user reads them.
-        let mode = Mode::from_raw_mode(0o644);
-        rustix::fs::chmod(&path, mode).map_err(|errno| Error::state("chmod", &path)(errno.into()))?;
-    }
-    Ok(warning.map(|warning| warning.to_string()))
-}
-
-/// The spec's, with the host's address in its place.
-fn extra_hosts(spec: &ContainerSpec, networks: &net::Attachments) -> Vec<(String, String)> {
-    let host = networks.host_address().unwrap_or(std::net::Ipv4Addr::LOCALHOST);
-    let address = |address: &String| match address.as_str() {
-        "host-gateway" => host.to_string(),
-        _ => address.clone(),
-    };
-    spec.extra_hosts
-        .iter()
-        .map(|(name, text)| (name.clone(), address(text)))
-        .collect()
 }
 
 /// The directory with the network files of the container whose network is joined.

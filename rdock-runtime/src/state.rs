@@ -200,6 +200,12 @@ pub(crate) enum Happened {
     Exited {
         exit: Exit,
     },
+    NetworkConnected {
+        network: crate::net::EndpointInfo,
+    },
+    NetworkDisconnected {
+        network: String,
+    },
     /// Something a newer version records.
     #[serde(other)]
     Unknown,
@@ -351,7 +357,9 @@ impl ContainerDir {
                     Happened::Exited { exit } => return Some(Status::Exited(exit.clone())),
                     Happened::Started { .. } if alive => return Some(Status::Running),
                     Happened::Started { .. } => return None,
-                    Happened::Unknown => {}
+                    Happened::NetworkConnected { .. }
+                    | Happened::NetworkDisconnected { .. }
+                    | Happened::Unknown => {}
                 }
             }
             alive.then_some(Status::Created)

@@ -314,7 +314,6 @@ impl Helper {
         self.ask([ask::NAMESPACE, 0, enter.into(), 0, 0, 0], &[namespace])
     }
 
-    #[allow(dead_code)]
     /// Takes [`Self::keep_network`] back.
     pub(crate) fn release_network(&self, namespace: BorrowedFd<'_>) -> io::Result<()> {
         let inode = rustix::fs::fstat(namespace)?.st_ino;

@@ -112,7 +112,6 @@ enum Egress {
     },
 }
 
-#[allow(dead_code)]
 impl Attachment {
     /// Finds or chooses the network, and an address in it. Blocking: waits while another process makes the network.
     ///
@@ -461,14 +460,24 @@ impl Attachment {
             .map_err(self.kernel("removing the container's interface"))
     }
 
-    /// Makes the default route lead into this network.
-    ///
-    /// # Errors
-    /// When the kernel refuses it.
-    pub(super) fn take_default_route(&mut self, payload: BorrowedFd<'_>) -> Result<(), NetError> {
+    /// Makes the default route lead into this network from now on; the messages that do it inside.
+    pub(super) fn take_default_route(&mut self) -> Vec<Vec<u8>> {
         self.default_route = true;
-        namespace::configure(payload, messages::default_routes(&self.interface()))
-            .map_err(self.kernel("setting the default route"))
+        messages::default_routes(&self.interface())
+    }
+
+    /// Whether `text` is the beginning of the network's id.
+    pub(super) fn has_id(&self, text: &str) -> bool {
+        text.len() >= 4
+            && self
+                .definition
+                .as_ref()
+                .is_some_and(|definition| definition.id.starts_with(text))
+    }
+
+    /// As it was asked for.
+    pub(super) fn endpoint(&self) -> EndpointSpec {
+        self.endpoint.clone()
     }
 
     /// Says that this process has the network open, so that newcomers can take it from there; a new network is

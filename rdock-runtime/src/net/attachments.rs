@@ -13,6 +13,7 @@ use crate::spec::EndpointSpec;
 use crate::warning::Warning;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 /// In the order of the interfaces.
@@ -25,6 +26,10 @@ pub(crate) struct Attachments {
     dns: Vec<IpAddr>,
     /// Bound, until the owner takes them.
     resolver: Option<[OwnedFd; 2]>,
+    /// The payload has one, whether it has names now or not.
+    has_resolver: bool,
+    /// One more network is being joined.
+    joining: bool,
 }
 
 /// A socket of the payload's namespace: domain, type, protocol.
@@ -179,6 +184,7 @@ impl Attachments {
         let payload = if self.all.len() > 1 { sockets.next() } else { None };
         if let (Some(datagrams), Some(streams)) = (sockets.next(), sockets.next()) {
             let bound = super::resolver::bind(datagrams, streams);
+            self.has_resolver = true;
             self.resolver =
                 Some(bound.map_err(self.all[first].kernel("listening for the container's queries"))?);
         }
@@ -263,4 +269,232 @@ fn keep(attachment: &Attachment, helper: &Helper) -> Result<(), NetError> {
 /// The network that the default route leads into: of the highest priority, the first on a tie.
 fn gateway_of(endpoints: &[EndpointSpec]) -> Option<usize> {
     (0..endpoints.len()).max_by_key(|index| (endpoints[*index].gateway_priority, std::cmp::Reverse(*index)))
+}
+
+/// A network that a running container is about to join.
+#[derive(Debug)]
+pub(crate) struct Newcomer {
+    root: PathBuf,
+    id: String,
+    name: String,
+    endpoint: EndpointSpec,
+    number: u32,
+    default_route: bool,
+    /// The container has no resolver yet.
+    first: bool,
+    /// Becomes one with names.
+    named: bool,
+}
+
+/// A network that a running container has joined.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    attachment: Attachment,
+    resolver: Option<[OwnedFd; 2]>,
+}
+
+/// A network that a running container is about to leave.
+#[derive(Debug)]
+pub(crate) struct Leaving {
+    attachment: Attachment,
+    /// Messages that make the default route lead elsewhere.
+    routes: Vec<Vec<u8>>,
+}
+
+/// A network that a running container has left.
+#[derive(Debug)]
+pub(crate) struct Left {
+    namespace: Option<OwnedFd>,
+}
+
+impl Left {
+    pub(crate) fn namespace(&self) -> Option<&OwnedFd> {
+        self.namespace.as_ref()
+    }
+}
+
+impl Newcomer {
+    /// As [`Attachments::wanted_sockets`], of the running payload.
+    pub(crate) fn wanted_sockets(&self) -> Vec<SocketKind> {
+        let mut wanted = vec![(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE)];
+        if self.first && self.named {
+            wanted.push((libc::AF_INET, libc::SOCK_DGRAM, 0));
+            wanted.push((libc::AF_INET, libc::SOCK_STREAM, 0));
+        }
+        wanted
+    }
+
+    /// Finds or makes the network, takes an address, makes the interface. Blocking.
+    ///
+    /// # Errors
+    /// As [`Attachments::prepare`].
+    pub(crate) fn join(self, sockets: Vec<OwnedFd>) -> Result<Joined, NetError> {
+        let subject = Subject {
+            root: &self.root,
+            id: &self.id,
+            name: &self.name,
+            rootless: false,
+        };
+        let mut attachment = Attachment::prepare(subject, &self.endpoint, self.number, self.default_route)?;
+        attachment.make()?;
+        let mut sockets = sockets.into_iter();
+        let route = sockets.next().ok_or_else(|| missing(&attachment))?;
+        let payload = crate::sys::network_of_socket(route.as_fd())
+            .map_err(attachment.kernel("looking for the container's namespace"))?;
+        attachment.attach(payload.as_fd())?;
+        let mut resolver = None;
+        if let (Some(datagrams), Some(streams)) = (sockets.next(), sockets.next()) {
+            let rules = super::host::resolver_rules();
+            super::namespace::inside(payload.as_fd(), move || {
+                super::netlink::Netlink::netfilter()?.batch(&rules)
+            })
+            .map_err(attachment.kernel("redirecting the container's queries"))?;
+            let bound = super::resolver::bind(datagrams, streams);
+            resolver = Some(bound.map_err(attachment.kernel("listening for the container's queries"))?);
+        }
+        Ok(Joined { attachment, resolver })
+    }
+}
+
+fn missing(attachment: &Attachment) -> NetError {
+    attachment.kernel("looking for a socket inside the container")(std::io::ErrorKind::NotFound.into())
+}
+
+impl Leaving {
+    pub(crate) fn network(&self) -> &str {
+        self.attachment.name()
+    }
+
+    /// Takes the interface away, and then gives the address up. Blocking: the kernel takes tens of milliseconds.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub(crate) fn leave(self, sockets: &[OwnedFd]) -> Result<Left, NetError> {
+        let route = sockets.first().ok_or_else(|| missing(&self.attachment))?;
+        let payload = crate::sys::network_of_socket(route.as_fd())
+            .map_err(self.attachment.kernel("looking for the container's namespace"))?;
+        self.attachment.detach(payload.as_fd())?;
+        if !self.routes.is_empty() {
+            super::namespace::configure(payload.as_fd(), self.routes)
+                .map_err(self.attachment.kernel("setting the default route"))?;
+        }
+        let namespace = self
+            .attachment
+            .namespace()
+            .and_then(|namespace| namespace.try_clone_to_owned().ok());
+        Ok(Left { namespace })
+    }
+}
+
+impl Attachments {
+    /// Prepares to join one more network; one at a time.
+    ///
+    /// # Errors
+    /// When the container is in the network already, there is no such network, or it is not root's.
+    pub(crate) fn newcomer(
+        &mut self,
+        root: &Path,
+        id: &str,
+        name: &str,
+        endpoint: EndpointSpec,
+    ) -> Result<Newcomer, NetError> {
+        let network = super::networks::name_of(root, endpoint.network_name())?;
+        if !rustix::process::geteuid().is_root() {
+            return Err(NetError::Rootless {
+                network,
+                what: "a running container keeps its one network",
+            });
+        }
+        if self.joining || self.all.iter().any(|attachment| attachment.name() == network) {
+            return Err(NetError::Connected {
+                container: name.to_owned(),
+                network,
+            });
+        }
+        let number = (0..)
+            .find(|number| !self.all.iter().any(|attachment| attachment.number == *number))
+            .unwrap_or_default();
+        self.joining = true;
+        Ok(Newcomer {
+            root: root.to_owned(),
+            id: id.to_owned(),
+            name: name.to_owned(),
+            number,
+            default_route: self.all.is_empty(),
+            first: !self.has_resolver,
+            named: network != super::DEFAULT,
+            endpoint,
+        })
+    }
+
+    /// The newcomer did not come.
+    pub(crate) fn newcomer_is_gone(&mut self) {
+        self.joining = false;
+    }
+
+    /// Takes a network that was joined.
+    ///
+    /// # Errors
+    /// When it cannot be recorded that the helper has it open.
+    pub(crate) fn add(&mut self, joined: Joined, helper: &Helper) -> Result<EndpointInfo, NetError> {
+        self.joining = false;
+        let mut attachment = joined.attachment;
+        keep(&attachment, helper)?;
+        attachment.record_holder(helper.pid())?;
+        let info = attachment.info();
+        self.has_resolver |= joined.resolver.is_some();
+        self.resolver = joined.resolver.or(self.resolver.take());
+        self.all.push(attachment);
+        self.all.sort_by_key(|attachment| attachment.number);
+        Ok(info)
+    }
+
+    /// Prepares to leave a network, by name or id.
+    ///
+    /// # Errors
+    /// When the container is not in it.
+    pub(crate) fn take(&mut self, network: &str, container: &str) -> Result<Leaving, NetError> {
+        let network = if network == "bridge" {
+            super::DEFAULT
+        } else {
+            network
+        };
+        let at = self
+            .all
+            .iter()
+            .position(|attachment| attachment.name() == network || attachment.has_id(network))
+            .ok_or_else(|| NetError::NotConnected {
+                container: container.to_owned(),
+                network: network.to_owned(),
+            })?;
+        let attachment = self.all.remove(at);
+        let mut routes = Vec::new();
+        if attachment.default_route
+            && let Some(next) = self.all.first_mut()
+        {
+            routes = next.take_default_route();
+        }
+        Ok(Leaving { attachment, routes })
+    }
+
+    /// Has the helper live in the network that published ports lead to; on the host when there is none.
+    pub(crate) fn settle(&self, helper: &Helper) {
+        let host = || std::fs::File::open("/proc/thread-self/ns/net").map(OwnedFd::from);
+        let namespace = match self.first() {
+            Some(first) => first
+                .namespace()
+                .and_then(|namespace| namespace.try_clone_to_owned().ok()),
+            None => host().ok(),
+        };
+        if let Some(namespace) = namespace {
+            // A helper that is gone lives nowhere.
+            let _ = helper.release_network(namespace.as_fd());
+            let _ = helper.keep_network(namespace.as_fd(), true);
+        }
+    }
+
+    /// What the networks were asked for as, for a later start.
+    pub(crate) fn endpoints(&self) -> Vec<EndpointSpec> {
+        self.all.iter().map(Attachment::endpoint).collect()
+    }
 }

@@ -124,6 +124,14 @@ pub enum NetError {
         /// The network's name.
         network: String,
     },
+    /// A container that has the network of the host, of another container, or none, joins no other.
+    #[error("network {network}: container {container} has no networks of its own")]
+    Mode {
+        /// Its name.
+        container: String,
+        /// The network's name.
+        network: String,
+    },
     /// Without root a container has one network, of its own.
     #[error("network {network}: without root {what}")]
     Rootless {

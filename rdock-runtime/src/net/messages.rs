@@ -156,7 +156,6 @@ pub(super) fn default_routes(interface: &Interface) -> Vec<Vec<u8>> {
 }
 
 /// In the container's namespace: its interface goes, and the other end with it.
-#[allow(dead_code)]
 pub(super) fn delete(number: u32) -> Vec<u8> {
     encode(RouteNetlinkMessage::DelLink(link(CONTAINER + number)), NLM_F_ACK)
 }

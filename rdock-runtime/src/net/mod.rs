@@ -26,7 +26,7 @@ mod sweep;
 
 pub use attachment::EndpointInfo;
 pub(crate) use attachment::Subject;
-pub(crate) use attachments::Attachments;
+pub(crate) use attachments::{Attachments, Joined, Left, SocketKind};
 pub(crate) use definition::is_network_name;
 pub use definition::{NetworkSpec, SubnetSpec};
 pub use error::NetError;

@@ -75,7 +75,6 @@ pub(super) fn attach(network: BorrowedFd<'_>, payload: BorrowedFd<'_>, plan: Bri
 }
 
 /// Sends rtnetlink messages in a namespace.
-#[allow(dead_code)]
 pub(super) fn configure(namespace: BorrowedFd<'_>, messages: Vec<Vec<u8>>) -> io::Result<()> {
     inside(namespace, move || {
         let mut route = Netlink::route()?;

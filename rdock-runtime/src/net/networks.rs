@@ -6,6 +6,7 @@ use super::error::NetError;
 use super::state::{HolderRecord, NetworkDir};
 use super::subnet::{self, Subnet};
 use super::subnet6::Subnet6;
+use crate::events::{EventAction, EventKind, Journal};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -176,7 +177,13 @@ impl Networks {
                 network: spec.name.clone(),
             });
         }
+        self.tell(EventAction::Create, &definition.id, &definition.name);
         Ok(user_info(&definition, BTreeMap::new()))
+    }
+
+    fn tell(&self, action: EventAction, id: &str, name: &str) {
+        let attributes = [("name", name), ("type", "bridge")];
+        Journal::new(&self.root).record(EventKind::Network, action, id, &attributes);
     }
 
     /// The network with this name or id, or the unique beginning of an id.
@@ -240,7 +247,7 @@ impl Networks {
         let (dir, _) = NetworkDir::find(&self.root, name)?;
         let _lock = dir.lock()?;
         // It may have been removed while this waited.
-        NetworkDir::find(&self.root, &dir.name)?;
+        let (_, definition) = NetworkDir::find(&self.root, &dir.name)?;
         let mut containers: Vec<String> = dir
             .holders()?
             .into_iter()
@@ -249,7 +256,10 @@ impl Networks {
             .map(|holder| holder.name)
             .collect();
         if containers.is_empty() {
-            return dir.remove();
+            dir.remove()?;
+            let id = definition.map(|definition| definition.id).unwrap_or_default();
+            self.tell(EventAction::Destroy, &id, &dir.name);
+            return Ok(());
         }
         containers.sort();
         Err(NetError::InUse {
@@ -278,6 +288,11 @@ impl Networks {
         }
         Ok(removed)
     }
+}
+
+/// The name of the network with this name or id.
+pub(super) fn name_of(root: &Path, network: &str) -> Result<String, NetError> {
+    Ok(NetworkDir::find(root, network)?.0.name)
 }
 
 fn members(dir: &NetworkDir) -> Result<BTreeMap<String, NetworkMember>, NetError> {

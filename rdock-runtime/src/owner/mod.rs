@@ -3,6 +3,7 @@
 //! It follows the helper, writes the log, answers the control socket, forwards published ports, records
 //! the exit and takes everything apart afterwards. All of it runs on one event loop.
 
+mod networks;
 mod outputs;
 mod requests;
 
@@ -15,6 +16,7 @@ use crate::net;
 use crate::reactor::{Interest, Loop, Timer, Token};
 use crate::remove::Remains;
 use crate::state::{ContainerDir, Exit, ExitReason, Happened, Record};
+pub(crate) use networks::apply as apply_to_networks;
 use outputs::Outputs;
 pub(crate) use requests::{resize, stream_pair};
 use std::cell::RefCell;

@@ -164,6 +164,14 @@ fn answer(
             drop(this);
             attach(owner, connection)
         }
+        Request::Connect { endpoint } => {
+            drop(this);
+            super::networks::connect(events, owner, connection, endpoint)
+        }
+        Request::Disconnect { network } => {
+            drop(this);
+            super::networks::disconnect(events, owner, connection, &network)
+        }
         Request::Listening { port } => {
             let sockets = this.sockets.clone();
             drop(this);

@@ -75,6 +75,25 @@ impl Lab {
         }
     }
 
+    /// What a client on the host gets.
+    pub(crate) fn get_from_here(&self, address: (&str, u16)) -> Tested<String> {
+        use std::net::ToSocketAddrs;
+        let address = address.to_socket_addrs()?.next().ok_or("no address")?;
+        Ok(inside(&self.here, move || crate::payload::get(address))??)
+    }
+
+    /// Waits until something holds.
+    pub(crate) fn eventually(&self, what: &str, holds: impl Fn() -> Tested<bool>) -> Tested {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while !holds().unwrap_or(false) {
+            if std::time::Instant::now() > deadline {
+                return Err(format!("{what}: not in ten seconds").into());
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
     pub(crate) fn info(&mut self, name: &str) -> Tested<ContainerInfo> {
         Ok(serde_json::from_str(&self.does(&format!("info {name}"))?)?)
     }
@@ -177,6 +196,19 @@ async fn obey(
             let output = exec.output().await?;
             Ok(String::from_utf8_lossy(&output.stdout).into_owned()
                 + &String::from_utf8_lossy(&output.stderr))
+        }
+        ["connect", name, network] => {
+            let container = containers.get(*name).ok_or_else(|| known(name))?;
+            let NetworkJoin::Endpoint(endpoint) = NetworkJoin::parse(network)? else {
+                return Err("no network".into());
+            };
+            container.connect_network(endpoint).await?;
+            Ok((*name).to_owned())
+        }
+        ["disconnect", name, network] => {
+            let container = containers.get(*name).ok_or_else(|| known(name))?;
+            container.disconnect_network(*network).await?;
+            Ok((*name).to_owned())
         }
         ["info", name] => {
             let container = containers.get(*name).ok_or_else(|| known(name))?;

@@ -26,6 +26,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             forwarded,
         ),
         trial("rt_internal_dns", internal),
+        trial("a_running_container_joins_and_leaves_networks", joins_and_leaves),
         trial("a_network_lives_as_long_as_somebody_is_in_it", lifetime),
     ]
 }
@@ -308,6 +309,70 @@ fn packets_sent() -> std::io::Result<Vec<u64>> {
         .filter(|(name, _)| matches!(*name, "OutRequests" | "ForwDatagrams"))
         .filter_map(|(_, value)| value.parse().ok())
         .collect())
+}
+
+fn joins_and_leaves() -> Tested {
+    let mut lab = Lab::open("nameserver 192.0.2.2\noptions timeout:1 attempts:1\n")?;
+    lab.does("network front")?;
+    lab.does("network back")?;
+    lab.does("run db net=back")?;
+    lab.does("run web publish=8080:8080")?;
+    let port = crate::payload::PORT;
+    let published = |lab: &Lab| -> Tested<_> { lab.get_from_here(("127.0.0.1", 8080)) };
+    let gateway = |lab: &mut Lab, name: &str| -> Tested<String> {
+        let info = lab.info(name)?;
+        Ok(info.gateway.ok_or("no gateway")?)
+    };
+    let first = gateway(&mut lab, "web")?;
+    same(&published(&lab)?, &format!("you are {first}"))?;
+    // From the default network, which has no names, into one that has.
+    let answer = lab.says(&format!("in web dial TO=db:{port}"))?;
+    check(answer.starts_with("failed"), || answer)?;
+    lab.does("connect web name=back,alias=frontend")?;
+    let answer = lab.does(&format!("in web dial TO=db:{port}"))?;
+    let info = lab.info("web")?;
+    same(&answer, &format!("you are {}", info.networks[1].ip))?;
+    same(&info.networks[1].interface, "eth1")?;
+    let answer = lab.does(&format!("in db dial TO=frontend:{port}"))?;
+    check(answer.starts_with("you are"), || answer)?;
+    let hosts = lab.does("in web read FILES=/etc/hosts")?;
+    check(hosts.contains(&info.networks[1].ip.to_string()), || hosts)?;
+    for (order, words) in [
+        ("connect web back", "already"),
+        ("connect web missing", "no such network"),
+        ("disconnect web front", "not connected"),
+    ] {
+        let answer = lab.says(order)?;
+        check(answer.contains(words), || format!("{order}: {answer}"))?;
+    }
+    // The default route, the published port and the helper move to the other network.
+    lab.does("disconnect web default")?;
+    let second = gateway(&mut lab, "web")?;
+    check(first != second, || "the gateway is the old one".into())?;
+    lab.eventually("the published port", || {
+        let answer = published(&lab)?;
+        Ok(answer == format!("you are {second}"))
+    })?;
+    let answer = lab.does("in web dial TO=198.51.100.7:80")?;
+    same(&answer, "you are 192.0.2.2")?;
+    let devices = lab.does("in web read FILES=/proc/net/dev")?;
+    check(!devices.contains("eth0"), || devices)?;
+    // Nowhere, and back.
+    lab.does("disconnect web back")?;
+    let answer = lab.says(&format!("in db dial TO=web:{port}"))?;
+    check(answer.starts_with("failed"), || answer)?;
+    check(published(&lab).is_err(), || "the port is still open".into())?;
+    lab.does("connect web front")?;
+    let third = gateway(&mut lab, "web")?;
+    lab.eventually("the published port", || {
+        Ok(published(&lab).is_ok_and(|answer| answer == format!("you are {third}")))
+    })?;
+    let answer = lab.does("in web dial TO=198.51.100.7:80")?;
+    same(&answer, "you are 192.0.2.2")?;
+    lab.does("stop db")?;
+    lab.does("rm back")?;
+    lab.does("stop web")?;
+    lab.does("rm front").map(drop)
 }
 
 fn lifetime() -> Tested {

@@ -78,6 +78,14 @@ pub(crate) fn serve(
 }
 
 impl Forwarder {
+    /// The container has another address, in another network, or none for a while: then clients are refused.
+    pub(crate) fn move_to(&mut self, events: &mut Loop, container: Option<Ipv4Addr>) {
+        self.tcp.move_to(events, container);
+        for port in &self.udp {
+            port.move_to(events, container);
+        }
+    }
+
     /// Gives the ports back. What servers sent before they ended is still delivered, for a moment.
     pub(crate) fn stop(self, events: &mut Loop) {
         self.tcp.stop(events);

@@ -59,6 +59,10 @@ struct State {
     relays: HashMap<u64, Relay>,
     next: u64,
     stopped: bool,
+    /// The container is in no network.
+    nowhere: bool,
+    /// Counts its moves: sockets that were asked for before are of another network.
+    moves: u32,
 }
 
 struct Port {
@@ -90,6 +94,8 @@ impl Ports {
             relays: HashMap::new(),
             next: 0,
             stopped: false,
+            nowhere: false,
+            moves: 0,
         })))
     }
 
@@ -140,11 +146,36 @@ impl Ports {
         }
     }
 
+    /// Connections go to another address from now on; without one the ports are closed.
+    pub(super) fn move_to(&self, events: &mut Loop, container: Option<Ipv4Addr>) {
+        let mut this = self.0.borrow_mut();
+        if container == Some(this.container) && !this.nowhere {
+            return;
+        }
+        this.nowhere = container.is_none();
+        this.container = container.unwrap_or(this.container);
+        this.moves += 1;
+        this.ahead.clear();
+        let refused: Vec<_> = this.waiting.drain(..).collect();
+        for port in &mut this.ports {
+            if let (Some(socket), Some(token)) = (&port.socket, port.token.take()) {
+                events.remove(token, socket);
+                // One that goes on listening is listened on again.
+                let _ = bind::unlisten(socket);
+            }
+        }
+        drop(this);
+        for (client, _) in refused {
+            reset(client);
+        }
+        self.start(events);
+    }
+
     /// Looks who listens inside, now and again until every port has its server.
     fn watch(&self, events: &mut Loop) {
         let mut this = self.0.borrow_mut();
         this.watch = None;
-        if this.stopped || this.ports.iter().all(|port| port.token.is_some()) {
+        if this.stopped || this.nowhere || this.ports.iter().all(|port| port.token.is_some()) {
             this.diag = None;
             return;
         }
@@ -183,7 +214,7 @@ impl Ports {
 
     fn watch_later(&self, events: &mut Loop) {
         let mut this = self.0.borrow_mut();
-        if this.stopped || this.watch.is_some() {
+        if this.stopped || this.nowhere || this.watch.is_some() {
             return;
         }
         if this.ports.iter().all(|port| port.token.is_some()) {
@@ -283,13 +314,14 @@ impl Ports {
             return;
         }
         this.asked = true;
+        let moves = this.moves;
         let count = AHEAD
             .max(u8::try_from(this.waiting.len()).unwrap_or(u8::MAX))
             .min(16);
         let sockets = this.sockets.clone();
         drop(this);
         let that = self.clone();
-        let answer: SocketAnswer = Box::new(move |events, made| that.refilled(events, made));
+        let answer: SocketAnswer = Box::new(move |events, made| that.refilled(events, made, moves));
         sockets.request(
             SocketPlace::Network,
             libc::AF_INET,
@@ -300,11 +332,15 @@ impl Ports {
         );
     }
 
-    fn refilled(&self, events: &mut Loop, made: std::io::Result<Vec<OwnedFd>>) {
+    fn refilled(&self, events: &mut Loop, made: std::io::Result<Vec<OwnedFd>>, moves: u32) {
         let mut this = self.0.borrow_mut();
         this.asked = false;
         if this.stopped {
             return;
+        }
+        if this.moves != moves {
+            drop(this);
+            return self.refill();
         }
         let Ok(made) = made else {
             let refused: Vec<_> = this.waiting.drain(..).collect();

@@ -7,7 +7,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -39,6 +39,8 @@ struct State {
     clients: HashMap<SocketAddr, Client>,
     sweep: Option<Timer>,
     buffer: Vec<u8>,
+    /// The container is in no network.
+    nowhere: bool,
 }
 
 enum Client {
@@ -65,6 +67,7 @@ impl Port {
             clients: HashMap::new(),
             sweep: None,
             buffer: vec![0; 64 << 10],
+            nowhere: false,
         })));
         let that = port.clone();
         let token = events.add(&socket, Interest::IN, move |events, _| {
@@ -87,6 +90,20 @@ impl Port {
         }
     }
 
+    /// Datagrams go to another address from now on; without one they are dropped.
+    pub(super) fn move_to(&self, events: &mut Loop, container: Option<Ipv4Addr>) {
+        let mut this = self.0.borrow_mut();
+        if container == Some(*this.to.ip()) && !this.nowhere {
+            return;
+        }
+        this.nowhere = container.is_none();
+        let port = this.to.port();
+        this.to = SocketAddrV4::new(container.unwrap_or(*this.to.ip()), port);
+        for (_, client) in this.clients.drain() {
+            client.forget(events);
+        }
+    }
+
     fn take_from_clients(&self, events: &mut Loop) {
         for _ in 0..TURN {
             let mut this = self.0.borrow_mut();
@@ -94,6 +111,7 @@ impl Port {
                 socket,
                 clients,
                 buffer,
+                nowhere,
                 ..
             } = &mut *this;
             let Some((socket, _)) = socket else { return };
@@ -107,7 +125,7 @@ impl Port {
                 continue;
             };
             let datagram = &buffer[..size];
-            let full = clients.len() >= CLIENTS;
+            let full = clients.len() >= CLIENTS || *nowhere;
             match clients.get_mut(&from) {
                 Some(Client::Known { socket, heard, .. }) => {
                     *heard = Instant::now();

@@ -106,7 +106,6 @@ impl Resolver {
     }
 
     /// The container is in other networks now.
-    #[allow(dead_code)]
     pub(crate) fn set_config(&self, config: Config) {
         self.0.borrow_mut().config = config;
     }
