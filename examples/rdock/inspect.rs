@@ -4,7 +4,7 @@ use crate::streams::print;
 use crate::{Failure, Outcome};
 use clap::Args;
 use rdock_runtime::image::Image;
-use rdock_runtime::{Container, ExitReason, Runtime, Status};
+use rdock_runtime::{Container, ExitReason, RestartPolicy, Runtime, Status};
 use serde_json::{Map, Value, json};
 
 #[derive(Debug, Args)]
@@ -59,14 +59,22 @@ impl Inspect {
 fn container_json(container: &Container) -> Result<Value, Failure> {
     let info = container.inspect()?;
     let started = container.started_at()?;
-    let exit = match &info.status {
-        Status::Exited(exit) => Some(exit.clone()),
-        _ => None,
+    let exit = info.status.exit().cloned();
+    let health = info.health.as_ref().map(|health| {
+        let log = health.log.iter().map(|result| {
+            json!({"Start": result.start, "End": result.end, "ExitCode": result.exit_code, "Output": result.output})
+        });
+        json!({"Status": health.status.name(), "FailingStreak": health.failing_streak,
+               "Log": log.collect::<Vec<_>>()})
+    });
+    let restarting = matches!(info.status, Status::Restarting(_));
+    let maximum = match info.spec.restart {
+        RestartPolicy::OnFailure { max } => max.unwrap_or(0),
+        _ => 0,
     };
-    let status = match &info.status {
-        Status::Running => "running",
-        Status::Exited(_) => "exited",
-        _ => "created",
+    let error = match exit.as_ref().map(|exit| &exit.reason) {
+        Some(reason @ (ExitReason::SetupFailed { .. } | ExitReason::OwnerDied)) => format!("{reason:?}"),
+        _ => String::new(),
     };
     let mut ports = Map::new();
     for bound in &info.ports {
@@ -122,14 +130,20 @@ fn container_json(container: &Container) -> Result<Value, Failure> {
         "Path": path,
         "Args": args,
         "State": {
-            "Status": status,
-            "Running": info.status == Status::Running,
+            "Status": info.status.name(),
+            "Running": info.status.is_running() || restarting,
+            "Paused": info.status == Status::Paused,
+            "Restarting": restarting,
+            "Dead": info.status == Status::Dead,
+            "Error": error,
             "OOMKilled": exit.as_ref().is_some_and(|exit| exit.reason == ExitReason::OomKilled),
             "Pid": info.pid.unwrap_or(0),
             "ExitCode": exit.as_ref().map_or(0, rdock_runtime::Exit::code),
             "StartedAt": started,
             "FinishedAt": exit.as_ref().map(|exit| exit.finished_at.clone()),
+            "Health": health,
         },
+        "RestartCount": info.restart_count,
         "Image": info.image_id,
         "Config": {
             "Image": info.image,
@@ -147,6 +161,7 @@ fn container_json(container: &Container) -> Result<Value, Failure> {
         },
         "HostConfig": {
             "AutoRemove": info.spec.auto_remove,
+            "RestartPolicy": {"Name": info.spec.restart.name(), "MaximumRetryCount": maximum},
             "Privileged": info.spec.privileged,
             "Init": info.spec.init,
             "SecurityOpt": info.spec.no_new_privileges.then_some(["no-new-privileges"]),

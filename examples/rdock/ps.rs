@@ -4,7 +4,7 @@ use crate::Outcome;
 use crate::streams::print;
 use crate::table::{Format, ago, show};
 use clap::Args;
-use rdock_runtime::{ContainerInfo, Runtime, Status};
+use rdock_runtime::{ContainerInfo, HealthStatus, Runtime, Status};
 
 #[derive(Debug, Args)]
 pub(crate) struct Ps {
@@ -37,7 +37,8 @@ impl Ps {
             let (Ok(info), Ok(started)) = (container.inspect(), container.started_at()) else {
                 continue;
             };
-            if info.status != Status::Running && !self.all && most.is_none() {
+            let lives = info.status.is_running() || matches!(info.status, Status::Restarting(_));
+            if !lives && !self.all && most.is_none() {
                 continue;
             }
             let id = if self.no_trunc {
@@ -82,7 +83,21 @@ impl Ps {
 
 fn status(info: &ContainerInfo, started: Option<&str>) -> String {
     match &info.status {
-        Status::Running => format!("Up {}", started.map(ago).unwrap_or_default()),
+        Status::Running | Status::Paused => {
+            let up = format!("Up {}", started.map(ago).unwrap_or_default());
+            match (&info.status, &info.health) {
+                (Status::Paused, _) => format!("{up} (Paused)"),
+                (_, Some(health)) if health.status == HealthStatus::Starting => {
+                    format!("{up} (health: starting)")
+                }
+                (_, Some(health)) => format!("{up} ({})", health.status),
+                (_, None) => up,
+            }
+        }
+        Status::Restarting(exit) => {
+            format!("Restarting ({}) {} ago", exit.code(), ago(&exit.finished_at))
+        }
+        Status::Dead => "Dead".to_owned(),
         Status::Exited(exit) => format!("Exited ({}) {} ago", exit.code(), ago(&exit.finished_at)),
         _ => "Created".to_owned(),
     }

@@ -399,6 +399,18 @@ pub fn dup_above(fd: i32, least: i32) -> Result<i32> {
     const F_DUPFD_CLOEXEC: u32 = 1030;
     sys!(FCNTL, fd, F_DUPFD_CLOEXEC, least).map(|fd| fd as i32)
 }
+pub fn accept(socket: i32) -> Result<i32> {
+    // SOCK_CLOEXEC
+    retry(|| sys!(ACCEPT4, socket, 0, 0, 0o2000000)).map(|fd| fd as i32)
+}
+/// An option of a few u32.
+pub fn getsockopt(socket: i32, level: i32, name: i32, into: &mut [u32]) -> Result<()> {
+    let mut length = (into.len() * 4) as u32;
+    sys!(GETSOCKOPT, socket, level, name, into.as_mut_ptr(), &raw mut length).map(drop)
+}
+pub fn geteuid() -> u32 {
+    sys!(GETEUID).map_or(u32::MAX, |uid| uid as u32)
+}
 pub fn socket(domain: i32, kind: i32, protocol: i32) -> Result<i32> {
     sys!(SOCKET, domain, kind, protocol).map(|fd| fd as i32)
 }

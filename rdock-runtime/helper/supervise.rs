@@ -20,6 +20,20 @@ struct Session {
     /// Its status socket until its exec succeeded.
     status: i32,
     terminal: i32,
+    /// Goes on when the owner goes away.
+    outlives: bool,
+}
+
+/// What is kept for an owner that comes after the first one.
+#[derive(Clone, Copy)]
+struct Reunion {
+    /// Listens for it.
+    socket: i32,
+    /// The payload's wait status goes here.
+    status: i32,
+    /// First and count of the kept descriptors.
+    first: usize,
+    count: usize,
 }
 
 struct Helper {
@@ -38,6 +52,12 @@ struct Helper {
     session_count: usize,
     /// Namespaces of networks that live as long as this process.
     networks: [i32; MOST_NETWORKS],
+    reunion: Option<Reunion>,
+    /// The start is recorded: with a reunion, the end of the owner is not the container's.
+    settled: bool,
+    /// The payload's wait status, once it has ended and while nobody has been told.
+    ended: Option<i32>,
+    payload_ended: bool,
 }
 
 /// Sends one event to the owner (or, in a child, to the helper).
@@ -73,9 +93,13 @@ pub fn run() -> ! {
         payload_pid: 0,
         status: -1,
         terminal: -1,
-        sessions: [Session { number: 0, pidfd: -1, pid: 0, status: -1, terminal: -1 }; wire::MOST_SESSIONS],
+        sessions: [Session { number: 0, pidfd: -1, pid: 0, status: -1, terminal: -1, outlives: false }; wire::MOST_SESSIONS],
         session_count: 0,
         networks: [-1; MOST_NETWORKS],
+        reunion: None,
+        settled: false,
+        ended: None,
+        payload_ended: false,
     };
     if let Err(failure) = helper.start() {
         fail(&failure);
@@ -142,11 +166,18 @@ impl Helper {
         self.attach(&mut after)?;
         // What only the payload needed: the network's other end, stdio, cgroups.
         for index in 0..self.fd_count {
-            if self.fds[index] != self.owner {
+            if self.fds[index] != self.owner && !self.is_kept(index) {
                 close(self.fds[index]);
             }
         }
         Ok(())
+    }
+
+    fn is_kept(&self, index: usize) -> bool {
+        let fd = self.fds[index];
+        self.reunion.is_some_and(|kept| {
+            fd == kept.socket || fd == kept.status || (kept.first..kept.first + kept.count).contains(&index)
+        })
     }
 
     /// Operations of the helper itself, before the payload exists.
@@ -160,6 +191,20 @@ impl Helper {
             }
             op::OWNER => {
                 self.owner = self.descriptor(plan.u32().at(bad, b"")?).at(bad, b"")?;
+                Ok(())
+            }
+            op::ADOPT => {
+                let (socket, status) = (plan.u32().at(bad, b"")?, plan.u32().at(bad, b"")?);
+                let (first, count) = (plan.u32().at(bad, b"")? as usize, plan.u32().at(bad, b"")? as usize);
+                if count > 0 && (first >= self.fd_count || count > self.fd_count - first) {
+                    return Err(EPROTO).at(bad, b"");
+                }
+                self.reunion = Some(Reunion {
+                    socket: self.descriptor(socket).at(bad, b"")?,
+                    status: self.descriptor(status).at(bad, b"")?,
+                    first,
+                    count,
+                });
                 Ok(())
             }
             op::NETWORK => {
@@ -268,8 +313,8 @@ impl Helper {
     fn turn(&mut self) {
         let mut set = [Polled { fd: -1, wanted: POLLIN, found: 0 }; 4 + 2 * wire::MOST_SESSIONS];
         set[0].fd = self.control;
-        set[1].fd = self.payload;
-        set[2].fd = self.owner;
+        set[1].fd = if self.payload_ended { -1 } else { self.payload };
+        set[2].fd = if self.control < 0 { self.listening() } else { self.owner };
         set[3].fd = self.status;
         for at in 0..self.session_count {
             set[4 + 2 * at].fd = self.sessions[at].pidfd;
@@ -278,9 +323,6 @@ impl Helper {
         let used = 4 + 2 * self.session_count;
         if poll(&mut set[..used]).is_err() {
             return;
-        }
-        if set[2].found != 0 {
-            self.end();
         }
         // Sessions first: the payload's end waits for them to be reaped.
         for at in (0..self.session_count).rev() {
@@ -297,12 +339,102 @@ impl Helper {
         if set[1].found != 0 {
             self.payload_ended();
         }
+        // What the owner said before its end comes first.
         if set[0].found != 0 {
             self.request();
+        } else if set[2].found != 0 {
+            if self.control < 0 {
+                self.welcome();
+            } else {
+                self.owner_gone();
+            }
         }
     }
 
-    /// The owner is gone, or asked for the end.
+    /// Where a new owner is waited for; -1 when there is none to come.
+    fn listening(&self) -> i32 {
+        self.reunion.map_or(-1, |kept| kept.socket)
+    }
+
+    /// The owner has ended, or closed its socket.
+    fn owner_gone(&mut self) {
+        if !self.settled || self.reunion.is_none() {
+            self.end();
+        }
+        if self.control >= 0 {
+            close(self.control);
+        }
+        if self.owner >= 0 {
+            close(self.owner);
+        }
+        (self.control, self.owner) = (-1, -1);
+        for session in &self.sessions[..self.session_count] {
+            if !session.outlives {
+                // One that has ended is reaped by its pidfd.
+                let _ = pidfd_send_signal(session.pidfd, SIGKILL);
+            }
+        }
+    }
+
+    /// A new owner: it gets what was kept, and the payload's end if that has come.
+    fn welcome(&mut self) {
+        let Some(kept) = self.reunion else { return };
+        let Ok(socket) = accept(kept.socket) else { return };
+        // Only root and the container's own user reach the directory; this is the second lock on the door.
+        if !peer_is_own(socket) {
+            close(socket);
+            return;
+        }
+        if socket != CONTROL {
+            let moved = dup3(socket, CONTROL, O_CLOEXEC);
+            close(socket);
+            if moved.is_err() {
+                return;
+            }
+        }
+        self.control = CONTROL;
+        let mut told = [-1; MOST_FDS];
+        let mut count = 0;
+        let mut add = |fd: i32| {
+            if count < MOST_FDS {
+                told[count] = fd;
+                count += 1;
+            }
+        };
+        add(self.payload);
+        if self.terminal >= 0 {
+            add(self.terminal);
+        }
+        add(kept.socket);
+        for fd in &self.fds[kept.first..kept.first + kept.count] {
+            add(*fd);
+        }
+        let terminal = i32::from(self.terminal >= 0);
+        if report(CONTROL, tell::ADOPTED, 0, terminal, 0, b"", &told[..count]).is_err() {
+            self.owner_gone();
+            return;
+        }
+        if let Some(status) = self.ended {
+            self.tell_end(status);
+        }
+    }
+
+    /// The last word. A helper whose owner is gone keeps it for the next one.
+    fn tell_end(&mut self, status: i32) {
+        if self.control >= 0 && report(CONTROL, tell::EXITED, 0, status, 0, b"", &[]).is_ok() {
+            exit(0);
+        }
+        if self.settled && self.reunion.is_some() {
+            self.ended = Some(status);
+            if self.control >= 0 {
+                self.owner_gone();
+            }
+            return;
+        }
+        exit(0);
+    }
+
+    /// Everything is to end now.
     fn end(&self) -> ! {
         if self.payload >= 0 {
             // Needed when the payload shares a pid namespace; otherwise this process's end is enough.
@@ -321,10 +453,10 @@ impl Helper {
             self.status = -1;
             let told = [self.payload, self.terminal];
             let told = if self.terminal >= 0 { &told[..] } else { &told[..1] };
-            if report(CONTROL, tell::STARTED, 0, self.payload_pid, 0, b"", told).is_err() && self.owner >= 0 {
-                self.end();
+            if report(CONTROL, tell::STARTED, 0, self.payload_pid, 0, b"", told).is_err() {
+                self.owner_gone();
             }
-            if self.terminal >= 0 {
+            if self.terminal >= 0 && self.reunion.is_none() {
                 close(self.terminal);
                 self.terminal = -1;
             }
@@ -341,7 +473,10 @@ impl Helper {
                 let _ = report(CONTROL, tell::FAILED, 0, a as i32, b as i32, &message[HEADER..length], &[]);
                 self.end();
             }
-            // WARNING and HELD pass through.
+            tell::HELD => {
+                let _ = report(CONTROL, kind, 0, 0, 0, b"", &[self.payload]);
+            }
+            // WARNING passes through.
             _ => {
                 let _ = report(CONTROL, kind, 0, a as i32, b as i32, &message[HEADER..length], &[]);
             }
@@ -355,8 +490,14 @@ impl Helper {
         }
         let mut status = 0;
         let _ = wait(self.payload_pid, &mut status, true);
-        let _ = report(CONTROL, tell::EXITED, 0, status, 0, b"", &[]);
-        exit(0);
+        if let Some(kept) = self.reunion {
+            let mut text = [0u8; 12];
+            // Whatever becomes of this process and of its owner, somebody reads it here.
+            let _ = write_all(kept.status, decimal(status as u32, &mut text));
+        }
+        // No longer waited for. Its pidfd stays, since a new owner wants one.
+        self.payload_ended = true;
+        self.tell_end(status);
     }
 
     fn session_status(&mut self, at: usize) {
@@ -417,11 +558,7 @@ impl Helper {
             Err(_) => (0, 0),
         };
         if length == 0 {
-            if self.owner >= 0 {
-                self.end();
-            }
-            // A container without a lifeline goes on; nothing more can be asked of it.
-            self.control = -1;
+            self.owner_gone();
             return;
         }
         let [kind, tag, a, b, c, d] = header(&message);
@@ -435,7 +572,8 @@ impl Helper {
                     let _ = pidfd_send_signal(target, a as i32);
                 }
             }
-            ask::EXEC => self.exec(tag, &fds, count),
+            ask::EXEC => self.exec(tag, a != 0, &fds, count),
+            ask::SETTLED => self.settled = true,
             ask::SOCKETS => self.sockets(tag, a, b, c, d),
             ask::NAMESPACE if count == 1 => {
                 if let Some(free) = self.networks.iter_mut().find(|held| **held < 0) {
@@ -469,7 +607,7 @@ impl Helper {
         (0..self.session_count).find(|&at| self.sessions[at].number == number)
     }
 
-    fn exec(&mut self, number: u32, fds: &[i32; MOST_FDS], count: usize) {
+    fn exec(&mut self, number: u32, outlives: bool, fds: &[i32; MOST_FDS], count: usize) {
         let failed = |errno: i32| {
             let _ = report(CONTROL, tell::EXEC_FAILED, number, Step::JoinNamespaces as i32, errno, b"", &[]);
         };
@@ -502,6 +640,7 @@ impl Helper {
                             pid: header(&message)[2] as i32,
                             status: ours,
                             terminal: -1,
+                            outlives,
                         };
                         self.session_count += 1;
                         // One that has ended already is reaped by its pidfd.
@@ -563,6 +702,26 @@ impl Helper {
         let _ = report(CONTROL, tell::SOCKETS, tag, 0, errno, b"", fds);
         for fd in &made[..ready] {
             close(*fd);
+        }
+    }
+}
+
+/// Whether the process at the other end of a socket is of this user, or root.
+fn peer_is_own(socket: i32) -> bool {
+    // SOL_SOCKET, SO_PEERCRED: pid, uid, gid
+    let mut peer = [0u32; 3];
+    getsockopt(socket, 1, 17, &mut peer).is_ok() && (peer[1] == 0 || peer[1] == geteuid())
+}
+
+/// The digits of a number.
+fn decimal(mut value: u32, text: &mut [u8; 12]) -> &[u8] {
+    let mut at = text.len();
+    loop {
+        at -= 1;
+        text[at] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            return &text[at..];
         }
     }
 }

@@ -3,10 +3,11 @@
 use crate::control::{Connection, Listening, Reply, Request};
 use crate::error::{Error, Result};
 use crate::exec::Exec;
+use crate::health::Health;
 use crate::logs::Logs;
 use crate::runtime::{Runtime, blocking};
 use crate::spec::ContainerSpec;
-use crate::state::{BoundAddress, ContainerDir, Exit, Happened, MountInfo, Record, Status};
+use crate::state::{BoundAddress, ContainerDir, Exit, ExitReason, MountInfo, Record, Status};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -109,6 +110,12 @@ pub struct ContainerInfo {
     pub ports: Vec<BoundAddress>,
     /// Binds, volumes and tmpfs.
     pub mounts: Vec<MountInfo>,
+    /// When its payload was started last, RFC 3339 in UTC.
+    pub started_at: Option<String>,
+    /// How often its restart policy ran the payload again since somebody started it.
+    pub restart_count: u32,
+    /// Its health, when it has a health check and was started.
+    pub health: Option<Health>,
     /// What this machine could not do for it.
     pub warnings: Vec<String>,
     /// Its directory of state.
@@ -141,6 +148,11 @@ impl Container {
         &self.runtime
     }
 
+    /// The exit as the starter of the container learnt it.
+    pub(crate) fn known_exit(&self) -> Option<Exit> {
+        self.exit.get()
+    }
+
     pub(crate) fn created(&self) -> &str {
         &self.record.created
     }
@@ -161,7 +173,8 @@ impl Container {
     /// When its state cannot be read, such as after its removal.
     pub fn inspect(&self) -> Result<ContainerInfo> {
         let status = self.status()?;
-        let record = &*self.record;
+        // Another handle may have renamed or updated it.
+        let record = &self.dir.record()?;
         let mut info = ContainerInfo {
             id: record.id.clone(),
             name: record.name.clone(),
@@ -180,34 +193,26 @@ impl Container {
             networks: Vec::new(),
             ports: Vec::new(),
             mounts: record.mounts.clone(),
+            started_at: None,
+            restart_count: 0,
+            health: crate::health::read(&self.dir),
             warnings: Vec::new(),
             state_dir: self.dir.path().to_owned(),
         };
-        for event in self.dir.events()? {
-            crate::owner::apply_to_networks(&mut info.networks, &event);
-            if let Happened::Started {
-                pid,
-                helper,
-                ip,
-                gateway,
-                mac,
-                networks,
-                ports,
-                warnings,
-                ..
-            } = event
-            {
-                info.warnings = warnings;
-                if info.status == Status::Running {
-                    info.pid = Some(pid);
-                    info.helper_pid = Some(helper);
-                    (info.ip_address, info.gateway, info.mac_address) = (ip, gateway, mac);
-                    info.ports = ports;
-                    info.networks = networks;
-                }
+        let history = self.dir.history()?;
+        info.restart_count = history.restarts;
+        if let Some(start) = history.started {
+            info.started_at = Some(start.time);
+            info.warnings = start.warnings;
+            if info.status.is_running() {
+                info.pid = Some(start.pid);
+                info.helper_pid = Some(start.helper);
+                (info.ip_address, info.gateway, info.mac_address) = (start.ip, start.gateway, start.mac);
+                info.ports = start.ports;
+                info.networks = start.networks;
             }
         }
-        if info.status != Status::Running {
+        if !info.status.is_running() {
             info.networks.clear();
         } else if let Some(first) = info.networks.iter().find(|endpoint| endpoint.default_route) {
             info.ip_address = Some(first.ip.to_string());
@@ -217,15 +222,12 @@ impl Container {
         Ok(info)
     }
 
-    /// Returns when the payload was started, RFC 3339 in UTC; `None` when it never was.
+    /// Returns when the payload was started last, RFC 3339 in UTC; `None` when it never was.
     ///
     /// # Errors
     /// When the state cannot be read.
     pub fn started_at(&self) -> Result<Option<String>> {
-        Ok(self.dir.events()?.into_iter().find_map(|event| match event {
-            Happened::Started { time, .. } => Some(time),
-            _ => None,
-        }))
+        Ok(self.dir.history()?.started.map(|start| start.time))
     }
 
     /// Returns how the container is doing.
@@ -243,7 +245,7 @@ impl Container {
     /// [`Error::NotPublished`]; [`Error::NotRunning`] when it has ended.
     pub fn host_addr(&self, container_port: u16) -> Result<SocketAddr> {
         let info = self.inspect()?;
-        if info.status != Status::Running {
+        if !info.status.is_running() {
             return Err(Error::NotRunning {
                 name: self.name().to_owned(),
             });
@@ -303,7 +305,7 @@ impl Container {
         .await
     }
 
-    /// Waits until the container has ended.
+    /// Waits until the container does not run: [`Self::wait_for`] with [`crate::WaitCondition::NotRunning`].
     ///
     /// # Errors
     /// When its state cannot be read, such as when it was removed meanwhile.
@@ -312,55 +314,70 @@ impl Container {
     }
 
     /// Sends the stop signal, and SIGKILL after `timeout` (the container's own, 10 s by default, when
-    /// `None`); returns once it has ended. A container that has ended already is no error.
+    /// `None`; never with [`Duration::MAX`]); returns once it has ended. No restart policy starts it again. A
+    /// container that has ended already is no error.
     ///
     /// # Errors
     /// When its state cannot be read.
     pub async fn stop(&self, timeout: Option<Duration>) -> Result<Exit> {
         let timeout = timeout.unwrap_or(self.record.spec.stop_timeout);
-        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         self.ask_for_exit(Request::Stop {
             signal: self.record.stop_signal,
-            timeout_ms,
+            timeout_ms: crate::control::milliseconds(timeout),
         })
         .await
     }
 
-    async fn ask_for_exit(&self, request: Request) -> Result<Exit> {
-        let this = self.clone();
-        let connection = blocking(move || match Connection::open(this.dir.path(), this.name())? {
-            Some(connection) => match connection.send(&request, &[]) {
-                Ok(()) => Ok(Some(connection)),
-                Err(Error::OwnerGone { .. }) => Ok(None),
-                Err(error) => Err(error),
-            },
-            None => Ok(None),
-        })
-        .await?;
-        if let Some(connection) = connection {
-            match connection.receive_async().await {
-                Ok((Reply::Exited { exit }, _)) => return Ok(exit),
-                Ok((reply, _)) => return Err(self.refused(reply)),
-                // The exit was recorded just now, or the owner was killed.
-                Err(Error::OwnerGone { .. }) => {}
-                Err(error) => return Err(error),
+    pub(crate) async fn ask_for_exit(&self, request: Request) -> Result<Exit> {
+        loop {
+            let (this, request) = (self.clone(), request.clone());
+            let connection = blocking(move || match this.open_connection()? {
+                Some(connection) => match connection.send(&request, &[]) {
+                    Ok(()) => Ok(Some(connection)),
+                    Err(Error::OwnerGone { .. }) => Ok(None),
+                    Err(error) => Err(error),
+                },
+                None => Ok(None),
+            })
+            .await?;
+            if let Some(connection) = connection {
+                match connection.receive_async().await {
+                    Ok((Reply::Exited { exit }, _)) => return Ok(exit),
+                    Ok((reply, _)) => return Err(self.refused(reply)),
+                    // The exit was recorded just now, or the owner was killed.
+                    Err(Error::OwnerGone { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            let this = self.clone();
+            // Without one it runs on, under a new owner.
+            if let Some(exit) = blocking(move || this.recorded_exit()).await? {
+                return Ok(exit);
             }
         }
-        let this = self.clone();
-        blocking(move || this.recorded_exit()).await
     }
 
-    /// The exit of a container whose owner no longer listens.
-    fn recorded_exit(&self) -> Result<Exit> {
+    /// The exit of a container whose owner no longer listens; `None` when it has another owner by now.
+    fn recorded_exit(&self) -> Result<Option<Exit>> {
         // An owner closes its socket a moment before the last of it is on disk, and a killed one is seen as
         // dead only when the kernel has ended it.
         for _ in 0..200 {
             match (self.dir.status(), self.exit.known.get()) {
-                (Ok(Status::Exited(exit)), _) => return Ok(exit),
-                (_, Some(exit)) => return Ok(exit.clone()),
+                (Ok(Status::Exited(exit)), _) => return Ok(Some(exit)),
+                (_, Some(exit)) => return Ok(Some(exit.clone())),
+                // One that was never started does not run, as docker's wait has it.
+                (Ok(Status::Created), None) if self.dir.owner().is_err() => {
+                    return Ok(Some(Exit {
+                        reason: ExitReason::Exited(0),
+                        finished_at: String::new(),
+                    }));
+                }
+                (Ok(_), None) if self.record.detached && self.open_connection()?.is_some() => {
+                    return Ok(None);
+                }
                 (Ok(_), None) => std::thread::sleep(Duration::from_millis(5)),
                 // It has removed itself; who started it is told all the same.
-                (Err(error), None) => return self.exit.get().ok_or(error),
+                (Err(error), None) => return self.exit.get().ok_or(error).map(Some),
             }
         }
         Err(Error::OwnerGone {
@@ -387,7 +404,7 @@ impl Container {
         self.ask_done(Request::Resize { rows, columns }).await
     }
 
-    async fn ask_done(&self, request: Request) -> Result<()> {
+    pub(crate) async fn ask_done(&self, request: Request) -> Result<()> {
         let this = self.clone();
         blocking(move || match this.connect()?.ask(&request, &[])? {
             (Reply::Done, _) => Ok(()),
@@ -403,19 +420,19 @@ impl Container {
     /// [`Error::StillRunning`]; [`Error::Remains`] with the first thing that could not be removed.
     pub async fn remove_with(&self, force: bool, volumes: bool) -> Result<()> {
         let this = self.clone();
-        if !matches!(blocking(move || this.status()).await?, Status::Exited(_)) {
+        let (status, unowned) = blocking(move || Ok((this.status()?, this.dir.owner().is_err()))).await?;
+        let is_over = match status {
+            Status::Exited(_) | Status::Dead => true,
+            Status::Created => unowned,
+            _ => false,
+        };
+        if !is_over {
             if !force {
                 return Err(Error::StillRunning {
                     name: self.name().to_owned(),
                 });
             }
-            match self
-                .ask_for_exit(Request::Stop {
-                    signal: libc::SIGKILL,
-                    timeout_ms: 0,
-                })
-                .await
-            {
+            match self.end().await {
                 // It removed itself.
                 Err(Error::State { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                     return Ok(());
@@ -434,16 +451,47 @@ impl Container {
         .await
     }
 
-    /// The exit, where this process has seen it.
-    pub(crate) fn known_exit(&self) -> Option<Exit> {
-        self.exit.get()
+    /// Kills it, whether it has an owner or not.
+    async fn end(&self) -> Result<Exit> {
+        let this = self.clone();
+        blocking(move || {
+            let unowned = this.record.detached && this.open_connection()?.is_none();
+            // No monitor can be started for it here: it ends without one.
+            if unowned {
+                crate::recover::end_orphan(&this.dir)?;
+            }
+            Ok(())
+        })
+        .await?;
+        self.ask_for_exit(Request::Stop {
+            signal: libc::SIGKILL,
+            timeout_ms: 0,
+        })
+        .await
     }
 
     pub(crate) fn connect(&self) -> Result<Connection> {
         let gone = || Error::NotRunning {
             name: self.name().to_owned(),
         };
-        Connection::open(self.dir.path(), self.name())?.ok_or_else(gone)
+        self.open_connection()?.ok_or_else(gone)
+    }
+
+    /// `None` when nobody owns the container. One that runs on without its owner gets a new one.
+    fn open_connection(&self) -> Result<Option<Connection>> {
+        let open = || Connection::open(self.dir.path(), self.name());
+        if let Some(connection) = open()? {
+            return Ok(Some(connection));
+        }
+        let Ok(history) = self.dir.history() else {
+            return Ok(None);
+        };
+        if !self.record.detached || !history.expects_owner() {
+            return Ok(None);
+        }
+        // Without a monitor to start it stays as it is.
+        let _ = crate::recover::recover(&self.runtime, self.id());
+        open()
     }
 
     pub(crate) fn refused(&self, reply: Reply) -> Error {
@@ -451,6 +499,16 @@ impl Container {
             Reply::Refused { reason } => Error::System {
                 action: "do what was asked of the container's owner",
                 source: std::io::Error::other(reason),
+            },
+            Reply::Frozen { frozen: true } => Error::Paused {
+                name: self.name().to_owned(),
+            },
+            Reply::Frozen { frozen: false } => Error::NotPaused {
+                name: self.name().to_owned(),
+            },
+            Reply::CannotFreeze { reason } => Error::CannotPause {
+                name: self.name().to_owned(),
+                reason,
             },
             _ => Error::NotRunning {
                 name: self.name().to_owned(),

@@ -5,6 +5,8 @@
 //! that an owner does not know is answered with an error: a monitor is a frozen old program.
 
 use crate::error::{Error, Result};
+use crate::health::HealthStatus;
+use crate::spec::Resources;
 use crate::state::Exit;
 use crate::step::Step;
 use rustix::net::{
@@ -62,6 +64,33 @@ pub(crate) enum Request {
     },
     /// The container's own end: kill, remove everything, then answer [`Reply::Removed`].
     Remove,
+    /// As `Stop`, then runs the payload again; answered by [`Reply::Done`] once it runs.
+    Restart {
+        signal: i32,
+        timeout_ms: u64,
+    },
+    /// Freezes the payload, or lets it go on.
+    Pause {
+        frozen: bool,
+    },
+    /// Applies limits to the running payload.
+    Limits {
+        resources: Box<Resources>,
+    },
+    /// The record was replaced: read it again.
+    Reload,
+    /// Answered by [`Reply::Health`] once the health is so; with `None` once it is known.
+    Health {
+        wanted: Option<HealthStatus>,
+    },
+}
+
+/// No time limit.
+pub(crate) const FOREVER: u64 = u64::MAX;
+
+/// Milliseconds of a timeout.
+pub(crate) fn milliseconds(timeout: std::time::Duration) -> u64 {
+    u64::try_from(timeout.as_millis()).unwrap_or(FOREVER)
 }
 
 /// A process to add.
@@ -112,6 +141,17 @@ pub(crate) enum Reply {
     Removed {
         remains: Vec<String>,
     },
+    Health {
+        status: HealthStatus,
+    },
+    /// The payload is frozen, or is not, and so cannot do what was asked.
+    Frozen {
+        frozen: bool,
+    },
+    /// This machine cannot freeze it.
+    CannotFreeze {
+        reason: String,
+    },
     /// The payload has ended already.
     NotRunning,
     /// Not understood, or refused.
@@ -139,18 +179,23 @@ impl Reply {
     }
 }
 
-/// Listens at `<dir>/control`.
-pub(crate) fn listen(dir: &Path) -> io::Result<OwnedFd> {
+/// Listens at `<dir>/<name>`, in the place of one that is gone.
+pub(crate) fn listen(dir: &Path, name: &str) -> io::Result<OwnedFd> {
     let socket = seqpacket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
-    rustix::net::bind(&socket, &short_address(&open_dir(dir)?)?)?;
+    let place = open_dir(dir)?;
+    match rustix::fs::unlinkat(&place, name, rustix::fs::AtFlags::empty()) {
+        Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    rustix::net::bind(&socket, &short_address(&place, name)?)?;
     rustix::net::listen(&socket, 64)?;
     Ok(socket)
 }
 
-/// Connects to `<dir>/control`; the socket is blocking.
-pub(crate) fn connect(dir: &Path) -> io::Result<OwnedFd> {
+/// Connects to `<dir>/<name>`; the socket is blocking.
+pub(crate) fn connect(dir: &Path, name: &str) -> io::Result<OwnedFd> {
     let socket = seqpacket(SocketFlags::CLOEXEC)?;
-    rustix::net::connect(&socket, &short_address(&open_dir(dir)?)?)?;
+    rustix::net::connect(&socket, &short_address(&open_dir(dir)?, name)?)?;
     Ok(socket)
 }
 
@@ -173,10 +218,10 @@ fn open_dir(dir: &Path) -> io::Result<OwnedFd> {
 }
 
 /// A root of any length fits: sun_path takes 108 bytes only.
-fn short_address(dir: &OwnedFd) -> io::Result<SocketAddrUnix> {
+fn short_address(dir: &OwnedFd, name: &str) -> io::Result<SocketAddrUnix> {
     use std::os::fd::AsRawFd;
     Ok(SocketAddrUnix::new(format!(
-        "/proc/self/fd/{}/control",
+        "/proc/self/fd/{}/{name}",
         dir.as_raw_fd()
     ))?)
 }
@@ -252,7 +297,7 @@ pub(crate) struct Connection {
 impl Connection {
     /// `None` when nobody listens any more: the owner is gone.
     pub(crate) fn open(dir: &Path, name: &str) -> Result<Option<Self>> {
-        match connect(dir) {
+        match connect(dir, "control") {
             Ok(socket) => Ok(Some(Self {
                 socket,
                 name: name.to_owned(),

@@ -36,6 +36,44 @@ pub enum Error {
         /// Its name.
         name: String,
     },
+    /// The container runs already.
+    #[error("container {name} is running already")]
+    AlreadyRunning {
+        /// Its name.
+        name: String,
+    },
+    /// The call needs a container that is not paused.
+    #[error("container {name} is paused: unpause it first")]
+    Paused {
+        /// Its name.
+        name: String,
+    },
+    /// The call needs a paused container.
+    #[error("container {name} is not paused")]
+    NotPaused {
+        /// Its name.
+        name: String,
+    },
+    /// This machine cannot freeze the container's processes.
+    #[error("container {name} cannot be paused: {reason}")]
+    CannotPause {
+        /// Its name.
+        name: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The container belongs to a handle of another process or has ended with its handle.
+    #[error("container {name} ends with its handle and cannot be started again")]
+    NotDetached {
+        /// Its name.
+        name: String,
+    },
+    /// The container has no health check.
+    #[error("container {name} has no health check")]
+    NoHealthCheck {
+        /// Its name.
+        name: String,
+    },
     /// The call needs a container that has ended.
     #[error("container {name} is running: stop it first, or force its removal")]
     StillRunning {
@@ -251,6 +289,9 @@ impl Error {
             Self::Volume(error) => error.hint(),
             Self::Files(error) => error.hint(),
             Self::Monitor { hint, .. } => hint.clone(),
+            Self::CannotPause { .. } => Some(
+                "mount the cgroup2 file system, or the freezer controller of version 1, writable for this user".into(),
+            ),
             Self::NoMonitor { .. } => Some(
                 "install the crate's program rdock-monitor and name it with Runtime::with_monitor, or use a scoped container"
                     .into(),

@@ -6,15 +6,16 @@
 //! a version; optional sections may be added, since a monitor is always as old as its starter.
 
 use crate::container::{Attached, Container, KnownExit};
+use crate::create::{self, Ownership};
 use crate::error::{Cause, Error, Result};
 use crate::image::Image;
-use crate::owner;
+use crate::owner::{self, Started};
 use crate::reactor::Loop;
 use crate::remove::describe;
 use crate::runtime::Runtime;
 use crate::spec::ContainerSpec;
 use crate::start;
-use crate::state::Exit;
+use crate::state::{Exit, Happened, Status};
 use crate::step::Step;
 use crate::sys;
 use serde::{Deserialize, Serialize};
@@ -29,13 +30,24 @@ use std::sync::Arc;
 struct Request {
     root: PathBuf,
     id: String,
-    image: String,
-    spec: ContainerSpec,
+    task: Task,
     /// Descriptors 5 and 6 are sockets for stdout and stderr, 7 is the payload's stdin.
     attach: bool,
     /// Rows and columns of the starter's terminal.
     #[serde(default)]
     terminal: Option<(u16, u16)>,
+}
+
+/// How the monitor comes to its container.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Task {
+    /// It makes it and starts it.
+    Run { image: String, spec: Box<ContainerSpec> },
+    /// It starts one that exists; by the restart policy, or because somebody asks.
+    Start { by_policy: bool },
+    /// It takes over one that runs and whose monitor has died.
+    Adopt,
 }
 
 /// What the monitor answers, once.
@@ -65,6 +77,8 @@ struct Failure {
     hint: Option<String>,
     name_in_use: Option<(String, String)>,
     launch: Option<LaunchFailure>,
+    #[serde(default)]
+    already_running: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -88,9 +102,11 @@ impl From<Error> for Failure {
             hint,
             name_in_use: None,
             launch: None,
+            already_running: None,
         };
         match error {
             Error::NameInUse { name, id } => failure.name_in_use = Some((name, id)),
+            Error::AlreadyRunning { name } => failure.already_running = Some(name),
             Error::Launch {
                 what,
                 step,
@@ -119,6 +135,9 @@ impl From<Failure> for Error {
         if let Some((name, id)) = failure.name_in_use {
             return Self::NameInUse { name, id };
         }
+        if let Some(name) = failure.already_running {
+            return Self::AlreadyRunning { name };
+        }
         if let Some(launch) = failure.launch {
             return Self::Launch {
                 what: launch.what,
@@ -141,15 +160,31 @@ impl From<Failure> for Error {
     }
 }
 
-/// Starts a monitor and waits for its answer. Blocks.
-pub(crate) fn start(
+/// Makes a container and starts it under a monitor. Blocks.
+pub(crate) fn run_new(
     runtime: &Runtime,
     spec: &ContainerSpec,
     image: &Image,
     attach: bool,
 ) -> Result<(Container, Attached)> {
     // What is wrong with the spec is said by this process, before anything is made.
-    start::check(spec, image)?;
+    create::check(spec, image)?;
+    let id = crate::identity::random_id().map_err(Error::system("read random numbers"))?;
+    let task = Task::Run {
+        image: image.id().to_string(),
+        spec: Box::new(spec.clone()),
+    };
+    ask(runtime, &id, task, attach.then_some(spec))
+}
+
+/// Starts a monitor for container `id` and waits for its answer. `attach` connects the container's streams to
+/// the caller; it is the container's spec. Blocks.
+pub(crate) fn ask(
+    runtime: &Runtime,
+    id: &str,
+    task: Task,
+    attach: Option<&ContainerSpec>,
+) -> Result<(Container, Attached)> {
     let program = match sys::entry::own_program() {
         Ok(program) => program,
         Err(reason) => match runtime.monitor() {
@@ -157,14 +192,14 @@ pub(crate) fn start(
             None => return Err(Error::NoMonitor { reason }),
         },
     };
-    let id = crate::identity::random_id().map_err(Error::system("read random numbers"))?;
-    let terminal = (attach && spec.terminal).then(caller_terminal).flatten();
+    let terminal = attach
+        .filter(|spec| spec.terminal)
+        .and_then(|_| caller_terminal());
     let request = Request {
         root: runtime.root().to_owned(),
-        id: id.clone(),
-        image: image.id().to_string(),
-        spec: spec.clone(),
-        attach,
+        id: id.to_owned(),
+        task,
+        attach: attach.is_some(),
         terminal,
     };
     let failed = Error::system("start a monitor");
@@ -175,7 +210,7 @@ pub(crate) fn start(
         let (ours, theirs) = control_pair()?;
         let mut given: Vec<OwnedFd> = vec![memfd, theirs];
         let mut attached = Attached::default();
-        if attach {
+        if let Some(spec) = attach {
             let (stdout, to_stdout) = owner::stream_pair()?;
             let (stderr, to_stderr) = owner::stream_pair()?;
             let (from_stdin, stdin) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
@@ -194,7 +229,7 @@ pub(crate) fn start(
     let (answers, mut attached) = make().map_err(failed)?;
     match crate::control::receive::<Answer>(&answers) {
         Ok(Some((Answer::Started, fds))) => {
-            if spec.terminal && attach {
+            if attach.is_some_and(|spec| spec.terminal) {
                 attached.stdin = fds.into_iter().next();
             }
         }
@@ -205,7 +240,7 @@ pub(crate) fn start(
             });
         }
     }
-    let (dir, record) = runtime.state().load(&id)?;
+    let (dir, record) = runtime.state().load(id)?;
     let exit = Arc::new(KnownExit::from_monitor(answers));
     Ok((Container::started(runtime.clone(), dir, record, exit), attached))
 }
@@ -254,12 +289,6 @@ fn supervise(request: OwnedFd, given: Vec<OwnedFd>, answers: &OwnedFd) -> Result
     };
     let request = read().map_err(Error::system("read the monitor's request"))?;
     let runtime = Runtime::open_only(&request.root)?;
-    let image = runtime
-        .images()
-        .get(&request.image)?
-        .ok_or_else(|| Error::NoSuchImage {
-            reference: request.spec.image.clone(),
-        })?;
     let mut given = given.into_iter();
     let mut attached = None;
     if request.attach
@@ -271,23 +300,15 @@ fn supervise(request: OwnedFd, given: Vec<OwnedFd>, answers: &OwnedFd) -> Result
             stdin,
         });
     }
-    if let Some(attached) = attached.as_mut().filter(|_| !request.spec.interactive) {
-        attached.stdin = null()?;
-    }
-    let owner = start::Owner::Monitor {
-        attached,
-        terminal: request.terminal,
-    };
-    let started = start::start(&runtime, &request.id, &request.spec, &image, owner)?;
+    let started = begin(&runtime, &request, attached)?;
     let mut events = Loop::new().map_err(Error::system("make an event loop"))?;
-    let terminal = started.streams.terminal.as_ref().filter(|_| request.attach);
+    let terminal = started.run.streams.terminal.as_ref().filter(|_| request.attach);
     let masters: Vec<_> = terminal.map(AsFd::as_fd).into_iter().collect();
     let told = crate::control::send(answers, &Answer::Started, &masters);
     if told.is_err() {
         // The starter was killed before it knew: an unnamed container nobody asked for any more would be a
         // leak, a named one is found again. Both go on; `docker run -d` killed at this moment does the same.
     }
-    drop(image);
     let starter = answers.try_clone().map_err(Error::system("copy a descriptor"))?;
     let on_end = Box::new(move |events: &mut Loop, ended: owner::Ended| {
         // A starter that has gone on with its life does not listen any more.
@@ -296,6 +317,60 @@ fn supervise(request: OwnedFd, given: Vec<OwnedFd>, answers: &OwnedFd) -> Result
     });
     owner::adopt(&mut events, started, on_end).map_err(Error::system("watch the container"))?;
     events.run().map_err(Error::system("wait for events"))
+}
+
+/// Comes to the container as the starter asks.
+fn begin(runtime: &Runtime, request: &Request, attached: Option<start::AttachedFrom>) -> Result<Started> {
+    let owner = |mut attached: Option<start::AttachedFrom>, spec: &ContainerSpec| -> Result<start::Owner> {
+        if let Some(attached) = attached.as_mut().filter(|_| !spec.interactive) {
+            attached.stdin = null()?;
+        }
+        Ok(start::Owner::Monitor {
+            attached,
+            terminal: request.terminal,
+        })
+    };
+    match &request.task {
+        Task::Run { image, spec } => {
+            let image = runtime.images().get(image)?;
+            let image = image.ok_or_else(|| Error::NoSuchImage {
+                reference: spec.image.clone(),
+            })?;
+            let owner = owner(attached, spec)?;
+            let host = owner.host_facts(spec);
+            let owned = Ownership {
+                detached: true,
+                owned: true,
+            };
+            let made = create::create(runtime, &request.id, spec, &image, owned, &host)?;
+            start::first(runtime, made, owner)
+        }
+        Task::Start { by_policy } => {
+            let (dir, _) = runtime.state().load(&request.id)?;
+            let _change = dir.lock_changes()?;
+            let record = dir.record()?;
+            if matches!(
+                dir.status()?,
+                Status::Running | Status::Paused | Status::Restarting(_)
+            ) {
+                return Err(Error::AlreadyRunning { name: record.name });
+            }
+            dir.claim_owner()?;
+            let owner = owner(attached, &record.spec)?;
+            let host = owner.host_facts(&record.spec);
+            let begun = || {
+                let made = create::reopen(runtime, dir.clone(), record, &host)?;
+                start::start(runtime, made, owner, *by_policy)
+            };
+            begun().inspect_err(|error| {
+                // The error itself is what the starter needs.
+                let _ = dir.append(&Happened::Exited {
+                    exit: Exit::now(owner::set_up_failed(error)),
+                });
+            })
+        }
+        Task::Adopt => crate::recover::adopt(runtime, &request.id),
+    }
 }
 
 fn null() -> Result<OwnedFd> {

@@ -32,6 +32,11 @@ impl ProcessIdentity {
         })
     }
 
+    /// Whether it was a process of the machine's current boot.
+    pub(crate) fn is_of_this_boot(&self) -> bool {
+        boot_id().is_ok_and(|boot| boot == self.boot)
+    }
+
     /// Whether that very process still runs; zombies count as ended. A process of another pid namespace, or
     /// one that cannot be looked at, counts as alive: what it owns must not be taken away by mistake.
     pub(crate) fn is_alive(&self) -> bool {

@@ -3,6 +3,7 @@
 use crate::container::Container;
 use crate::control::Listening as Answer;
 use crate::error::{Error, Result};
+use crate::health::HealthStatus;
 use crate::logs::{Logs, last_lines};
 use crate::ready::{self, Lines, Listening, NotReady, Target};
 use crate::remove::describe;
@@ -44,6 +45,11 @@ impl Target for Container {
             Ok(status) => Ok(status.code().unwrap_or(-1)),
             Err(error) => Err(describe(&error).join(": ")),
         }
+    }
+
+    async fn healthy(&self) -> Result<(), String> {
+        let waited = self.wait_health(Some(HealthStatus::Healthy)).await;
+        waited.map(|_| ()).map_err(|error| describe(&error).join(": "))
     }
 
     fn address(&self, port: u16) -> Option<SocketAddr> {

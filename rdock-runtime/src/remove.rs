@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::events::EventAction;
 use crate::launch;
 use crate::runtime::Runtime;
-use crate::state::{Exit, ExitReason, Happened, Record, Status};
+use crate::state::{Happened, Record, Status};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use std::time::{Duration, Instant};
 
@@ -56,6 +56,9 @@ pub(crate) fn describe(error: &dyn std::error::Error) -> Vec<String> {
 /// The state directory goes last: as long as anything is left, the next open finds it.
 pub(crate) fn everything(runtime: &Runtime, record: &Record) -> Remains {
     let mut remains = Remains::default();
+    // It may have been renamed since the caller read its record.
+    let name = runtime.state().load(&record.id).map(|(_, record)| record.name);
+    let name = name.unwrap_or_else(|_| record.name.clone());
     remains.note(crate::cgroup::remove_all(&record.id).map_err(Error::from));
     remains.note(snapshot(runtime, &record.id));
     for volume in &record.anonymous_volumes {
@@ -78,7 +81,7 @@ pub(crate) fn everything(runtime: &Runtime, record: &Record) -> Remains {
         }
         _ => {
             runtime.journal().container(record, EventAction::Destroy, &[]);
-            runtime.state().release_name(&record.name, &record.id);
+            runtime.state().release_name(&name, &record.id);
         }
     }
     remains
@@ -105,39 +108,19 @@ fn snapshot(runtime: &Runtime, id: &str) -> Result<()> {
     }
 }
 
-/// Removes what dead owners left. Every failure is left for the next open: opening must not fail on it.
+/// Looks after what dead owners left. Every failure is left for the next open: opening must not fail on it.
 pub(crate) fn sweep(runtime: &Runtime) -> Result<()> {
     runtime.state().sweep_unfinished();
     for id in runtime.state().ids()? {
         // Another process may be removing it.
-        if let Ok((dir, record)) = runtime.state().load(&id) {
-            let owned = dir.owner().is_ok_and(|owner| owner.is_alive());
-            if owned || !helper_has_ended(&dir.file("lock")) {
-                continue;
-            }
-            if !record.detached || record.spec.auto_remove {
-                everything(runtime, &record);
-                continue;
-            }
-            let recorded = dir.events().is_ok_and(|events| {
-                events
-                    .iter()
-                    .any(|event| matches!(event, Happened::Exited { .. }))
-            });
-            if !recorded {
-                let _ = crate::cgroup::remove_all(&id);
-                let exit = Exit::now(ExitReason::OwnerDied);
-                let _ = dir.append(&Happened::Exited { exit: exit.clone() });
-                crate::events::ended(runtime.journal(), &record, &exit, false);
-            }
-        }
+        let _ = crate::recover::recover(runtime, &id);
     }
     crate::net::janitor(runtime.root());
     Ok(())
 }
 
 /// Whether the helper's lock is free, waiting a moment for a helper that is just ending.
-fn helper_has_ended(lock: &std::path::Path) -> bool {
+pub(crate) fn helper_has_ended(lock: &std::path::Path) -> bool {
     let Ok(file) = rustix::fs::open(lock, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else {
         return true;
     };
@@ -152,17 +135,26 @@ fn helper_has_ended(lock: &std::path::Path) -> bool {
     }
 }
 
-/// Removes a container that has ended, whoever owned it.
+/// Removes a container that does not run, whoever owned it.
 pub(crate) fn ended(runtime: &Runtime, record: &Record, volumes: bool) -> Result<()> {
     let (dir, _) = runtime.state().load(&record.id)?;
-    if !matches!(dir.status()?, Status::Exited(_)) || !helper_has_ended(&dir.file("lock")) {
+    let _change = dir.lock_changes()?;
+    let is_over = matches!(dir.status()?, Status::Exited(_) | Status::Created | Status::Dead);
+    if !is_over || !helper_has_ended(&dir.file("lock")) {
         return Err(Error::StillRunning {
             name: record.name.clone(),
         });
     }
-    let mut record = record.clone();
+    let mut record = dir.record()?;
     if !volumes && !record.spec.auto_remove {
         record.anonymous_volumes.clear();
     }
-    everything(runtime, &record).into_result(&record.name)
+    let removed = everything(runtime, &record).into_result(&record.name);
+    removed.inspect_err(|error| {
+        // For who lists containers; the error itself goes to the caller.
+        let _ = dir.append(&Happened::Dead {
+            time: crate::state::now(),
+            reason: describe(error).join(": "),
+        });
+    })
 }

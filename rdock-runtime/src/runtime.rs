@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::events::{EventAction, EventKind, Events, Journal};
 use crate::image::{Image, ImageSource, ImageStore, Platform, Progress, Reference};
 use crate::net::Networks;
-use crate::state::{Containers, Status};
+use crate::state::Containers;
 use crate::volume::Volumes;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,9 @@ impl std::fmt::Debug for Runtime {
 }
 
 impl Runtime {
-    /// Opens `root`, makes it when missing, and removes what dead owners left in it.
+    /// Opens `root`, makes it when missing, and looks after what dead owners left in it: a detached container that
+    /// runs on without its monitor gets a new one, one whose restart policy says so is started again, the end of
+    /// others is recorded, and what nobody can use any more is removed.
     ///
     /// Missing images are an error until [`Self::with_source`] says where they come from.
     ///
@@ -219,7 +221,7 @@ impl Runtime {
         let containers = self.containers()?;
         let mut running = 0;
         for container in &containers {
-            running += usize::from(container.status()? == Status::Running);
+            running += usize::from(container.status()?.is_running());
         }
         let system = rustix::system::uname();
         Ok(Info {

@@ -2,6 +2,7 @@
 
 use crate::base::Base;
 use crate::container::{Container, KnownExit};
+use crate::create::{self, Ownership};
 use crate::error::{Error, Result};
 use crate::owner::{self, Ended, Started};
 use crate::reactor::{LoopHandle, library_loop};
@@ -76,7 +77,13 @@ impl ScopedContainer {
     ) -> Result<Self> {
         let events = library_loop().map_err(Error::system("start the event thread"))?;
         let id = crate::identity::random_id().map_err(Error::system("read random numbers"))?;
-        let started = start::start(runtime, &id, spec, base, start::Owner::ThisProcess { outputs })?;
+        let owner = start::Owner::ThisProcess { outputs };
+        let owned = Ownership {
+            detached: false,
+            owned: true,
+        };
+        let made = create::create(runtime, &id, spec, base, owned, &owner.host_facts(spec))?;
+        let started = start::first(runtime, made, owner)?;
         let exit = Arc::<KnownExit>::default();
         let (dir, record) = (started.dir.clone(), started.record.clone());
         let container = Container::started(runtime.clone(), dir, record, exit.clone());
@@ -224,7 +231,7 @@ impl ContainerSpec {
         let image = runtime.image(&self.image).await?;
         let (spec, on) = (self.with_volumes_of_others(runtime)?, runtime.clone());
         let (mut unclaimed, attached) = crate::runtime::blocking(move || {
-            let (container, attached) = crate::monitor::start(&on, &spec, &image, attach)?;
+            let (container, attached) = crate::monitor::run_new(&on, &spec, &image, attach)?;
             Ok((Unclaimed(Some(container)), attached))
         })
         .await?;

@@ -1,21 +1,24 @@
-//! From a spec to a running payload, whoever will own it.
+//! From a container on disk to a running payload, whoever will own it.
 //!
-//! Every resource is named after the container's id and its directory is made first, so that a start that
-//! is cut off at any point is undone by anyone who opens the root. One that fails undoes itself.
+//! The first run and each later one take the same way. What a container keeps from one run to the next (its
+//! address, its published ports) its owner hands over.
 
-use crate::base::{self, Base};
-use crate::cgroup;
+use crate::base;
+use crate::cgroup::{self, Cgroup};
+use crate::create::Made;
 use crate::error::{Error, Result};
 use crate::events::EventAction;
-use crate::image::Image;
-use crate::launch::{Event, Helper, LaunchPlan, NetworkPlan, SocketPlace, TerminalSize};
+use crate::launch::{
+    AdoptPlan, Event, Helper, LaunchPlan, NetworkPlan, ProcessPlan, RootMount, SocketPlace, TerminalSize,
+};
 use crate::net;
 use crate::network_files;
 use crate::owner::{Started, Streams};
-use crate::plan::{self, HostFacts, NamespaceKind, Places, Planned, Subject};
+use crate::plan::{HealthPlan, HostFacts, NamespaceKind, Places, Planned};
+use crate::process::ProcessIdentity;
 use crate::runtime::Runtime;
 use crate::spec::{ContainerSpec, NamespaceMode, NetworkMode, Seccomp};
-use crate::state::{BoundAddress, Happened, Record, Status, now};
+use crate::state::{BoundAddress, ContainerDir, Happened, Start, Status, now};
 use crate::step::Step;
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -43,6 +46,21 @@ pub(crate) enum Owner {
     },
 }
 
+impl Owner {
+    /// What planning needs to know of the host, and of this owner's terminal.
+    pub(crate) fn host_facts(&self, spec: &ContainerSpec) -> HostFacts {
+        let mut host = HostFacts::gather(spec.privileged);
+        if let Self::Monitor {
+            terminal: Some((rows, columns)),
+            ..
+        } = *self
+        {
+            host.terminal = TerminalSize { rows, columns };
+        }
+        host
+    }
+}
+
 /// The starter's ends: sockets for the output, the payload's input.
 #[derive(Debug)]
 pub(crate) struct AttachedFrom {
@@ -51,111 +69,211 @@ pub(crate) struct AttachedFrom {
     pub(crate) stdin: OwnedFd,
 }
 
-/// Says what is wrong with a spec for an image, without making anything.
-///
-/// # Errors
-/// [`Error::Spec`] with every finding.
-pub(crate) fn check(spec: &ContainerSpec, image: &Image) -> Result<()> {
-    let subject = Subject {
-        id: &"0".repeat(64),
-        detached: true,
-    };
-    plan::plan(subject, spec, image.config(), &HostFacts::gather(spec.privileged))?;
-    Ok(())
+/// What one run of the payload hands to the owner.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) helper: Helper,
+    /// What exec sessions start from.
+    pub(crate) process: ProcessPlan,
+    pub(crate) streams: Streams,
+    pub(crate) cgroup: Cgroup,
+    pub(crate) health: Option<HealthPlan>,
+    /// What was recorded of it.
+    pub(crate) start: Start,
+    /// Its places in its networks; `None` where the owner has them already.
+    pub(crate) networks: Option<net::Attachments>,
+    pub(crate) ports: Vec<net::publish::BoundPort>,
+    /// What the next run takes over, where it can.
+    pub(crate) namespaces: Option<Namespaces>,
+    /// It began under another owner.
+    pub(crate) resumed: bool,
 }
 
-impl ContainerSpec {
-    /// Checks everything that can be known without the image, and returns all findings at once.
-    ///
+/// The network namespaces of a container, held open so that they outlive its payload and its helper.
+#[derive(Debug)]
+pub(crate) struct Namespaces {
+    /// The network's, where the helper lives.
+    pub(crate) network: OwnedFd,
+    /// The payload's.
+    pub(crate) payload: OwnedFd,
+}
+
+impl Namespaces {
+    /// Of a payload that is held before its exec, or runs.
+    fn of(helper: i32, payload: i32) -> std::io::Result<Self> {
+        let open = |pid: i32| -> std::io::Result<OwnedFd> {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            Ok(rustix::fs::open(
+                format!("/proc/{pid}/ns/net"),
+                flags,
+                Mode::empty(),
+            )?)
+        };
+        Ok(Self {
+            network: open(helper)?,
+            payload: open(payload)?,
+        })
+    }
+
+    /// Those of a run that another process started.
+    pub(crate) fn of_run(start: &Start) -> Option<Self> {
+        start.ip.as_ref()?;
+        Self::of(start.helper, start.pid).ok()
+    }
+
+    fn copy(&self) -> std::io::Result<Self> {
+        Ok(Self {
+            network: self.network.try_clone()?,
+            payload: self.payload.try_clone()?,
+        })
+    }
+}
+
+/// What a run takes over from the one before it.
+#[derive(Debug)]
+pub(crate) struct Before {
+    pub(crate) start: Start,
+    pub(crate) namespaces: Option<Namespaces>,
+    /// Its addresses, when the run needs new namespaces.
+    pub(crate) networks: Option<net::Attachments>,
+    /// The restart policy asks for it, not somebody.
+    pub(crate) by_policy: bool,
+    /// Where the helper of a detached container waits for a new owner.
+    pub(crate) reunion: Option<OwnedFd>,
+}
+
+impl Before {
     /// # Errors
-    /// [`Error::Spec`].
-    pub fn validate(&self) -> Result<()> {
-        Ok(plan::check(self, &HostFacts::gather(self.privileged))?)
+    /// When descriptors ran out.
+    pub(crate) fn new(
+        start: &Start,
+        namespaces: Option<&Namespaces>,
+        networks: Option<net::Attachments>,
+        by_policy: bool,
+        reunion: Option<&OwnedFd>,
+    ) -> std::io::Result<Self> {
+        Ok(Self {
+            start: start.clone(),
+            namespaces: namespaces.map(Namespaces::copy).transpose()?,
+            networks,
+            by_policy,
+            reunion: reunion.map(OwnedFd::try_clone).transpose()?,
+        })
     }
 }
 
-/// Starts the payload of container `id`. Blocks until its exec.
+/// Starts the payload of a container that has just been made; when that fails nothing is left of the container.
 ///
 /// # Errors
-/// With what could not be made; nothing is left then.
-pub(crate) fn start<'a>(
+/// With what could not be made.
+pub(crate) fn first(runtime: &Runtime, made: Made, owner: Owner) -> Result<Started> {
+    let record = made.record.clone();
+    start(runtime, made, owner, false).inspect_err(|_| {
+        // What stays is removed by the next open; the reason for the failure is what the caller needs.
+        drop(crate::remove::everything(runtime, &record));
+    })
+}
+
+/// Starts the payload of a container; `by_policy` its restart policy asks for it, and not somebody.
+///
+/// # Errors
+/// With what could not be made; the container is as it was before.
+pub(crate) fn start(runtime: &Runtime, made: Made, owner: Owner, by_policy: bool) -> Result<Started> {
+    let (dir, record) = (made.dir.clone(), made.record.clone());
+    let control = crate::control::listen(dir.path(), "control")
+        .map_err(Error::state("listen at", dir.file("control")))?;
+    let reunion = match record.detached {
+        true => Some(
+            crate::control::listen(dir.path(), "helper")
+                .map_err(Error::state("listen at", dir.file("helper")))?,
+        ),
+        false => None,
+    };
+    let run = launch(runtime, made, owner, reunion.as_ref(), None, by_policy)?;
+    Ok(Started {
+        runtime: runtime.clone(),
+        dir,
+        record,
+        control,
+        reunion,
+        run,
+    })
+}
+
+/// Runs the payload of a container once more, in what the run before has left.
+///
+/// # Errors
+/// As [`start`].
+pub(crate) fn again(runtime: &Runtime, made: Made, mut before: Before) -> Result<Run> {
+    let owner = match made.record.detached {
+        true => Owner::Monitor {
+            attached: None,
+            terminal: None,
+        },
+        false => Owner::ThisProcess { outputs: None },
+    };
+    let reunion = before.reunion.take();
+    let by_policy = before.by_policy;
+    launch(runtime, made, owner, reunion.as_ref(), Some(before), by_policy)
+}
+
+/// One run, from the plan to the payload's exec. Blocks.
+fn launch(
     runtime: &Runtime,
-    id: &str,
-    spec: &ContainerSpec,
-    base: impl Into<Base<'a>>,
+    made: Made,
     owner: Owner,
-) -> Result<Started> {
-    let base = base.into();
-    let detached = matches!(owner, Owner::Monitor { .. });
-    let mut host = HostFacts::gather(spec.privileged);
-    if let Owner::Monitor {
-        terminal: Some((rows, columns)),
-        ..
-    } = owner
-    {
-        host.terminal = TerminalSize { rows, columns };
-    }
-    let planned = plan::plan(Subject { id, detached }, spec, base.config(), &host)?;
-    let name = claim_name(runtime, spec.name.as_deref(), id)?;
-    let mut making = Making {
-        runtime,
-        record: None,
-        name: &name,
+    reunion: Option<&OwnedFd>,
+    before: Option<Before>,
+    by_policy: bool,
+) -> Result<Run> {
+    let Made {
+        dir,
+        record,
+        planned,
+        prepared,
+        snapshot,
+    } = made;
+    let (id, spec, name) = (record.id.as_str(), &record.spec, record.name.as_str());
+    let mut undo = Undo {
         id,
         helper: None,
+        armed: true,
     };
-    let prepared = planned.prepare_mounts(&runtime.volumes());
-    let prepared = prepared.inspect_err(|_| runtime.volumes().release(id))?;
-    let record = Record {
-        version: 1,
-        id: id.to_owned(),
-        name: name.clone(),
-        image: spec.image.clone(),
-        image_id: base.image_id(),
-        created: now(),
-        detached,
-        command: planned.command.clone(),
-        spec: spec.clone(),
-        mounts: prepared.infos.clone(),
-        anonymous_volumes: spec
-            .volumes_from
-            .iter()
-            .flat_map(|from| from.anonymous.iter().cloned())
-            .chain(prepared.anonymous_volumes.iter().cloned())
-            .collect(),
-        stop_signal: planned.stop_signal,
-    };
-    // From here on the janitor knows of everything.
-    let dir = runtime.state().create(&record).inspect_err(|_| {
-        for volume in &record.anonymous_volumes {
-            let _ = runtime.volumes().remove_anonymous(volume, id);
-        }
-        runtime.volumes().release(id);
-    })?;
-    making.record = Some(record.clone());
-    runtime.journal().container(&record, EventAction::Create, &[]);
-
-    let snapshot = base.snapshot(runtime.images(), id, &planned.snapshot)?;
-    let mut root = base::layer_mounts(runtime, &dir, spec, planned.snapshot.user_namespace)?;
-    root.extend(snapshot.mounts().into_iter().map(Into::into));
+    let mut root = base::layer_mounts(runtime, &dir, spec, planned.user_namespace.is_some())?;
+    root.extend(snapshot.mounts().into_iter().map(RootMount::from));
     let (cgroup, joining) = cgroup::create(id, &spec.resources)?;
     let mut warnings: Vec<String> = planned.warnings.iter().map(ToString::to_string).collect();
     warnings.extend(joining.warnings);
-    let ports = bind_ports(&planned)?;
+    let (earlier, kept, earlier_networks) = match before {
+        Some(before) => (Some(before.start), before.namespaces, before.networks),
+        None => (None, None, None),
+    };
+    let ports = match (&kept, &earlier) {
+        // Its owner has them still.
+        (Some(_), _) => Vec::new(),
+        (None, Some(earlier)) => bind_again(&earlier.ports)?,
+        (None, None) => bind_ports(&planned)?,
+    };
     let subject = net::Subject {
         root: runtime.root(),
         id,
-        name: &name,
-        rootless: host.is_rootless(),
+        name,
+        rootless: !rustix::process::geteuid().is_root(),
     };
-    let endpoints = network_files::kept_endpoints(&dir)?.unwrap_or_else(|| planned.networks.clone());
-    let mut networks = net::Attachments::prepare(subject, &endpoints)?;
+    let mut networks = match (&kept, earlier_networks) {
+        (Some(_), _) => net::Attachments::default(),
+        (None, Some(networks)) => networks,
+        (None, None) => {
+            let endpoints = network_files::kept_endpoints(&dir)?;
+            net::Attachments::prepare(subject, endpoints.as_ref().unwrap_or(&planned.networks))?
+        }
+    };
     networks.set_name_servers(&spec.dns);
     let shared = shared_network(runtime, &planned.network)?;
-    if shared.is_none() {
+    if shared.is_none() && kept.is_none() {
         let host_network = planned.network == NetworkMode::Host;
         let hostname = planned.hostname.clone().unwrap_or_default();
-        let left_out = network_files::write(&dir, spec, host_network, &hostname, &name, &networks)?;
+        let left_out = network_files::write(&dir, spec, host_network, &hostname, name, &networks)?;
         warnings.extend(left_out);
     }
     let ipc_root = match &planned.ipc {
@@ -170,6 +288,7 @@ pub(crate) fn start<'a>(
     };
     let seccomp = filter(&planned)?;
     let terminal = planned.process.terminal.is_some();
+    let health = planned.health.clone();
     let mut plan: LaunchPlan = planned.into_launch(prepared.mounts, root, places, |kind, other| {
         join(runtime, kind, other)
     })?;
@@ -180,6 +299,13 @@ pub(crate) fn start<'a>(
         // A new network is connected to the host before the payload runs; an existing one is already.
         plan.hold = true;
         plan.network = NetworkPlan::Bridged(network);
+    }
+    if let Some(kept) = &kept {
+        let copy = kept.copy().map_err(Error::system("copy a descriptor"))?;
+        plan.network = NetworkPlan::Kept {
+            network: copy.network,
+            payload: copy.payload,
+        };
     }
     let this_process =
         rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty());
@@ -209,9 +335,10 @@ pub(crate) fn start<'a>(
         } => streams.attached = outputs.map(Some),
         _ => {}
     }
+    if let Some(reunion) = reunion {
+        plan.adopt = Some(adoptable(&dir, reunion, &streams)?);
+    }
     let process = plan.process.clone();
-    let control =
-        crate::control::listen(dir.path()).map_err(Error::state("listen at", dir.file("control")))?;
 
     let launched = Helper::launch(plan).map_err(|source| Error::Launch {
         what: format!("starting container {name}"),
@@ -220,103 +347,117 @@ pub(crate) fn start<'a>(
         log: Vec::new(),
         source,
     });
-    let helper = making.helper.insert(launched?);
-    let pid = follow(helper, &name, &mut networks, &mut streams, &mut warnings)?;
+    let helper = undo.helper.insert(launched?);
+    let followed = follow(helper, name, &mut networks, &mut streams, &mut warnings)?;
     networks.record_holder(helper.pid())?;
     // A volume that was filled is complete now.
     drop(prepared.copies);
     let endpoints = networks.infos();
-    let first = endpoints.iter().find(|endpoint| endpoint.default_route).cloned();
-    let happened = Happened::Started {
+    let default = endpoints.iter().find(|endpoint| endpoint.default_route).cloned();
+    let mut start = Start {
         time: now(),
-        pid,
+        pid: followed.pid,
         helper: helper.pid(),
-        ip: first.as_ref().map(|first| first.ip.to_string()),
-        gateway: first.as_ref().map(|first| first.gateway.to_string()),
-        mac: first.as_ref().map(|first| first.mac.clone()),
+        ip: default.as_ref().map(|default| default.ip.to_string()),
+        gateway: default.as_ref().map(|default| default.gateway.to_string()),
+        mac: default.as_ref().map(|default| default.mac.clone()),
         networks: endpoints,
         ports: ports
             .iter()
             .map(|port| BoundAddress::new(port.container_port, port.protocol, port.address))
             .collect(),
         warnings,
+        restart: by_policy,
+        // One that has ended already needs no new owner.
+        helper_process: ProcessIdentity::of(helper.pid()).ok(),
+        cgroups: cgroup.paths(),
     };
-    dir.append(&happened)?;
+    if let (Some(earlier), true) = (earlier, kept.is_some()) {
+        (start.ip, start.gateway, start.mac) = (earlier.ip, earlier.gateway, earlier.mac);
+        (start.networks, start.ports) = (earlier.networks, earlier.ports);
+    }
+    if health.is_some() {
+        // Not known yet, from the first moment on.
+        dir.write_file("health.json", &crate::health::Health::default())?;
+    }
+    dir.append(&Happened::Started(start.clone()))?;
     if streams.attached[0].is_some() {
         runtime.journal().container(&record, EventAction::Attach, &[]);
     }
     runtime.journal().container(&record, EventAction::Start, &[]);
-    let Some(helper) = making.done() else {
+    if reunion.is_some() {
+        // From here on the helper outlives its owner. One that has ended needs no word of it.
+        let _ = helper.settle();
+    }
+    undo.armed = false;
+    let Some(helper) = undo.helper.take() else {
         unreachable!("launched above")
     };
-    let runtime = runtime.clone();
-    Ok(Started {
-        runtime,
-        dir,
-        record,
+    Ok(Run {
         helper,
         process,
         streams,
-        control,
-        networks,
-        ports,
         cgroup,
+        health,
+        start,
+        networks: kept.is_none().then_some(networks),
+        ports,
+        namespaces: kept.or(followed.namespaces),
+        resumed: false,
     })
 }
 
-/// Undoes a start that fails.
-struct Making<'a> {
-    runtime: &'a Runtime,
-    /// Once the container has its directory.
-    record: Option<Record>,
-    name: &'a str,
+/// What the helper keeps for a new owner: the owner's ends of the payload's stdio, and where to say its end.
+fn adoptable(dir: &ContainerDir, reunion: &OwnedFd, streams: &Streams) -> Result<AdoptPlan> {
+    let copy = |fd: &OwnedFd| fd.try_clone().map_err(Error::system("copy a descriptor"));
+    let path = dir.file("status");
+    let status = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(&path)
+        .map_err(Error::state("open", &path))?;
+    let stdio = [&streams.stdin, &streams.stdout, &streams.stderr];
+    Ok(AdoptPlan {
+        reunion: copy(reunion)?,
+        status: status.into(),
+        stdio: stdio.into_iter().flatten().map(copy).collect::<Result<_>>()?,
+    })
+}
+
+/// Undoes a run that fails.
+struct Undo<'a> {
     id: &'a str,
     helper: Option<Helper>,
+    armed: bool,
 }
 
-impl Making<'_> {
-    fn done(mut self) -> Option<Helper> {
-        let helper = self.helper.take();
-        std::mem::forget(self.record.take());
-        self.id = "";
-        helper
-    }
-}
-
-impl Drop for Making<'_> {
+impl Drop for Undo<'_> {
     fn drop(&mut self) {
-        if self.id.is_empty() {
+        if !self.armed {
             return;
         }
         if let Some(helper) = self.helper.take() {
             helper.end();
             helper.wait_end(Instant::now() + Duration::from_secs(10));
         }
-        match &self.record {
-            // What stays is removed by the next open; the reason for the failure is what the caller needs.
-            Some(record) => drop(crate::remove::everything(self.runtime, record)),
-            None => self.runtime.state().release_name(self.name, self.id),
-        }
+        // What stays is removed with the container.
+        let _ = cgroup::remove_all(self.id);
     }
 }
 
-fn claim_name(runtime: &Runtime, wanted: Option<&str>, id: &str) -> Result<String> {
-    if let Some(name) = wanted {
-        runtime.state().claim_name(name, id)?;
-        return Ok(name.to_owned());
-    }
-    let random = || crate::identity::random_name().map_err(Error::system("read random numbers"));
-    for _ in 0..8 {
-        let name = random()?;
-        match runtime.state().claim_name(&name, id) {
-            Err(Error::NameInUse { .. }) => {}
-            other => return other.map(|()| name),
-        }
-    }
-    // With thousands of containers the words run out.
-    let name = format!("{}_{}", random()?, &id[..8]);
-    runtime.state().claim_name(&name, id)?;
-    Ok(name)
+/// The published ports of an earlier run, exactly where they were.
+pub(crate) fn bind_again(ports: &[BoundAddress]) -> Result<Vec<net::publish::BoundPort>> {
+    let requests: Vec<_> = ports
+        .iter()
+        .map(|port| net::publish::PortRequest {
+            host_ip: Some(port.host.ip()),
+            host_port: Some(port.host.port()..=port.host.port()),
+            container_port: port.container,
+            protocol: port.protocol,
+        })
+        .collect();
+    Ok(net::publish::bind(&requests)?)
 }
 
 fn bind_ports(planned: &Planned) -> Result<Vec<net::publish::BoundPort>> {
@@ -328,7 +469,7 @@ fn bind_ports(planned: &Planned) -> Result<Vec<net::publish::BoundPort>> {
     Ok(net::publish::bind(&requests)?)
 }
 
-fn filter(planned: &Planned) -> Result<crate::seccomp::Filter> {
+pub(crate) fn filter(planned: &Planned) -> Result<crate::seccomp::Filter> {
     let bounding = planned.process.capabilities.bounding;
     Ok(match &planned.seccomp {
         Seccomp::Default => crate::seccomp::default_filter(bounding)?,
@@ -348,12 +489,8 @@ fn shared_network(runtime: &Runtime, network: &NetworkMode) -> Result<Option<std
 /// The payload's pid of another container, which must be running.
 fn running_pid(runtime: &Runtime, other: &str) -> Result<i32> {
     let (dir, record) = runtime.state().find(other)?;
-    let started = dir.events()?.into_iter().find_map(|event| match event {
-        Happened::Started { pid, .. } => Some(pid),
-        _ => None,
-    });
-    match (dir.status()?, started) {
-        (Status::Running, Some(pid)) => Ok(pid),
+    match (dir.status()?, dir.history()?.started) {
+        (Status::Running | Status::Paused, Some(start)) => Ok(start.pid),
         _ => Err(Error::NotRunning { name: record.name }),
     }
 }
@@ -400,14 +537,20 @@ fn pipes(interactive: bool) -> std::io::Result<([OwnedFd; 3], Streams)> {
     Ok(([stdin, to_stdout, to_stderr], streams))
 }
 
-/// Follows the launch to the payload's exec; returns its pid.
+/// A payload whose exec has succeeded.
+struct Followed {
+    pid: i32,
+    namespaces: Option<Namespaces>,
+}
+
+/// Follows the launch to the payload's exec.
 fn follow(
     helper: &Helper,
     name: &str,
     networks: &mut net::Attachments,
     streams: &mut Streams,
     warnings: &mut Vec<String>,
-) -> Result<i32> {
+) -> Result<Followed> {
     let failed = |step, errno, detail| Error::Launch {
         what: format!("starting container {name}"),
         step,
@@ -422,15 +565,21 @@ fn follow(
         },
     };
     let deadline = Instant::now() + PATIENCE;
-    let mut network = None;
+    let (mut network, mut namespaces) = (None, None);
     let (wanted, mut sockets) = (networks.wanted_sockets(), Vec::new());
     loop {
         let event = helper
             .wait_event(Some(deadline))
             .map_err(Error::system("read from the helper"))?;
+        if let Some(Event::Held { pid }) = event {
+            // A rootless one cannot be entered again; then the next run gets a new one.
+            namespaces = Namespaces::of(helper.pid(), pid)
+                .ok()
+                .filter(|_| rustix::process::geteuid().is_root());
+        }
         match event {
             Some(Event::NetworkMade { namespace }) => network = Some(namespace),
-            Some(Event::Held) if !wanted.is_empty() => {
+            Some(Event::Held { .. }) if !wanted.is_empty() => {
                 for (tag, (domain, kind, protocol)) in wanted.iter().enumerate() {
                     helper
                         .request_sockets(tag as u32, SocketPlace::Payload, *domain, *kind, *protocol, 1)
@@ -444,7 +593,7 @@ fn follow(
                     "a socket inside the container".into(),
                 ));
             }
-            Some(event @ (Event::Held | Event::Sockets { .. })) => {
+            Some(event @ (Event::Held { .. } | Event::Sockets { .. })) => {
                 if let Event::Sockets { sockets: made, .. } = event {
                     sockets.extend(made);
                     if sockets.len() < wanted.len() {
@@ -461,7 +610,7 @@ fn follow(
             }
             Some(Event::Started { pid, terminal, .. }) => {
                 streams.terminal = terminal;
-                return Ok(pid);
+                return Ok(Followed { pid, namespaces });
             }
             Some(Event::Failed { step, errno, detail }) => return Err(failed(step, errno, detail)),
             Some(Event::Gone) => return Err(failed(Step::Spawn, libc::ESRCH, "the helper ended".into())),

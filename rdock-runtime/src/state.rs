@@ -3,11 +3,16 @@
 //! ```text
 //! <root>/containers/format            version of this layout
 //! <root>/containers/names/<name>      the id that owns a name
-//! <root>/containers/<id>/record.json  what was asked for; written once, before anything else is made
+//! <root>/containers/<id>/record.json  what was asked for; made before anything else, replaced by rename and update
 //!                        events.jsonl what happened since; append-only
 //!                        lock         flock of the helper
-//!                        owner        the process that owns the container: pid, start time, boot id
+//!                        changes      flock of who starts, adopts, renames, updates or removes it
+//!                        owner        the process that owns the container: pid, start time, boot id;
+//!                                     missing until the first start
 //!                        control      the owner's socket
+//!                        helper       the helper's socket, for a new owner when the old one has died
+//!                        status       how the payload ended, by the helper
+//!                        health.json  health and the last checks
 //!                        log          output, a JSON object a line
 //!                        hosts hostname resolv.conf
 //! ```
@@ -16,7 +21,11 @@
 //! Unknown fields are ignored and optional sections may be absent: a newer version can add health,
 //! restarts and secrets without an older one failing.
 
+mod change;
+mod history;
 mod names;
+
+pub(crate) use history::History;
 
 use crate::error::{Error, Result};
 use crate::process::ProcessIdentity;
@@ -35,12 +44,45 @@ const FORMAT: &str = "1";
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Status {
-    /// It is being set up.
+    /// It was never started, or is being set up.
     Created,
     /// Its payload runs.
     Running,
+    /// Its payload is frozen.
+    Paused,
+    /// Its payload has ended so, and runs again after a pause.
+    Restarting(Exit),
     /// Its payload has ended.
     Exited(Exit),
+    /// It was removed, and a part of it could not be.
+    Dead,
+}
+
+impl Status {
+    /// Whether it has a payload, frozen or not.
+    pub fn is_running(&self) -> bool {
+        matches!(self, Self::Running | Self::Paused)
+    }
+
+    /// docker's word: `created`, `running`, `paused`, `restarting`, `exited` or `dead`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Restarting(_) => "restarting",
+            Self::Exited(_) => "exited",
+            Self::Dead => "dead",
+        }
+    }
+
+    /// How it ended, when it does not run.
+    pub fn exit(&self) -> Option<&Exit> {
+        match self {
+            Self::Exited(exit) | Self::Restarting(exit) => Some(exit),
+            _ => None,
+        }
+    }
 }
 
 /// How a container ended.
@@ -66,7 +108,7 @@ pub enum ExitReason {
     OomKilled,
     /// Its owner ended, and it with its owner; nobody saw an exit code.
     OwnerDied,
-    /// It was never started.
+    /// Its payload could not be set up.
     SetupFailed {
         /// The step that failed.
         step: String,
@@ -112,7 +154,7 @@ impl std::fmt::Display for Exit {
     }
 }
 
-/// What was asked for; never changes.
+/// What was asked for. `rename` and `update` replace it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) version: u32,
@@ -132,6 +174,9 @@ pub(crate) struct Record {
     pub(crate) anonymous_volumes: Vec<String>,
     #[serde(default)]
     pub(crate) stop_signal: i32,
+    /// The image's config: a later start means what the first one meant, whatever became of the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) image_config: Option<Box<rdock_image::ImageConfig>>,
 }
 
 /// One mount as `inspect` shows it.
@@ -179,24 +224,7 @@ impl BoundAddress {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(crate) enum Happened {
-    Started {
-        time: String,
-        pid: i32,
-        helper: i32,
-        #[serde(default)]
-        ip: Option<String>,
-        #[serde(default)]
-        gateway: Option<String>,
-        #[serde(default)]
-        mac: Option<String>,
-        /// Every network that was joined at the start.
-        #[serde(default)]
-        networks: Vec<crate::net::EndpointInfo>,
-        #[serde(default)]
-        ports: Vec<BoundAddress>,
-        #[serde(default)]
-        warnings: Vec<String>,
-    },
+    Started(Start),
     Exited {
         exit: Exit,
     },
@@ -206,9 +234,51 @@ pub(crate) enum Happened {
     NetworkDisconnected {
         network: String,
     },
+    /// The payload has ended and will be run again; for the `count`th time since somebody started it.
+    Restarting {
+        exit: Exit,
+        count: u32,
+    },
+    Paused {
+        time: String,
+    },
+    Unpaused {
+        time: String,
+    },
+    /// Somebody stops it on purpose: no policy starts it again.
+    StopRequested {
+        time: String,
+    },
+    /// Its removal left something behind.
+    Dead {
+        time: String,
+        reason: String,
+    },
     /// Something a newer version records.
     #[serde(other)]
     Unknown,
+}
+
+/// One run of the payload.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Start {
+    pub(crate) time: String,
+    pub(crate) pid: i32,
+    pub(crate) helper: i32,
+    pub(crate) ip: Option<String>,
+    pub(crate) gateway: Option<String>,
+    pub(crate) mac: Option<String>,
+    /// Every network that was joined at the start.
+    pub(crate) networks: Vec<crate::net::EndpointInfo>,
+    pub(crate) ports: Vec<BoundAddress>,
+    pub(crate) warnings: Vec<String>,
+    /// The restart policy started it.
+    pub(crate) restart: bool,
+    /// The helper, recognisable after its owner has gone.
+    pub(crate) helper_process: Option<ProcessIdentity>,
+    /// Its control groups.
+    pub(crate) cgroups: Vec<PathBuf>,
 }
 
 /// The current time, RFC 3339 in UTC with nanoseconds.
@@ -237,17 +307,19 @@ impl Containers {
         self.dir.join(id)
     }
 
-    /// Makes the container's directory, with its record and owner, visible in one step.
-    pub(crate) fn create(&self, record: &Record) -> Result<ContainerDir> {
+    /// Makes the container's directory, with its record, visible in one step; `owned` by this process, or by nobody yet.
+    pub(crate) fn create(&self, record: &Record, owned: bool) -> Result<ContainerDir> {
         let path = self.path(&record.id);
         let temporary = self.unfinished(&record.id)?;
         private_dir(&temporary)?;
         let fill = || -> Result<()> {
             write_json(&temporary.join("record.json"), record)?;
-            let owner =
-                ProcessIdentity::current().map_err(Error::system("read the identity of this process"))?;
-            write_json(&temporary.join("owner"), &owner)?;
-            for empty in ["events.jsonl", "log", "lock"] {
+            if owned {
+                let owner =
+                    ProcessIdentity::current().map_err(Error::system("read the identity of this process"))?;
+                write_json(&temporary.join("owner"), &owner)?;
+            }
+            for empty in ["events.jsonl", "log", "lock", "changes", "status"] {
                 let file = temporary.join(empty);
                 fs::write(&file, "").map_err(Error::state("write", &file))?;
             }
@@ -350,31 +422,43 @@ impl ContainerDir {
             .collect())
     }
 
+    pub(crate) fn history(&self) -> Result<History> {
+        Ok(History::of(self.events()?))
+    }
+
     pub(crate) fn status(&self) -> Result<Status> {
-        let derive = |events: &[Happened], alive: bool| {
-            for event in events.iter().rev() {
-                match event {
-                    Happened::Exited { exit } => return Some(Status::Exited(exit.clone())),
-                    Happened::Started { .. } if alive => return Some(Status::Running),
-                    Happened::Started { .. } => return None,
-                    Happened::NetworkConnected { .. }
-                    | Happened::NetworkDisconnected { .. }
-                    | Happened::Unknown => {}
-                }
+        let history = self.history()?;
+        // Without an owner it was never started.
+        let owner = match self.owner() {
+            Ok(owner) => owner,
+            Err(Error::State { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Ok(history.status(false).unwrap_or(Status::Created));
             }
-            alive.then_some(Status::Created)
+            Err(error) => return Err(error),
         };
-        let alive = self.owner().is_ok_and(|owner| owner.is_alive());
-        if let Some(status) = derive(&self.events()?, alive) {
+        let alive = owner.is_alive() || helper_lives(&history);
+        if let Some(status) = history.status(alive) {
             return Ok(status);
+        }
+        if alive {
+            return Ok(Status::Created);
         }
         // The owner may have recorded the exit just before it ended.
         let died = Status::Exited(Exit {
             reason: ExitReason::OwnerDied,
             finished_at: String::new(),
         });
-        Ok(derive(&self.events()?, false).unwrap_or(died))
+        Ok(self.history()?.status(false).unwrap_or(died))
     }
+}
+
+/// Whether the helper of the last run still lives; that of a detached container outlives its owner.
+fn helper_lives(history: &History) -> bool {
+    let helper = history
+        .started
+        .as_ref()
+        .and_then(|start| start.helper_process.as_ref());
+    history.expects_owner() && helper.is_some_and(ProcessIdentity::is_alive)
 }
 
 /// Makes a directory that only its owner may enter.
@@ -418,12 +502,12 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
         })
 }
 
-fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let bytes = serde_json::to_vec(value).map_err(|error| Error::state("write", path)(error.into()))?;
     fs::write(path, bytes).map_err(Error::state("write", path))
 }
 
-fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
+pub(crate) fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
     let bytes = fs::read(path).map_err(Error::state("read", path))?;
     serde_json::from_slice(&bytes).map_err(|error| Error::state("read", path)(error.into()))
 }

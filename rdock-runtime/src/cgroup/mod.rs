@@ -6,7 +6,10 @@
 //! kill by. What a machine cannot do is a warning on the container, never a silent loss.
 
 mod find;
+mod freeze;
 mod limits;
+
+pub(crate) use freeze::Freezer;
 
 use find::{Hierarchy, Version};
 use std::fs;
@@ -133,19 +136,19 @@ fn fill(
             }
         }
     }
-    if cgroup.paths.is_empty() {
-        // One group to find the processes by: version 2 where it is mounted, else one that costs nothing.
-        let plain = hierarchies.iter().find(|one| one.version == Version::Two);
-        let plain = plain.or_else(|| {
+    // One group to find the processes by and to freeze them: version 2 where it is mounted, else the freezer.
+    let plain = hierarchies.iter().find(|one| one.version == Version::Two);
+    let plain = plain
+        .or_else(|| hierarchies.iter().find(|one| one.has("freezer")))
+        .or_else(|| {
             hierarchies
                 .iter()
-                .find(|one| one.has("pids") || one.has("freezer"))
+                .find(|one| one.has("pids") && cgroup.paths.is_empty())
         });
-        if let Some(hierarchy) = plain {
-            match cgroup.enter(id, hierarchy, joining) {
-                Err(CgroupError::Group { source, .. }) if is_refusal(&source) => {}
-                other => drop(other?),
-            }
+    if let Some(hierarchy) = plain {
+        match cgroup.enter(id, hierarchy, joining) {
+            Err(CgroupError::Group { source, .. }) if is_refusal(&source) => {}
+            other => drop(other?),
         }
     }
     Ok(())
@@ -220,6 +223,118 @@ impl Cgroup {
         &self.mounts
     }
 
+    /// The groups of a run that another process started.
+    pub(crate) fn open(paths: &[PathBuf]) -> Self {
+        let version = |path: &Path| {
+            let hierarchy = find::hierarchies()
+                .iter()
+                .find(|one| path.starts_with(&one.mount))?;
+            Some((hierarchy.version, hierarchy.mount.clone()))
+        };
+        let mut cgroup = Self::default();
+        for path in paths {
+            if let Some((version, mount)) = version(path) {
+                cgroup.paths.push((version, path.clone()));
+                cgroup.mounts.push(mount);
+            }
+        }
+        cgroup
+    }
+
+    /// Their directories.
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+        self.paths.iter().map(|(_, path)| path.clone()).collect()
+    }
+
+    /// `cgroup.procs` of each, for one more process to join.
+    ///
+    /// # Errors
+    /// When one of them is gone.
+    pub(crate) fn procs(&self) -> io::Result<Vec<OwnedFd>> {
+        let open = |(_, path): &(Version, PathBuf)| -> io::Result<OwnedFd> {
+            let procs = fs::OpenOptions::new()
+                .write(true)
+                .open(path.join("cgroup.procs"))?;
+            Ok(procs.into())
+        };
+        self.paths.iter().map(open).collect()
+    }
+
+    /// Gives a running container other limits. Those that are `None` stay as they are.
+    ///
+    /// # Errors
+    /// When the kernel refuses a value, such as a memory limit below what is in use, or the machine has no such
+    /// controller. Limits written before it stay.
+    pub(crate) fn update(&mut self, id: &str, resources: &Resources) -> Result<(), CgroupError> {
+        let absent = |name: &'static str| CgroupError::Group {
+            action: "use",
+            path: PathBuf::from(name),
+            source: io::Error::new(io::ErrorKind::Unsupported, "this machine has no such controller"),
+        };
+        for (controller, settings) in limits::wanted(resources) {
+            let hierarchy = find::hierarchies()
+                .iter()
+                .find(|hierarchy| hierarchy.has(controller))
+                .ok_or_else(|| absent(controller))?;
+            let path = hierarchy.group.join("rdock").join(id);
+            if !self.paths.iter().any(|(_, known)| *known == path) {
+                // It was started without such a limit: its processes move into a group of the controller.
+                let path = self.enter(id, hierarchy, &mut Joining::default())?;
+                self.move_members(&path)?;
+            }
+            let write = |setting: &limits::Setting| {
+                let (file, value) = match hierarchy.version {
+                    Version::One => (setting.v1, &setting.v1_value),
+                    Version::Two => (setting.v2, &setting.v2_value),
+                };
+                match file {
+                    "" => Ok(()),
+                    _ => fs::write(path.join(file), value).map_err(|source| CgroupError::Limit {
+                        name: setting.name,
+                        value: value.clone(),
+                        source,
+                    }),
+                }
+            };
+            let written: Result<(), _> = settings.iter().try_for_each(write);
+            if written.is_err() {
+                // Version 1 keeps "memory" below "memory and swap" at every moment: raised, the second comes first.
+                settings.iter().rev().try_for_each(write)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves every process of the container into the group `to`.
+    fn move_members(&self, to: &Path) -> Result<(), CgroupError> {
+        let Some((_, from)) = self.paths.iter().find(|(_, path)| path != to) else {
+            return Ok(());
+        };
+        let failed = |source| CgroupError::Group {
+            action: "move processes into",
+            path: to.to_owned(),
+            source,
+        };
+        // Until a look finds nobody new: a child that is born meanwhile is in its parent's group.
+        let mut moved = std::collections::HashSet::new();
+        loop {
+            let members = fs::read_to_string(from.join("cgroup.procs")).map_err(failed)?;
+            let new: Vec<&str> = members
+                .lines()
+                .filter(|pid| moved.insert((*pid).to_owned()))
+                .collect();
+            if new.is_empty() {
+                return Ok(());
+            }
+            for pid in new {
+                match fs::write(to.join("cgroup.procs"), pid) {
+                    Err(error) if error.raw_os_error() != Some(libc::ESRCH) => return Err(failed(error)),
+                    _ => {}
+                }
+            }
+        }
+    }
+
     /// Whether the kernel killed something in it since the memory limit was reached.
     pub(crate) fn oom_killed(&self) -> bool {
         self.paths.iter().any(|(version, path)| {
@@ -269,6 +384,8 @@ fn remove_group(path: &Path) -> Result<(), CgroupError> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline => {
                 remove_below(path);
+                // A frozen process of version 1 does not even die.
+                let _ = fs::write(path.join("freezer.state"), "THAWED");
                 // Since Linux 5.14; before, and in version 1, one by one.
                 if fs::write(path.join("cgroup.kill"), "1").is_err() {
                     kill_members(path);

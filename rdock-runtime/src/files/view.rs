@@ -9,7 +9,7 @@ use crate::container::Container;
 use crate::error::{Error, Result};
 use crate::launch::{Event, Helper, IdMappings, MountFlags, MountKind, MountPlan, RootPlan, ViewPlan};
 use crate::plan;
-use crate::state::{Happened, MountInfo, Status};
+use crate::state::MountInfo;
 use crate::step::Step;
 use crate::volume::{Backing, VolumeError};
 use rustix::fs::{Mode, OFlags};
@@ -33,7 +33,7 @@ impl View {
     pub(super) fn open(container: &Container, bare: bool) -> Result<Self> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let running = container.status()? == Status::Running;
+            let running = container.status()?.is_running();
             let plan = match running {
                 true => running_plan(container, bare),
                 false => stopped_plan(container, bare),
@@ -143,7 +143,7 @@ fn running_plan(container: &Container, bare: bool) -> Result<ViewPlan> {
     }
     join.push((open("mnt")?, libc::CLONE_NEWNS as u64));
     // The pid could have ended and been used again between the look at the state and the open.
-    if container.status()? != Status::Running || payload(container)? != Some(pid) {
+    if !container.status()?.is_running() || payload(container)? != Some(pid) {
         return Err(gone());
     }
     Ok(ViewPlan {
@@ -160,11 +160,7 @@ fn running_plan(container: &Container, bare: bool) -> Result<ViewPlan> {
 
 /// The payload's pid as it was started last.
 pub(super) fn payload(container: &Container) -> Result<Option<i32>> {
-    let events = container.dir().events()?;
-    Ok(events.into_iter().rev().find_map(|event| match event {
-        Happened::Started { pid, .. } => Some(pid),
-        _ => None,
-    }))
+    Ok(container.dir().history()?.started.map(|start| start.pid))
 }
 
 /// Mounts the snapshot and what the container has below it.

@@ -100,6 +100,16 @@ pub(super) fn launch(plan: LaunchPlan) -> io::Result<Encoded> {
     if let Some(owner) = plan.owner {
         before.u32(op::OWNER).u32(hold(owner));
     }
+    if let Some(adopt) = plan.adopt {
+        before
+            .u32(op::ADOPT)
+            .u32(hold(adopt.reunion))
+            .u32(hold(adopt.status));
+        let kept: Vec<u32> = adopt.stdio.into_iter().map(&mut hold).collect();
+        before
+            .u32(kept.first().copied().unwrap_or(0))
+            .u32(kept.len() as u32);
+    }
     let mut flags = NEWNS;
     let mut joined: Vec<(u32, u64)> = Vec::new();
     match plan.pid {
@@ -132,6 +142,11 @@ pub(super) fn launch(plan: LaunchPlan) -> io::Result<Encoded> {
         NetworkPlan::Join(fd) => {
             own_network = false;
             joined.push((hold(fd), NEWNET));
+        }
+        NetworkPlan::Kept { network, payload } => {
+            own_network = false;
+            before.u32(op::NETWORK).u32(hold(network) + 1);
+            joined.push((hold(payload), NEWNET));
         }
         NetworkPlan::Bridged(mut network) => {
             flags |= NEWNET;
@@ -298,12 +313,17 @@ pub(super) fn view(plan: ViewPlan) -> io::Result<Encoded> {
     })
 }
 
-/// Encodes a process that exec adds; its three descriptors, if any, follow the operations.
-pub(super) fn exec(plan: &ProcessPlan, stdio: bool) -> io::Result<Vec<u8>> {
+/// Encodes a process that exec adds; its three descriptors, if any, follow the operations, and then those of
+/// the `groups` control groups that it joins.
+pub(super) fn exec(plan: &ProcessPlan, stdio: bool, groups: usize) -> io::Result<Vec<u8>> {
     let mut writer = Writer::default();
     writer
         .u32(op::ENTER)
         .u64(NEWNS | NEWPID | NEWNET | NEWUTS | NEWIPC | NEWCGROUP);
+    let first = if stdio { 4 } else { 1 };
+    for group in 0..groups as u32 {
+        writer.u32(op::JOIN_CGROUP).u32(first + group);
+    }
     if stdio {
         writer.u32(op::STDIO).u32(1);
     }

@@ -10,6 +10,7 @@ mod wire;
 
 pub(crate) use plan::*;
 
+use crate::process::ProcessIdentity;
 use crate::step::Step;
 use crate::sys;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -39,7 +40,9 @@ pub(crate) enum Event {
         detail: String,
     },
     /// Set-up is done and the payload waits for [`Helper::go`]; only with [`LaunchPlan::hold`].
-    Held,
+    Held {
+        pid: i32,
+    },
     /// The payload's exec succeeded. `pid` is in the owner's pid namespace.
     Started {
         pid: i32,
@@ -80,8 +83,21 @@ pub(crate) enum Event {
     Root {
         directory: OwnedFd,
     },
+    /// The first one after [`Helper::adopt`].
+    Adopted(Adopted),
     /// The control socket closed: the helper is gone.
     Gone,
+}
+
+/// What the helper has kept for its new owner.
+#[derive(Debug)]
+pub(crate) struct Adopted {
+    /// -1 when the payload has ended.
+    pub(crate) pid: i32,
+    pub(crate) terminal: Option<OwnedFd>,
+    /// Where the helper listens.
+    pub(crate) reunion: OwnedFd,
+    pub(crate) stdio: Vec<OwnedFd>,
 }
 
 /// Which namespace a socket is made in.
@@ -188,6 +204,28 @@ impl Helper {
         Ok(helper)
     }
 
+    /// Connects to the helper of a container whose owner has gone. [`Event::Adopted`] follows.
+    pub(crate) fn adopt(dir: &std::path::Path, process: &ProcessIdentity) -> io::Result<Self> {
+        let gone = || io::Error::from(Errno::SRCH);
+        let pid = rustix::process::Pid::from_raw(process.pid).ok_or_else(gone)?;
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+        // Its number could have been used again before it was opened.
+        if !process.is_alive() {
+            return Err(gone());
+        }
+        let control = crate::control::connect(dir, "helper")?;
+        Ok(Self {
+            control,
+            pidfd,
+            pid: process.pid,
+        })
+    }
+
+    /// The start is recorded: from now on the helper of an adoptable container outlives its owner.
+    pub(crate) fn settle(&self) -> io::Result<()> {
+        self.ask([ask::SETTLED, 0, 0, 0, 0, 0], &[])
+    }
+
     fn ask(&self, header: [u32; 6], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let mut bytes = [0u8; HEADER];
         for (slot, value) in bytes.chunks_mut(4).zip(header) {
@@ -277,18 +315,22 @@ impl Helper {
         self.ask([ask::KILL, session.unwrap_or(0), signal as u32, 0, 0, 0], &[])
     }
 
-    /// Starts one more process inside; `session` is the owner's number for it, not 0.
+    /// Starts one more process inside; `session` is the owner's number for it, not 0. It joins `groups` (open
+    /// `cgroup.procs`), and is killed when the owner goes away unless it `outlives` it.
     pub(crate) fn exec(
         &self,
         session: u32,
         process: &ProcessPlan,
         stdio: Option<[OwnedFd; 3]>,
+        groups: &[OwnedFd],
+        outlives: bool,
     ) -> io::Result<()> {
-        let memory = memory(&encode::exec(process, stdio.is_some())?)?;
+        let memory = memory(&encode::exec(process, stdio.is_some(), groups.len())?)?;
         let fds: Vec<_> = std::iter::once(memory.as_fd())
             .chain(stdio.iter().flatten().map(AsFd::as_fd))
+            .chain(groups.iter().map(AsFd::as_fd))
             .collect();
-        self.ask([ask::EXEC, session, 0, 0, 0, 0], &fds)
+        self.ask([ask::EXEC, session, outlives.into(), 0, 0, 0], &fds)
     }
 
     /// Asks for `count` (at most 16) close-on-exec, non-blocking sockets; answered by [`Event::Sockets`].
@@ -406,7 +448,20 @@ fn decode(message: &[u8], fds: Vec<OwnedFd>) -> io::Result<Event> {
             errno,
             detail,
         },
-        tell::HELD => Event::Held,
+        tell::HELD => Event::Held {
+            pid: pid_of(&fds.next().ok_or_else(malformed)?)?,
+        },
+        tell::ADOPTED => {
+            let payload = fds.next().ok_or_else(malformed)?;
+            let terminal = if a == 1 { fds.next() } else { None };
+            Event::Adopted(Adopted {
+                // -1 when it has ended already.
+                pid: pid_of(&payload)?,
+                terminal,
+                reunion: fds.next().ok_or_else(malformed)?,
+                stdio: fds.collect(),
+            })
+        }
         tell::STARTED => {
             let payload = fds.next().ok_or_else(malformed)?;
             Event::Started {

@@ -44,6 +44,19 @@ pub(crate) struct LaunchPlan {
     pub(crate) owner: Option<OwnedFd>,
     /// The payload waits for [`super::Launch::go`] between the end of set-up and exec.
     pub(crate) hold: bool,
+    /// Once settled ([`super::Helper::settle`]) the helper outlives its owner and waits for a new one.
+    pub(crate) adopt: Option<AdoptPlan>,
+}
+
+/// What the helper keeps for an owner that comes after its first one.
+#[derive(Debug)]
+pub(crate) struct AdoptPlan {
+    /// A listening socket, where the new owner connects.
+    pub(crate) reunion: OwnedFd,
+    /// An empty file: the payload's wait status is written into it, as a number.
+    pub(crate) status: OwnedFd,
+    /// The owner's ends of the payload's stdio, those that are there; a terminal's master the helper has anyway.
+    pub(crate) stdio: Vec<OwnedFd>,
 }
 
 /// A look at the files of a container, running or not.
@@ -95,6 +108,13 @@ pub(crate) enum NetworkPlan {
     Join(OwnedFd),
     /// The helper lives in the network's namespace; the payload has its own, joined by a veth.
     Bridged(Box<BridgedPlan>),
+    /// The namespaces of an earlier run, with everything that is in them.
+    Kept {
+        /// The helper's.
+        network: OwnedFd,
+        /// The payload's.
+        payload: OwnedFd,
+    },
 }
 
 /// Messages are complete netlink messages (header included, `NLM_F_ACK` set); the helper only sends

@@ -21,7 +21,7 @@ pub(crate) mod ask {
     pub(crate) const GO: u32 = 2;
     /// `tag`: session, 0 for the payload; `a`: signal.
     pub(crate) const KILL: u32 = 3;
-    /// `tag`: session. Descriptors: the operations, then stdio.
+    /// `tag`: session; `a`: 1 when it outlives the owner. Descriptors: the operations, then stdio, then groups to join.
     pub(crate) const EXEC: u32 = 4;
     /// `a`: place, `b`: domain, `c`: type, `d`: protocol << 8 | count.
     pub(crate) const SOCKETS: u32 = 5;
@@ -29,6 +29,8 @@ pub(crate) mod ask {
     pub(crate) const NAMESPACE: u32 = 6;
     /// `a`, `b`: lower and upper half of the inode of a network namespace that need not stay open.
     pub(crate) const RELEASE: u32 = 7;
+    /// The start is recorded: from now on the payload outlives the owner, if the plan said so.
+    pub(crate) const SETTLED: u32 = 8;
 }
 
 /// Helper to owner: `kind, tag, a, b, c, d`, then a detail.
@@ -36,6 +38,7 @@ pub(crate) mod tell {
     pub(crate) const NETWORK: u32 = 1;
     /// `a`: step, `b`: errno.
     pub(crate) const WARNING: u32 = 2;
+    /// Descriptor: the payload's pidfd.
     pub(crate) const HELD: u32 = 3;
     /// Descriptors: pidfd, then the terminal if any.
     pub(crate) const STARTED: u32 = 4;
@@ -53,6 +56,9 @@ pub(crate) mod tell {
     pub(crate) const PROCESS: u32 = 12;
     /// Descriptor: the root directory of a view.
     pub(crate) const ROOT: u32 = 13;
+    /// To a new owner. `a`: 1 with a terminal. Descriptors: the payload's pidfd, its terminal if any, the listening
+    /// socket, the owner's ends of its stdio.
+    pub(crate) const ADOPTED: u32 = 14;
 }
 
 /// Operations.
@@ -136,6 +142,8 @@ pub(crate) mod op {
     /// Hands the root directory to the owner and keeps it mounted until the owner leaves. bare: u32, without what is
     /// mounted below it.
     pub(crate) const SHARE_ROOT: u32 = 60;
+    /// descriptors of the listening socket and of the status file, of the first kept one, count of those
+    pub(crate) const ADOPT: u32 = 41;
 }
 
 /// Flags of [`op::OVERLAY`].

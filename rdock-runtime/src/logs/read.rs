@@ -244,7 +244,7 @@ impl Reader {
             while notes.next().is_ok() {}
             // The exit is recorded after the last line was written: once it is there, one more round has everything.
             match self.dir.status() {
-                Ok(Status::Exited(_)) | Err(_) => self.ended = true,
+                Ok(Status::Exited(_) | Status::Dead) | Err(_) => self.ended = true,
                 Ok(_) => {
                     if self.fill()? == 0 && !self.is_full()? {
                         return Ok(Next::Wait);

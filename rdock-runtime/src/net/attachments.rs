@@ -150,6 +150,16 @@ impl Attachments {
         }
     }
 
+    /// Takes sockets of the payload's namespace for the resolver of a container that runs and has a new owner: for
+    /// datagrams and for streams.
+    ///
+    /// # Errors
+    /// When they cannot be bound.
+    pub(crate) fn resume_resolver(&mut self, datagrams: OwnedFd, streams: OwnedFd) -> std::io::Result<()> {
+        self.resolver = Some(super::resolver::bind(datagrams, streams)?);
+        Ok(())
+    }
+
     /// The sockets of the payload's namespace that [`Self::connect`] needs, in their order.
     pub(crate) fn wanted_sockets(&self) -> Vec<SocketKind> {
         let mut wanted = Vec::new();
@@ -208,6 +218,24 @@ impl Attachments {
         self.all
             .iter_mut()
             .try_for_each(|attachment| attachment.record_holder(helper))
+    }
+
+    /// Gives the networks to the helper of the container's next run, which has its first network already.
+    ///
+    /// # Errors
+    /// When a record cannot be written. A helper that has ended is none.
+    pub(crate) fn hand_over(&mut self, helper: &Helper, pid: i32) -> Result<(), NetError> {
+        let first = self.position();
+        for (_, attachment) in self
+            .all
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| Some(*index) != first)
+        {
+            // One that has ended already is seen by its pidfd.
+            let _ = keep(attachment, helper);
+        }
+        self.record_holder(pid)
     }
 
     /// As `inspect` shows them.

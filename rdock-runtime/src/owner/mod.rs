@@ -1,11 +1,15 @@
 //! The owner of a running container: the library's own thread (scoped) or the monitor (detached).
 //!
-//! It follows the helper, writes the log, answers the control socket, forwards published ports, records
-//! the exit and takes everything apart afterwards. All of it runs on one event loop.
+//! It follows the helper, writes the log, answers the control socket, forwards published ports, checks the
+//! health, records the exit, runs the payload again when that is asked for, and takes everything apart
+//! afterwards. All of it runs on one event loop.
 
+mod freeze;
+mod health;
 mod networks;
 mod outputs;
 mod requests;
+mod rerun;
 
 use crate::cgroup::Cgroup;
 use crate::error::Error;
@@ -15,10 +19,12 @@ use crate::logs::{LogStream, LogWriter};
 use crate::net;
 use crate::reactor::{Interest, Loop, Timer, Token};
 use crate::remove::Remains;
-use crate::state::{ContainerDir, Exit, ExitReason, Happened, Record};
+use crate::start::{Namespaces, Run};
+use crate::state::{ContainerDir, Exit, ExitReason, Happened, Record, Start};
 pub(crate) use networks::apply as apply_to_networks;
 use outputs::Outputs;
 pub(crate) use requests::{resize, stream_pair};
+pub(crate) use rerun::set_up_failed;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -30,15 +36,11 @@ pub(crate) struct Started {
     pub(crate) runtime: crate::runtime::Runtime,
     pub(crate) dir: ContainerDir,
     pub(crate) record: Record,
-    pub(crate) helper: Helper,
-    /// What exec sessions start from.
-    pub(crate) process: ProcessPlan,
-    pub(crate) streams: Streams,
     /// Listens already.
     pub(crate) control: OwnedFd,
-    pub(crate) networks: net::Attachments,
-    pub(crate) ports: Vec<net::publish::BoundPort>,
-    pub(crate) cgroup: Cgroup,
+    /// Where the helper of a detached container waits for another owner.
+    pub(crate) reunion: Option<OwnedFd>,
+    pub(crate) run: Run,
 }
 
 /// The owner's ends of the payload's stdio.
@@ -70,14 +72,18 @@ struct Owner {
     runtime: crate::runtime::Runtime,
     dir: ContainerDir,
     record: Record,
+    /// Of the current run, or of the last one.
     helper: Rc<Helper>,
     process: ProcessPlan,
+    start: Start,
     log: LogWriter,
     outputs: Outputs,
     stdin: Option<OwnedFd>,
     terminal: Option<Rc<OwnedFd>>,
     control: Rc<OwnedFd>,
+    reunion: Option<OwnedFd>,
     networks: net::Attachments,
+    namespaces: Option<Namespaces>,
     forwarder: Option<net::publish::Forwarder>,
     resolver: Option<net::Resolver>,
     cgroup: Option<Cgroup>,
@@ -91,18 +97,20 @@ struct Owner {
     next_session: u32,
     next_connection: u64,
     stop_timer: Option<Timer>,
-    /// Somebody asked for the end.
-    stopping: bool,
     status: Option<i32>,
     tokens: Vec<(Token, Rc<OwnedFd>)>,
     helper_tokens: Vec<Token>,
+    reruns: rerun::Reruns,
+    /// The payload is frozen.
+    frozen: bool,
+    health: Option<health::Checks>,
     on_end: Option<OnEnd>,
     ended: Option<Ended>,
 }
 
-/// Sockets inside the container, made by its helper.
+/// Sockets inside the container, made by the helper of its current run.
 struct Sockets {
-    helper: Rc<Helper>,
+    helper: RefCell<Rc<Helper>>,
     wanted: RefCell<HashMap<u32, SocketsWanted>>,
     next: std::cell::Cell<u32>,
 }
@@ -120,13 +128,12 @@ impl net::publish::SocketMaker for Sockets {
         let tag = self.next.get();
         self.next.set(tag.wrapping_add(1));
         self.wanted.borrow_mut().insert(tag, answer);
-        if self
-            .helper
+        let helper = self.helper.borrow();
+        if helper
             .request_sockets(tag, place, domain, kind, protocol, count)
             .is_err()
         {
-            // The helper is gone: its pidfd tells the owner; nobody waits for this any more.
-            self.wanted.borrow_mut().remove(&tag);
+            // The helper is gone: its pidfd tells the owner, which answers for it if there will be another.
         }
     }
 }
@@ -137,55 +144,93 @@ pub(crate) fn adopt(events: &mut Loop, started: Started, on_end: OnEnd) -> std::
         runtime,
         dir,
         record,
+        control,
+        reunion,
+        run,
+    } = started;
+    let Run {
         helper,
         process,
         streams,
-        control,
+        cgroup,
+        health,
+        start,
         networks,
         ports,
-        cgroup,
-    } = started;
+        namespaces,
+        resumed,
+    } = run;
     let helper = Rc::new(helper);
     let sockets = Rc::new(Sockets {
-        helper: helper.clone(),
+        helper: RefCell::new(helper.clone()),
         wanted: RefCell::default(),
         next: Default::default(),
     });
     let log = LogWriter::open(dir.path(), &record.spec)?;
     let control = Rc::new(control);
-    let terminal = streams.terminal.map(Rc::new);
-    let container_ip = networks.ip();
+    let history = dir.history().unwrap_or_default();
     let owner = Rc::new(RefCell::new(Owner {
+        reruns: rerun::Reruns::new(&history, resumed),
+        frozen: resumed && history.status(true) == Some(crate::state::Status::Paused),
         runtime,
         dir,
         record,
-        helper: helper.clone(),
+        helper,
         process,
+        start,
         log,
         outputs: Outputs::default(),
-        stdin: streams.stdin,
-        terminal: terminal.clone(),
+        stdin: None,
+        terminal: None,
         control: control.clone(),
-        networks,
+        reunion,
+        networks: networks.unwrap_or_default(),
+        namespaces,
         forwarder: None,
         resolver: None,
         cgroup: Some(cgroup),
-        sockets: sockets.clone(),
+        sockets,
         waiters: Vec::new(),
         removers: Vec::new(),
         connections: HashMap::new(),
         sessions: HashMap::new(),
-        next_session: 1,
+        // Sessions of an owner before this one are not mistaken for its own.
+        next_session: getrandom::u32().unwrap_or(1) | 1,
         next_connection: 1,
         stop_timer: None,
-        stopping: false,
         status: None,
         tokens: Vec::new(),
         helper_tokens: Vec::new(),
+        health: None,
         on_end: Some(on_end),
         ended: None,
     }));
+    rerun::register(&owner);
+    let this = owner.clone();
+    let token = events.add(&*control, Interest::IN, move |events, _| {
+        requests::accept(events, &this)
+    })?;
+    owner.borrow_mut().tokens.push((token, control));
+    watch(events, &owner, streams, ports)?;
+    health::begin(events, &owner, health, resumed);
+    Ok(())
+}
 
+/// Watches a run that has just begun: its helper, its outputs, its published ports.
+fn watch(
+    events: &mut Loop,
+    owner: &Shared,
+    streams: Streams,
+    ports: Vec<net::publish::BoundPort>,
+) -> std::io::Result<()> {
+    let terminal = streams.terminal.map(Rc::new);
+    let (helper, sockets, container_ip) = {
+        let mut this = owner.borrow_mut();
+        this.stdin = streams.stdin;
+        this.terminal.clone_from(&terminal);
+        let ip = this.networks.ip();
+        (this.helper.clone(), this.sockets.clone(), ip)
+    };
     let [to_stdout, to_stderr] = streams.attached;
     let outputs = [
         (terminal, LogStream::Stdout, None),
@@ -196,9 +241,9 @@ pub(crate) fn adopt(events: &mut Loop, started: Started, on_end: OnEnd) -> std::
     for (fd, stream, sink) in outputs {
         match fd {
             Some(fd) => {
-                outputs::watch(events, &owner, fd, stream)?;
+                outputs::watch(events, owner, fd, stream)?;
                 if let Some(sink) = sink.or_else(|| first_sink.take()) {
-                    outputs::connect(&owner, stream, sink)?;
+                    outputs::connect(owner, stream, sink)?;
                 }
             }
             None => first_sink = first_sink.or(sink),
@@ -206,14 +251,8 @@ pub(crate) fn adopt(events: &mut Loop, started: Started, on_end: OnEnd) -> std::
     }
     // With a terminal the client's stdout socket belongs to it.
     if let Some(sink) = first_sink {
-        outputs::connect(&owner, LogStream::Stdout, sink)?;
+        outputs::connect(owner, LogStream::Stdout, sink)?;
     }
-
-    let this = owner.clone();
-    let token = events.add(&*control, Interest::IN, move |events, _| {
-        requests::accept(events, &this)
-    })?;
-    owner.borrow_mut().tokens.push((token, control));
 
     let this = owner.clone();
     let token = events.add(helper.as_fd(), Interest::IN, move |events, _| {
@@ -224,23 +263,22 @@ pub(crate) fn adopt(events: &mut Loop, started: Started, on_end: OnEnd) -> std::
     let token = events.add(helper.pidfd(), Interest::IN, move |events, _| gone(events, &this))?;
     owner.borrow_mut().helper_tokens.push(token);
 
+    // Of namespaces that are new; one that is kept has its resolver already.
     let resolver = owner
         .borrow_mut()
         .networks
         .start_resolver(events, sockets.clone())?;
-    owner.borrow_mut().resolver = resolver;
+    if resolver.is_some() {
+        let earlier = std::mem::replace(&mut owner.borrow_mut().resolver, resolver);
+        if let Some(earlier) = earlier {
+            earlier.stop(events);
+        }
+    }
     if let (Some(ip), false) = (container_ip, ports.is_empty()) {
         let forwarder = net::publish::serve(events, ports, sockets, ip)?;
         owner.borrow_mut().forwarder = Some(forwarder);
     }
     Ok(())
-}
-
-impl Owner {
-    /// Records what happened to the container.
-    fn event(&self, action: EventAction, more: &[(&str, &str)]) {
-        self.runtime.journal().container(&self.record, action, more);
-    }
 }
 
 /// Takes the helper's events.
@@ -251,7 +289,7 @@ fn follow(events: &mut Loop, owner: &Shared) {
             Ok(Some(Event::Gone)) | Err(_) => {
                 // The pidfd says when every process has ended; until then there is nothing to read.
                 let mut this = owner.borrow_mut();
-                if !this.helper_tokens.is_empty() {
+                if this.helper_tokens.len() > 1 {
                     let token = this.helper_tokens.remove(0);
                     events.remove(token, helper.as_fd());
                 }
@@ -268,9 +306,10 @@ fn happened(events: &mut Loop, owner: &Shared, event: Event) {
         Event::Exited { status } => owner.borrow_mut().status = Some(status),
         Event::Failed { .. }
         | Event::Started { .. }
-        | Event::Held
+        | Event::Held { .. }
         | Event::NetworkMade { .. }
         | Event::Root { .. }
+        | Event::Adopted(_)
         | Event::Gone => {}
         Event::Warning { .. } => {}
         Event::Sockets { tag, sockets, errno } => {
@@ -316,7 +355,36 @@ fn gone(events: &mut Loop, owner: &Shared) {
         }
     }
     outputs::drain(events, owner);
-    let ended = finish(events, owner);
+    run_ended(events, owner);
+}
+
+/// A run is over: the container ends, or its payload is run again.
+fn run_ended(events: &mut Loop, owner: &Shared) {
+    health::end(events, owner);
+    let exit = {
+        let mut this = owner.borrow_mut();
+        if let Some(timer) = this.stop_timer.take() {
+            events.cancel(timer);
+        }
+        (this.stdin, this.terminal, this.frozen) = (None, None, false);
+        let exit = this.exit();
+        for stream in [LogStream::Stdout, LogStream::Stderr] {
+            // A full disk loses the log's end, never the exit.
+            let _ = this.log.finish(stream);
+        }
+        requests::end_sessions(&mut this);
+        exit
+    };
+    match rerun::after(events, owner, &exit) {
+        rerun::Next::Again => {}
+        rerun::Next::End => end(events, owner, exit),
+    }
+}
+
+/// The container has ended.
+fn end(events: &mut Loop, owner: &Shared, exit: Exit) {
+    rerun::unregister(owner);
+    let ended = finish(events, owner, exit);
     owner.borrow_mut().ended = Some(ended);
     end_if_done(events, owner);
 }
@@ -334,24 +402,66 @@ fn end_if_done(events: &mut Loop, owner: &Shared) {
     on_end(events, ended);
 }
 
+impl Owner {
+    /// Records what happened to the container.
+    fn event(&self, action: EventAction, more: &[(&str, &str)]) {
+        self.runtime.journal().container(&self.record, action, more);
+    }
+
+    /// How the run that has just ended did.
+    fn exit(&mut self) -> Exit {
+        let oom = self.cgroup.as_ref().is_some_and(Cgroup::oom_killed);
+        match self.status.take() {
+            Some(status) => Exit::now(reason(status, oom)),
+            // Somebody killed the helper.
+            None => recorded_exit(&self.dir, oom)
+                .unwrap_or_else(|| Exit::now(ExitReason::Signaled(libc::SIGKILL))),
+        }
+    }
+
+    /// Removes the control group of a run that has ended.
+    fn leave_cgroup(&mut self, remains: &mut Remains) {
+        if let Some(cgroup) = self.cgroup.take() {
+            remains.note(cgroup.remove().map_err(Error::from));
+        }
+    }
+
+    /// Tells everybody who waits for the end of the payload.
+    fn tell_exit(&mut self, exit: &Exit) {
+        let reply = crate::control::Reply::Exited { exit: exit.clone() };
+        for waiter in std::mem::take(&mut self.waiters) {
+            // A client that left does not wait any more.
+            let _ = crate::control::send(&*waiter, &reply, &[]);
+        }
+    }
+}
+
+/// What a wait status means.
+pub(crate) fn reason(status: i32, oom: bool) -> ExitReason {
+    if libc::WIFEXITED(status) {
+        ExitReason::Exited(libc::WEXITSTATUS(status))
+    } else if libc::WTERMSIG(status) == libc::SIGKILL && oom {
+        ExitReason::OomKilled
+    } else {
+        ExitReason::Signaled(libc::WTERMSIG(status))
+    }
+}
+
+/// The end of a payload as the helper of a detached container has written it down.
+pub(crate) fn recorded_exit(dir: &ContainerDir, oom: bool) -> Option<Exit> {
+    let path = dir.file("status");
+    let status = std::fs::read_to_string(&path).ok()?.trim().parse().ok()?;
+    let finished = std::fs::metadata(&path).and_then(|file| file.modified()).ok()?;
+    let finished = jiff::Timestamp::try_from(finished).ok()?;
+    Some(Exit {
+        reason: reason(status, oom),
+        finished_at: format!("{finished:.9}"),
+    })
+}
+
 /// Records the exit, gives back what a stopped container does not need, answers who waits.
-fn finish(events: &mut Loop, owner: &Shared) -> Ended {
+fn finish(events: &mut Loop, owner: &Shared, exit: Exit) -> Ended {
     let mut this = owner.borrow_mut();
-    if let Some(timer) = this.stop_timer.take() {
-        events.cancel(timer);
-    }
-    let oom = this.cgroup.as_ref().is_some_and(Cgroup::oom_killed);
-    let exit = Exit::now(match this.status {
-        Some(status) if libc::WIFEXITED(status) => ExitReason::Exited(libc::WEXITSTATUS(status)),
-        Some(status) if libc::WTERMSIG(status) == libc::SIGKILL && oom => ExitReason::OomKilled,
-        Some(status) => ExitReason::Signaled(libc::WTERMSIG(status)),
-        // Somebody killed the helper.
-        None => ExitReason::Signaled(libc::SIGKILL),
-    });
-    for stream in [LogStream::Stdout, LogStream::Stderr] {
-        // A full disk loses the log's end, never the exit.
-        let _ = this.log.finish(stream);
-    }
     if let Some(forwarder) = this.forwarder.take() {
         forwarder.stop(events);
     }
@@ -359,14 +469,15 @@ fn finish(events: &mut Loop, owner: &Shared) -> Ended {
         resolver.stop(events);
     }
     drop(std::mem::take(&mut this.networks));
+    drop(this.namespaces.take());
     let mut remains = Remains::default();
-    if let Some(cgroup) = this.cgroup.take() {
-        remains.note(cgroup.remove().map_err(Error::from));
-    }
+    this.leave_cgroup(&mut remains);
     let remove = this.record.spec.auto_remove || !this.removers.is_empty();
     // Who only follows the log or lists containers learns of the exit here.
     remains.note(this.dir.append(&Happened::Exited { exit: exit.clone() }));
-    crate::events::ended(this.runtime.journal(), &this.record, &exit, this.stopping);
+    if this.reruns.runs() {
+        crate::events::ended(this.runtime.journal(), &this.record, &exit, this.reruns.by_stop);
+    }
     for (token, fd) in std::mem::take(&mut this.tokens) {
         events.remove(token, &*fd);
     }
@@ -374,11 +485,7 @@ fn finish(events: &mut Loop, owner: &Shared) -> Ended {
         remains.merge(crate::remove::everything(&this.runtime, &this.record));
         remains
     });
-    let reply = crate::control::Reply::Exited { exit: exit.clone() };
-    for waiter in std::mem::take(&mut this.waiters) {
-        // A client that left does not wait any more.
-        let _ = crate::control::send(&*waiter, &reply, &[]);
-    }
+    this.tell_exit(&exit);
     for remover in std::mem::take(&mut this.removers) {
         let remains = removed.as_ref().map(Remains::messages).unwrap_or_default();
         let _ = crate::control::send(&*remover, &crate::control::Reply::Removed { remains }, &[]);

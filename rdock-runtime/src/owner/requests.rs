@@ -81,6 +81,8 @@ fn close(events: &mut Loop, owner: &Shared, number: u64) {
         events.remove(token, &*connection);
         this.waiters.retain(|waiter| !Rc::ptr_eq(waiter, &connection));
         this.removers.retain(|remover| !Rc::ptr_eq(remover, &connection));
+        this.reruns.forget(&connection);
+        super::health::forget(this.health.as_mut(), &connection);
     }
     for (session, started) in &this.sessions {
         if started.number == number && !started.detach {
@@ -113,35 +115,82 @@ fn answer(
             None
         }
         Request::Kill { signal } => {
-            let sent = this.helper.kill(None, signal);
-            if sent.is_ok() {
+            if !this.reruns.runs() {
+                drop(this);
+                // It has no payload: what can be killed is the restart.
+                super::rerun::stop_requested(owner);
+                super::rerun::cancel(events, owner, signal, 0);
+                return Some(Reply::Done);
+            }
+            let killed = this.helper.kill(None, signal);
+            if killed.is_ok() {
                 this.event(EventAction::Kill, &[("signal", &signal.to_string())]);
             }
-            Some(done(sent))
+            let on_purpose = signal == libc::SIGKILL || signal == this.record.stop_signal;
+            drop(this);
+            if on_purpose {
+                super::rerun::stop_requested(owner);
+                super::freeze::thaw(owner);
+            }
+            Some(done(killed))
         }
         Request::Stop { signal, timeout_ms } => {
             this.waiters.push(connection.clone());
-            // A payload that ended meanwhile is what was asked for.
-            if this.helper.kill(None, signal).is_ok() {
-                this.event(EventAction::Kill, &[("signal", &signal.to_string())]);
-            }
-            this.stopping = true;
-            let weak = Rc::downgrade(owner);
-            let timer = events.after(Duration::from_millis(timeout_ms), move |_| {
-                if let Some(owner) = weak.upgrade() {
-                    owner.borrow().helper.end();
-                }
-            });
-            if let Some(earlier) = this.stop_timer.replace(timer) {
-                events.cancel(earlier);
-            }
+            drop(this);
+            stop(events, owner, signal, timeout_ms);
+            None
+        }
+        Request::Restart { signal, timeout_ms } => {
+            drop(this);
+            super::rerun::restart(events, owner, connection, signal, timeout_ms);
             None
         }
         Request::Remove => {
             this.removers.push(connection.clone());
             this.helper.end();
+            drop(this);
+            super::freeze::thaw(owner);
+            super::rerun::cancel(events, owner, libc::SIGKILL, 0);
             None
         }
+        Request::Pause { frozen } => {
+            drop(this);
+            super::freeze::pause(events, owner, connection, frozen)
+        }
+        Request::Limits { resources } => {
+            let id = this.record.id.clone();
+            Some(match &mut this.cgroup {
+                Some(cgroup) => match cgroup.update(&id, &resources) {
+                    Ok(()) => Reply::Done,
+                    Err(error) => Reply::Refused {
+                        reason: crate::remove::describe(&error).join(": "),
+                    },
+                },
+                None => Reply::NotRunning,
+            })
+        }
+        Request::Reload => Some(match this.dir.record() {
+            Ok(record) => {
+                let renamed = this.record.name != record.name;
+                this.record = record;
+                let name = this.record.name.clone();
+                match renamed.then(|| this.networks.rename(&name)) {
+                    Some(Err(error)) => Reply::Refused {
+                        reason: crate::remove::describe(&error).join(": "),
+                    },
+                    _ => Reply::Done,
+                }
+            }
+            Err(error) => Reply::Refused {
+                reason: crate::remove::describe(&error).join(": "),
+            },
+        }),
+        Request::Health { wanted } => {
+            drop(this);
+            super::health::wait(owner, connection, wanted)
+        }
+        Request::Exec(_) | Request::Attach if !this.reruns.runs() => Some(Reply::NotRunning),
+        Request::Exec(_) if this.frozen => Some(Reply::Frozen { frozen: true }),
         Request::Exec(request) => exec(&mut this, number, connection, request, fds),
         Request::KillSession { signal } => {
             let session = this
@@ -190,6 +239,39 @@ fn answer(
     }
 }
 
+/// Ends the container on purpose: the signal, SIGKILL after the timeout.
+pub(super) fn stop(events: &mut Loop, owner: &Shared, signal: i32, timeout_ms: u64) {
+    super::rerun::stop_requested(owner);
+    owner.borrow_mut().reruns.by_stop = true;
+    if owner.borrow().reruns.runs() {
+        stop_payload(events, owner, signal, timeout_ms);
+    } else {
+        super::rerun::cancel(events, owner, signal, timeout_ms);
+    }
+}
+
+/// Ends the current run.
+pub(super) fn stop_payload(events: &mut Loop, owner: &Shared, signal: i32, timeout_ms: u64) {
+    let mut this = owner.borrow_mut();
+    // A payload that ended meanwhile is what was asked for.
+    if this.helper.kill(None, signal).is_ok() {
+        this.event(EventAction::Kill, &[("signal", &signal.to_string())]);
+    }
+    if let Some(earlier) = this.stop_timer.take() {
+        events.cancel(earlier);
+    }
+    if timeout_ms != control::FOREVER {
+        let weak = Rc::downgrade(owner);
+        this.stop_timer = Some(events.after(Duration::from_millis(timeout_ms), move |_| {
+            if let Some(owner) = weak.upgrade() {
+                owner.borrow().helper.end();
+            }
+        }));
+    }
+    drop(this);
+    super::freeze::thaw(owner);
+}
+
 fn done(result: std::io::Result<()>) -> Reply {
     match result {
         Ok(()) => Reply::Done,
@@ -230,8 +312,18 @@ fn exec(
     };
     let process = exec_process(&this.process, &request);
     let session = this.next_session;
-    this.next_session += 1;
-    if this.helper.exec(session, &process, stdio).is_err() {
+    this.next_session = this.next_session.wrapping_add(1).max(1);
+    // What limits the payload limits every process inside.
+    let groups = this.cgroup.as_ref().map(crate::cgroup::Cgroup::procs);
+    let groups = match groups.transpose() {
+        Ok(groups) => groups.unwrap_or_default(),
+        Err(_) => return Some(Reply::NotRunning),
+    };
+    if this
+        .helper
+        .exec(session, &process, stdio, &groups, request.detach)
+        .is_err()
+    {
         return Some(Reply::NotRunning);
     }
     this.sessions.insert(
@@ -247,7 +339,7 @@ fn exec(
 }
 
 /// The payload's own plan, with what the request changes.
-fn exec_process(payload: &ProcessPlan, request: &ExecRequest) -> ProcessPlan {
+pub(super) fn exec_process(payload: &ProcessPlan, request: &ExecRequest) -> ProcessPlan {
     let mut process = payload.clone();
     process.args = request.args.iter().map(|arg| arg.clone().into_bytes()).collect();
     process.make_cwd = false;
@@ -290,24 +382,47 @@ pub(super) fn exec_started(owner: &Shared, id: u32, pid: i32, terminal: Option<O
     }
 }
 
+/// The processes that exec added have ended with the payload: the kernel killed them.
+pub(super) fn end_sessions(this: &mut Owner) {
+    for (_, session) in this.sessions.drain() {
+        // A client that left does not wait any more.
+        let _ = control::send(
+            &*session.connection,
+            &Reply::ExecExited {
+                status: libc::SIGKILL,
+            },
+            &[],
+        );
+    }
+}
+
 pub(super) fn exec_failed(
-    _: &mut Loop,
+    events: &mut Loop,
     owner: &Shared,
     session: u32,
     step: Step,
     errno: i32,
     detail: String,
 ) {
+    let cause = std::io::Error::from_raw_os_error(errno);
+    let failure = format!("failed while {} ({detail}): {cause}", step.doing());
+    if super::health::session_ended(events, owner, session, 0, Some(failure)) {
+        return;
+    }
     if let Some(session) = owner.borrow_mut().sessions.remove(&session) {
-        let _ = control::send(
-            &*session.connection,
-            &Reply::exec_failed(step, errno, detail),
-            &[],
-        );
+        // The payload has just ended, and its owner learns of it next.
+        let reply = match (step, errno) {
+            (Step::JoinNamespaces, libc::ESRCH) => Reply::NotRunning,
+            _ => Reply::exec_failed(step, errno, detail),
+        };
+        let _ = control::send(&*session.connection, &reply, &[]);
     }
 }
 
-pub(super) fn exec_exited(_: &mut Loop, owner: &Shared, id: u32, status: i32) {
+pub(super) fn exec_exited(events: &mut Loop, owner: &Shared, id: u32, status: i32) {
+    if super::health::session_ended(events, owner, id, status, None) {
+        return;
+    }
     let mut this = owner.borrow_mut();
     if let Some(session) = this.sessions.remove(&id) {
         let code = if libc::WIFEXITED(status) {

@@ -5,6 +5,7 @@
 //! happens in [`Planned::prepare_mounts`], what needs descriptors in [`Planned::into_launch`].
 
 mod devices;
+mod health;
 mod host;
 mod identity;
 mod launch;
@@ -17,10 +18,11 @@ mod show;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use health::HealthPlan;
 pub(crate) use host::{CgroupView, HostFacts};
 pub(crate) use launch::{NamespaceKind, Places};
 pub(crate) use mounts::{LaterSource, PlannedMount, PlannedSource, volume_in_memory};
-pub(crate) use prepare::bind;
+pub(crate) use prepare::{PreparedMounts, bind};
 
 use crate::launch::{DevicePlan, IdMappings, ProcessPlan};
 use crate::spec::{ContainerSpec, EndpointSpec, NamespaceMode, NetworkMode, PortMapping, Seccomp};
@@ -126,6 +128,7 @@ pub(crate) struct Planned {
     /// Empty with the host's network.
     pub(crate) ports: Vec<PortMapping>,
     pub(crate) stop_signal: i32,
+    pub(crate) health: Option<HealthPlan>,
     pub(crate) init: bool,
     /// What will not be as asked, although the container runs.
     pub(crate) warnings: Vec<Warning>,
@@ -159,6 +162,11 @@ pub(crate) fn check(spec: &ContainerSpec, host: &HostFacts) -> Result<(), PlanEr
     let mut image = ImageConfig::default();
     // An image may bring a command; whether it does is only known with it.
     image.config.cmd = Some(vec!["unknown".into()]);
+    // And so with a health check.
+    image.config.healthcheck = Some(rdock_image::Healthcheck {
+        test: vec!["CMD".into(), "unknown".into()],
+        ..Default::default()
+    });
     let mut spec = spec.clone();
     if spec.entrypoint.as_ref().is_some_and(Vec::is_empty) && spec.args.is_empty() {
         spec.args.push("unknown".into());
@@ -166,7 +174,8 @@ pub(crate) fn check(spec: &ContainerSpec, host: &HostFacts) -> Result<(), PlanEr
     plan(
         Subject {
             id: &id,
-            detached: false,
+            // How it will be started is not known yet.
+            detached: true,
         },
         &spec,
         &image,
@@ -184,6 +193,7 @@ fn all(
 ) -> Planned {
     let mut warnings = Vec::new();
     identity::check(subject, spec, findings);
+    settings::lifetime(subject, spec, findings);
     settings::check(spec, host, findings);
     network::check_resolver(spec, findings);
     let user_namespace = settings::user_namespace(spec, host, findings);
@@ -251,6 +261,7 @@ fn all(
         sysctls: settings::sysctls(spec, user_namespace.is_some(), findings),
         ports,
         stop_signal: settings::stop_signal(spec, image, findings),
+        health: health::health(spec, image, findings),
         init: spec.init,
         command,
         user_namespace,

@@ -41,6 +41,21 @@ pub(crate) enum PreparedMount {
 }
 
 impl Planned {
+    /// Gives the anonymous volumes of an earlier run to this one.
+    pub(crate) fn reuse_volumes(&mut self, earlier: &[MountInfo]) {
+        for mount in &mut self.mounts {
+            if let PlannedSource::Volume {
+                name: name @ None, ..
+            } = &mut mount.source
+            {
+                let found = earlier
+                    .iter()
+                    .find(|info| info.kind == "volume" && info.target == mount.target);
+                *name = found.and_then(|info| info.name.clone());
+            }
+        }
+    }
+
     /// Looks at the sources of binds, makes missing volumes, and notes in them that this container uses
     /// them. When it fails, nothing it made is left but named volumes.
     ///

@@ -3,7 +3,9 @@
 use super::{Findings, HostFacts, identity, single_id};
 use crate::launch::IdMappings;
 use crate::signal;
-use crate::spec::{ContainerSpec, NamespaceMode, NetworkMode, PortMapping, Protocol, Ready, UserNamespace};
+use crate::spec::{
+    ContainerSpec, NamespaceMode, NetworkMode, PortMapping, Protocol, Ready, RestartPolicy, UserNamespace,
+};
 use crate::warning::Warning;
 use rdock_image::ImageConfig;
 
@@ -46,6 +48,25 @@ pub(super) fn check(spec: &ContainerSpec, host: &HostFacts, findings: &mut Findi
             }
             _ => {}
         }
+    }
+}
+
+/// What happens after the payload's end.
+pub(super) fn lifetime(subject: super::Subject<'_>, spec: &ContainerSpec, findings: &mut Findings) {
+    if spec.restart == RestartPolicy::No {
+        return;
+    }
+    if spec.auto_remove {
+        findings.add(
+            "restart",
+            "a container that is removed when it ends cannot be restarted",
+        );
+    }
+    if !subject.detached {
+        findings.add(
+            "restart",
+            "a container that ends with its handle cannot be restarted: start it detached",
+        );
     }
 }
 

@@ -30,6 +30,9 @@ pub(crate) trait Target: Sync {
     /// Runs a command inside; its exit code.
     fn exec(&self, args: &[String]) -> impl Future<Output = Result<i32, String>> + Send;
 
+    /// Resolves once the health check has succeeded.
+    fn healthy(&self) -> impl Future<Output = Result<(), String>> + Send;
+
     /// Where the host reaches the container's TCP port, when it is published.
     fn address(&self, port: u16) -> Option<SocketAddr>;
 }
@@ -118,10 +121,27 @@ async fn one<T: Target>(target: &T, condition: &Ready, missing: &Missing) -> boo
             exec(target, args, missing).await;
             true
         }
+        Ready::Healthy => {
+            healthy(target, missing).await;
+            true
+        }
         Ready::Http { port, path, status } => {
             http::wait(target, *port, path, *status, missing).await;
             true
         }
+    }
+}
+
+async fn healthy<T: Target>(target: &T, missing: &Missing) {
+    let mut pause = Pause::short();
+    loop {
+        missing.set("its health check has not succeeded".into());
+        match target.healthy().await {
+            Ok(()) => return,
+            Err(error) => missing.set(format!("its health is not known: {error}")),
+        }
+        // The container has just ended, or gets another owner.
+        pause.wait().await;
     }
 }
 

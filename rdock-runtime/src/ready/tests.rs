@@ -72,6 +72,9 @@ impl Target for Fake {
     async fn exec(&self, _: &[String]) -> Result<i32, String> {
         (self.exec)()
     }
+    async fn healthy(&self) -> Result<(), String> {
+        (self.exec)().map(drop)
+    }
     fn address(&self, _: u16) -> Option<SocketAddr> {
         self.address
     }

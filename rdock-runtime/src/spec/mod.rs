@@ -5,6 +5,7 @@
 
 mod env;
 mod isolation;
+mod lifecycle;
 mod logging;
 mod mounts;
 mod network;
@@ -15,6 +16,7 @@ mod setters;
 
 pub use env::{parse_env_file, parse_env_flag};
 pub use isolation::{NamespaceMode, NetworkMode, Resources, Seccomp, UserNamespace};
+pub use lifecycle::{HealthCheck, HealthTest, RestartPolicy};
 pub use logging::{LogConfig, LogDriver};
 pub use mounts::{Mount, MountSource, VolumesFrom};
 pub(crate) use network::parse_mac;
@@ -123,7 +125,7 @@ pub struct ContainerSpec {
     pub oom_score_adj: Option<i32>,
     /// Sent by `stop`; the image's, else SIGTERM.
     pub stop_signal: Option<String>,
-    /// How long `stop` waits before SIGKILL; 10 s by default.
+    /// How long `stop` waits before SIGKILL; 10 s by default, for ever with [`Duration::MAX`].
     pub stop_timeout: Duration,
     /// When the container counts as ready; `start` returns after that.
     pub ready: Vec<Ready>,
@@ -135,6 +137,10 @@ pub struct ContainerSpec {
     pub log: LogConfig,
     /// Free text kept with the container.
     pub labels: BTreeMap<String, String>,
+    /// Whether the payload is run again when it ends; never by default. Only for a detached container.
+    pub restart: RestartPolicy,
+    /// How its health is checked; as the image says when `None`.
+    pub health: Option<HealthCheck>,
 }
 
 impl Default for ContainerSpec {
@@ -189,6 +195,8 @@ impl Default for ContainerSpec {
             auto_remove: false,
             log: LogConfig::default(),
             labels: BTreeMap::new(),
+            restart: RestartPolicy::No,
+            health: None,
         }
     }
 }

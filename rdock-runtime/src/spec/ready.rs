@@ -27,9 +27,15 @@ pub enum Ready {
         /// Expected status; any of 200 to 399 when `None`.
         status: Option<u16>,
     },
+    /// Its health check has succeeded.
+    Healthy,
 }
 
 impl Ready {
+    /// Its health check has succeeded.
+    pub fn healthy() -> Self {
+        Self::Healthy
+    }
     /// A log line contains `text`.
     pub fn log(text: impl Into<String>) -> Self {
         Self::Log {

@@ -1,8 +1,8 @@
 //! Setters: in any order, and none can fail. Everything is validated when the container is planned.
 
 use super::{
-    ContainerSpec, LogConfig, Mount, NamespaceMode, NetworkJoin, PortForwarding, PortMapping, Protocol,
-    Ready, Seccomp,
+    ContainerSpec, HealthCheck, LogConfig, Mount, NamespaceMode, NetworkJoin, PortForwarding, PortMapping,
+    Protocol, Ready, RestartPolicy, Seccomp,
 };
 use std::net::IpAddr;
 use std::time::Duration;
@@ -243,6 +243,16 @@ impl ContainerSpec {
     /// Sets how long `stop` waits before SIGKILL.
     pub fn stop_timeout(mut self, timeout: Duration) -> Self {
         self.stop_timeout = timeout;
+        self
+    }
+    /// Sets whether the payload is run again when it ends.
+    pub fn restart(mut self, policy: RestartPolicy) -> Self {
+        self.restart = policy;
+        self
+    }
+    /// Sets how its health is checked.
+    pub fn health(mut self, check: HealthCheck) -> Self {
+        self.health = Some(check);
         self
     }
     /// Sets where the pid namespace comes from.

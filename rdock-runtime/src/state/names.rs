@@ -29,6 +29,11 @@ impl Containers {
 
     fn link_name(&self, name: &str, claim: &Path) -> Result<()> {
         let _lock = self.lock_names()?;
+        self.link_name_locked(name, claim)
+    }
+
+    /// Makes `name` a link to `claim`, under the lock of names.
+    pub(super) fn link_name_locked(&self, name: &str, claim: &Path) -> Result<()> {
         let path = self.dir.join("names").join(name);
         loop {
             match fs::hard_link(claim, &path) {
@@ -75,7 +80,7 @@ impl Containers {
     }
 
     /// Taken where a name may be taken away from a dead holder.
-    fn lock_names(&self) -> Result<OwnedFd> {
+    pub(super) fn lock_names(&self) -> Result<OwnedFd> {
         let path = self.dir.join("names");
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let lock = || -> io::Result<OwnedFd> {
@@ -86,12 +91,17 @@ impl Containers {
         lock().map_err(Error::state("lock", &path))
     }
 
-    pub(crate) fn release_name(&self, name: &str, id: &str) {
+    /// Gives back `name`, when it is that of container `id`.
+    pub(super) fn release_name_locked(&self, name: &str, id: &str) {
         let path = self.dir.join("names").join(name);
         if fs::read_to_string(&path).is_ok_and(|holder| holder == id) {
             // A name left behind is taken over by the next claim.
             let _ = fs::remove_file(&path);
         }
+    }
+
+    pub(crate) fn release_name(&self, name: &str, id: &str) {
+        self.release_name_locked(name, id);
         if let Ok(unfinished) = self.unfinished(id) {
             // Not there once the container had its directory; else the janitor removes what stays.
             let _ = fs::remove_dir_all(unfinished);
@@ -113,8 +123,15 @@ impl Containers {
             .flatten()
             .flatten()
         {
-            let holder = fs::read_to_string(entry.path());
-            if holder.is_ok_and(|holder| !self.is_claimed(&holder)) {
+            let Ok(holder) = fs::read_to_string(entry.path()) else {
+                continue;
+            };
+            // A rename that was cut off has left a second name.
+            let other_name = || {
+                let record = self.load(&holder).ok();
+                record.is_some_and(|(_, record)| entry.file_name().to_str() != Some(record.name.as_str()))
+            };
+            if !self.is_claimed(&holder) || other_name() {
                 let _ = fs::remove_file(entry.path());
             }
         }

@@ -9,6 +9,7 @@ mod files;
 mod host;
 mod identities;
 mod lab;
+mod lifecycle;
 mod logs;
 mod names;
 mod network;
@@ -102,6 +103,7 @@ fn main() -> std::process::ExitCode {
         streams::trials(),
         files::trials(),
         events::trials(),
+        lifecycle::trials(),
         logs::trials(),
     ]
     .into_iter()

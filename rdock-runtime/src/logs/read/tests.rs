@@ -22,10 +22,11 @@ fn container_dir(root: &std::path::Path) -> ContainerDir {
         mounts: Vec::new(),
         anonymous_volumes: Vec::new(),
         stop_signal: 15,
+        image_config: None,
     };
     Containers::open(root)
         .expect("open")
-        .create(&record)
+        .create(&record, true)
         .expect("create")
 }
 

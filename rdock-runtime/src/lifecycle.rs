@@ -1,0 +1,382 @@
+//! What can be done with a container that exists: start and restart, freeze, rename, change, wait.
+
+use crate::container::{Attached, Container};
+use crate::control::{Reply, Request, milliseconds};
+use crate::create;
+use crate::error::{Error, Result};
+use crate::events::EventAction;
+use crate::health::{Health, HealthStatus};
+use crate::monitor::{self, Task};
+use crate::plan::{Finding, HostFacts, PlanError};
+use crate::runtime::blocking;
+use crate::spec::{Resources, RestartPolicy};
+use crate::state::{ContainerDir, Exit, ExitReason, Happened, Status};
+use rustix::fs::inotify;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+/// What [`Container::wait_for`] waits for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WaitCondition {
+    /// That it does not run: at once for one that has ended or was never started. The end of a payload that
+    /// is run again by its restart policy counts.
+    #[default]
+    NotRunning,
+    /// The next end of its payload, also of a container that does not run now.
+    NextExit,
+    /// Its removal.
+    Removed,
+}
+
+/// What [`Container::update`] changes. Everything that is `None` stays as it is.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
+pub struct ContainerUpdate {
+    /// Limits, effective at once in a running container.
+    pub resources: Resources,
+    /// What happens after the payload's end, from the next end on.
+    pub restart: Option<RestartPolicy>,
+}
+
+impl ContainerUpdate {
+    /// Changes nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+    /// Sets limits.
+    pub fn resources(mut self, resources: Resources) -> Self {
+        self.resources = resources;
+        self
+    }
+    /// Sets the restart policy.
+    pub fn restart(mut self, policy: RestartPolicy) -> Self {
+        self.restart = Some(policy);
+        self
+    }
+}
+
+impl Resources {
+    /// These limits with those of `other` over them.
+    fn with(&self, other: &Self) -> Self {
+        let mut both = self.clone();
+        both.memory = other.memory.or(both.memory);
+        both.memory_swap = other.memory_swap.or(both.memory_swap);
+        both.memory_reservation = other.memory_reservation.or(both.memory_reservation);
+        both.cpus = other.cpus.or(both.cpus);
+        both.cpu_shares = other.cpu_shares.or(both.cpu_shares);
+        both.cpuset_cpus = other.cpuset_cpus.clone().or(both.cpuset_cpus);
+        both.pids = other.pids.or(both.pids);
+        both
+    }
+}
+
+/// Looked at now and then, since an owner that was killed writes no event.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+impl Container {
+    /// Starts the payload of a detached container that was created or has ended. Returns when it runs and
+    /// every readiness condition of its spec holds.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyRunning`]; otherwise as [`crate::ContainerSpec::start_detached`].
+    pub async fn start(&self) -> Result<()> {
+        self.start_under_monitor(false).await.map(drop)
+    }
+
+    /// As [`Self::start`], with its output (and its input when `interactive`) connected to the caller before
+    /// its first instruction. The returned handle knows the exit of a container that removes itself.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_attached(&self) -> Result<(Self, Attached)> {
+        self.start_under_monitor(true).await
+    }
+
+    async fn start_under_monitor(&self, attach: bool) -> Result<(Self, Attached)> {
+        if !self.record().detached {
+            return Err(Error::NotDetached {
+                name: self.name().to_owned(),
+            });
+        }
+        let this = self.clone();
+        let (container, attached) = blocking(move || {
+            let spec = attach.then_some(&this.record().spec);
+            let task = Task::Start { by_policy: false };
+            monitor::ask(this.runtime(), this.id(), task, spec)
+        })
+        .await?;
+        let spec = &self.record().spec;
+        crate::readiness::wait(&container, &spec.ready, spec.ready_timeout).await?;
+        Ok((container, attached))
+    }
+
+    /// Stops the payload as [`Self::stop`] does and runs it again; starts one that does not run. The container
+    /// keeps its address and its published ports.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn restart(&self, timeout: Option<Duration>) -> Result<()> {
+        let timeout = timeout.unwrap_or(self.record().spec.stop_timeout);
+        let this = self.clone();
+        if blocking(move || this.status()).await?.exit().is_none() {
+            let request = Request::Restart {
+                signal: self.record().stop_signal,
+                timeout_ms: milliseconds(timeout),
+            };
+            match self.ask_done(request).await {
+                // It has just ended.
+                Err(Error::NotRunning { .. } | Error::OwnerGone { .. }) => {}
+                other => return other,
+            }
+        }
+        match self.start().await {
+            // Its restart policy was faster.
+            Err(Error::AlreadyRunning { .. }) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Freezes every process of the container.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`]; [`Error::Paused`] when it is; [`Error::CannotPause`] on a machine that cannot.
+    pub async fn pause(&self) -> Result<()> {
+        self.ask_done(Request::Pause { frozen: true }).await
+    }
+
+    /// Lets a paused container go on.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`]; [`Error::NotPaused`] when it is not.
+    pub async fn unpause(&self) -> Result<()> {
+        self.ask_done(Request::Pause { frozen: false }).await
+    }
+
+    /// Gives the container another name. This handle keeps the old one in [`Self::name`].
+    ///
+    /// # Errors
+    /// [`Error::NameInUse`]; [`Error::Spec`] for a text that cannot be a name.
+    pub async fn rename(&self, name: &str) -> Result<()> {
+        if !crate::identity::is_name(name) {
+            let finding = Finding {
+                field: "name".into(),
+                reason: format!(
+                    "{name:?} is not a name: letters, digits, `_`, `.` and `-`, the first no mark"
+                ),
+            };
+            return Err(PlanError {
+                findings: vec![finding],
+            }
+            .into());
+        }
+        let (this, name) = (self.clone(), name.to_owned());
+        blocking(move || {
+            let old = this.dir().record()?.name;
+            let record = this.runtime().state().rename(this.dir(), &name)?;
+            if old != name {
+                let more = [("oldName", old.as_str())];
+                this.runtime()
+                    .journal()
+                    .container(&record, EventAction::Rename, &more);
+            }
+            this.tell_owner()
+        })
+        .await
+    }
+
+    /// Changes limits and the restart policy, of a running container at once.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] for what no container can have; what the kernel refuses, such as a memory limit below
+    /// what is in use; then nothing is changed on disk.
+    pub async fn update(&self, update: &ContainerUpdate) -> Result<()> {
+        let (this, update) = (self.clone(), update.clone());
+        blocking(move || {
+            {
+                let _change = this.dir().lock_changes()?;
+                let mut record = this.dir().record()?;
+                record.spec.resources = record.spec.resources.with(&update.resources);
+                if let Some(restart) = update.restart {
+                    record.spec.restart = restart;
+                }
+                let host = HostFacts::gather(record.spec.privileged);
+                create::planned(this.runtime(), &record, &host)?;
+                if update.resources != Resources::default() && this.status()?.is_running() {
+                    let request = Request::Limits {
+                        resources: Box::new(update.resources.clone()),
+                    };
+                    match this.connect()?.ask(&request, &[])? {
+                        // One that has just ended gets them with its next start.
+                        (Reply::Done | Reply::NotRunning, _) => {}
+                        (reply, _) => return Err(this.refused(reply)),
+                    }
+                }
+                this.dir().write_record(&record)?;
+                this.runtime()
+                    .journal()
+                    .container(&record, EventAction::Update, &[]);
+            }
+            this.tell_owner()
+        })
+        .await
+    }
+
+    /// Lets the owner, if there is one, read the record again.
+    fn tell_owner(&self) -> Result<()> {
+        if !self.dir().status()?.is_running() && !matches!(self.dir().status()?, Status::Restarting(_)) {
+            return Ok(());
+        }
+        match self
+            .connect()
+            .and_then(|connection| connection.ask(&Request::Reload, &[]))
+        {
+            // Its next owner reads it anyway.
+            Err(Error::NotRunning { .. } | Error::OwnerGone { .. }) | Ok((Reply::Done, _)) => Ok(()),
+            Ok((reply, _)) => Err(self.refused(reply)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns the container's health; `None` without a health check, or before its first start.
+    pub fn health(&self) -> Option<Health> {
+        crate::health::read(self.dir())
+    }
+
+    /// Waits until the health of the running container is `wanted`; with `None` until it is known.
+    ///
+    /// # Errors
+    /// [`Error::NoHealthCheck`]; [`Error::NotRunning`] when it does not run, or ends meanwhile.
+    pub async fn wait_health(&self, wanted: Option<HealthStatus>) -> Result<HealthStatus> {
+        let this = self.clone();
+        let connection = blocking(move || {
+            let connection = this.connect()?;
+            connection.send(&Request::Health { wanted }, &[])?;
+            Ok(connection)
+        })
+        .await?;
+        match connection.receive_async().await {
+            Ok((Reply::Health { status }, _)) => Ok(status),
+            Ok((Reply::Refused { .. }, _)) => Err(Error::NoHealthCheck {
+                name: self.name().to_owned(),
+            }),
+            Err(Error::OwnerGone { .. }) => Err(Error::NotRunning {
+                name: self.name().to_owned(),
+            }),
+            Ok((reply, _)) => Err(self.refused(reply)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits for a condition; how the payload ended last. One that never ran counts as ended with 0.
+    ///
+    /// # Errors
+    /// When the state cannot be read; with [`WaitCondition::NextExit`] also when the container was removed.
+    pub async fn wait_for(&self, condition: WaitCondition) -> Result<Exit> {
+        match condition {
+            WaitCondition::NotRunning => self.wait().await,
+            WaitCondition::NextExit => {
+                let mut watch = Watch::new(self.dir())?;
+                let ends = ends(self.dir())?.0;
+                loop {
+                    let this = self.clone();
+                    let (now, last) = blocking(move || ends_of(&this)).await?;
+                    if now > ends
+                        && let Some(last) = last
+                    {
+                        return Ok(last);
+                    }
+                    watch.changed().await?;
+                }
+            }
+            WaitCondition::Removed => {
+                let mut watch = match Watch::new(self.dir()) {
+                    Ok(watch) => watch,
+                    Err(error) if is_gone(&error) => return self.wait().await,
+                    Err(error) => return Err(error),
+                };
+                let mut last = None;
+                loop {
+                    match ends(self.dir()) {
+                        Ok((_, exit)) => last = exit.or(last),
+                        Err(error) if is_gone(&error) => {
+                            // Who started it may know more than was seen here.
+                            let this = self.clone();
+                            let known = blocking(move || Ok(this.known_exit())).await?;
+                            return Ok(known.or(last).unwrap_or_else(never_ran));
+                        }
+                        Err(error) => return Err(error),
+                    }
+                    watch.changed().await?;
+                }
+            }
+        }
+    }
+}
+
+/// How one that never ran has ended.
+fn never_ran() -> Exit {
+    Exit {
+        reason: ExitReason::Exited(0),
+        finished_at: String::new(),
+    }
+}
+
+fn is_gone(error: &Error) -> bool {
+    matches!(error, Error::State { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+}
+
+/// How often the payload has ended, and how it did the last time.
+fn ends(dir: &ContainerDir) -> Result<(usize, Option<Exit>)> {
+    let mut ends: Vec<Exit> = dir
+        .events()?
+        .into_iter()
+        .filter_map(|event| match event {
+            Happened::Exited { exit } | Happened::Restarting { exit, .. } => Some(exit),
+            _ => None,
+        })
+        .collect();
+    Ok((ends.len(), ends.pop()))
+}
+
+/// [`ends`] of a container that may have removed itself meanwhile.
+fn ends_of(container: &Container) -> Result<(usize, Option<Exit>)> {
+    match ends(container.dir()) {
+        Err(error) if is_gone(&error) => match container.known_exit() {
+            Some(exit) => Ok((usize::MAX, Some(exit))),
+            None => Err(error),
+        },
+        other => other,
+    }
+}
+
+/// Changes of a container's events, and of its directory.
+struct Watch(OwnedFd);
+
+impl Watch {
+    fn new(dir: &ContainerDir) -> Result<Self> {
+        let make = || -> rustix::io::Result<OwnedFd> {
+            let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+            inotify::add_watch(
+                &watch,
+                dir.file("events.jsonl"),
+                inotify::WatchFlags::MODIFY | inotify::WatchFlags::DELETE_SELF,
+            )?;
+            inotify::add_watch(&watch, dir.path(), inotify::WatchFlags::DELETE_SELF)?;
+            Ok(watch)
+        };
+        let made = make().map_err(|errno| Error::state("watch", dir.path())(errno.into()));
+        made.map(Self)
+    }
+
+    async fn changed(&mut self) -> Result<()> {
+        let waited = tokio::time::timeout(LOOK_AGAIN, crate::sys::readable(self.0.as_fd())).await;
+        if let Ok(ready) = waited {
+            ready.map_err(Error::system("watch the container"))?;
+        }
+        let mut notes = [std::mem::MaybeUninit::uninit(); 1024];
+        let mut notes = inotify::Reader::new(&self.0, &mut notes);
+        while notes.next().is_ok() {}
+        Ok(())
+    }
+}

@@ -1,0 +1,110 @@
+//! Changes of a container that exists: who may make them, and its record replaced.
+
+use super::{ContainerDir, Containers, Record, read_json, write_atomically};
+use crate::error::{Error, Result};
+use crate::process::ProcessIdentity;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+/// A change takes milliseconds; a start may have to fill a volume.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// While it is held nobody else starts, adopts, renames, updates or removes the container.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct ChangeLock(#[allow(dead_code)] OwnedFd);
+
+impl ContainerDir {
+    /// Waits for the right to change the container.
+    pub(crate) fn lock_changes(&self) -> Result<ChangeLock> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut pause = Duration::from_micros(200);
+        loop {
+            if let Some(lock) = self.try_lock_changes()? {
+                return Ok(lock);
+            }
+            if Instant::now() >= deadline {
+                let path = self.file("changes");
+                return Err(Error::state("lock", path)(std::io::ErrorKind::TimedOut.into()));
+            }
+            // flock(2) has no time limit of its own.
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(10));
+        }
+    }
+
+    /// The right to change the container, when nobody has it.
+    pub(crate) fn try_lock_changes(&self) -> Result<Option<ChangeLock>> {
+        let path = self.file("changes");
+        // A container of an older version has no such file.
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
+        let open = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600));
+        let file = open.map_err(|errno| Error::state("open", &path)(errno.into()))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => return Ok(None),
+            Err(errno) => return Err(Error::state("lock", &path)(errno.into())),
+        }
+        // Who held it before may have removed the container.
+        let current = rustix::fs::stat(&path).map_err(|errno| Error::state("open", &path)(errno.into()))?;
+        let own = rustix::fs::fstat(&file).map_err(|errno| Error::state("open", &path)(errno.into()))?;
+        Ok((current.st_ino == own.st_ino).then_some(ChangeLock(file)))
+    }
+
+    /// The record as it is now.
+    pub(crate) fn record(&self) -> Result<Record> {
+        read_json(&self.file("record.json"))
+    }
+
+    /// Replaces the record: a crash leaves the old one or the new one.
+    pub(crate) fn write_record(&self, record: &Record) -> Result<()> {
+        let path = self.file("record.json");
+        let bytes = serde_json::to_vec(record).map_err(|error| Error::state("write", &path)(error.into()))?;
+        write_atomically(&path, &bytes)
+    }
+
+    /// From now on this process owns the container.
+    pub(crate) fn claim_owner(&self) -> Result<()> {
+        let owner = ProcessIdentity::current().map_err(Error::system("read the identity of this process"))?;
+        let path = self.file("owner");
+        let bytes = serde_json::to_vec(&owner).map_err(|error| Error::state("write", &path)(error.into()))?;
+        write_atomically(&path, &bytes)
+    }
+
+    /// Writes a small file that others read whole or not at all.
+    pub(crate) fn write_file(&self, name: &str, value: &impl serde::Serialize) -> Result<()> {
+        let path = self.file(name);
+        let bytes = serde_json::to_vec(value).map_err(|error| Error::state("write", &path)(error.into()))?;
+        write_atomically(&path, &bytes)
+    }
+}
+
+impl Containers {
+    /// Gives the container of `dir` the name `to`, and returns its record with it.
+    ///
+    /// The new name comes first and the old one goes last, so that a process that dies in between leaves a
+    /// container that has a name; the spare one is swept.
+    pub(crate) fn rename(&self, dir: &ContainerDir, to: &str) -> Result<Record> {
+        let _change = dir.lock_changes()?;
+        let _names = self.lock_names()?;
+        let mut record = dir.record()?;
+        if record.name == to {
+            return Ok(record);
+        }
+        let claim = dir.file("claim");
+        write_json_text(&claim, &record.id)?;
+        let linked = self.link_name_locked(to, &claim);
+        let _ = std::fs::remove_file(&claim);
+        linked?;
+        let from = std::mem::replace(&mut record.name, to.to_owned());
+        dir.write_record(&record)
+            .inspect_err(|_| self.release_name_locked(to, &record.id))?;
+        self.release_name_locked(&from, &record.id);
+        Ok(record)
+    }
+}
+
+fn write_json_text(path: &std::path::Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).map_err(Error::state("write", path))
+}
