@@ -9,6 +9,7 @@ mod events;
 mod exec;
 mod image;
 mod inspect;
+mod listing;
 mod login;
 mod logs;
 mod network;
@@ -16,10 +17,12 @@ mod ps;
 mod pull;
 mod push;
 mod run;
+mod stats;
 mod streams;
 mod system;
 mod table;
 mod template;
+mod top;
 mod volume;
 
 use clap::{Parser, Subcommand};
@@ -178,6 +181,10 @@ enum Verb {
     Cp(cp::Cp),
     /// Run a command in a running container
     Exec(exec::ExecArguments),
+    /// Show what containers use, again and again
+    Stats(stats::StatsArguments),
+    /// List the processes of a container
+    Top(top::TopArguments),
     /// Show what happens in this root
     Events(events::EventsArguments),
     /// Show the output of a container
@@ -298,6 +305,8 @@ async fn run_verb(arguments: Arguments) -> Outcome {
         Verb::Ps(verb) => verb.execute(&runtime),
         Verb::Cp(verb) => verb.execute(&runtime).await,
         Verb::Exec(verb) => verb.execute(&runtime).await,
+        Verb::Stats(verb) => verb.execute(&runtime).await,
+        Verb::Top(verb) => verb.execute(&runtime).await,
         Verb::Events(verb) => verb.execute(&runtime).await,
         Verb::Logs(verb) => verb.execute(&runtime).await,
         Verb::Stop(verb) => verb.execute(&runtime).await,

@@ -28,6 +28,11 @@ pub(crate) fn is_terminal() -> bool {
     rustix::termios::isatty(rustix::stdio::stdin())
 }
 
+/// Whether this program's output is a terminal.
+pub(crate) fn is_output_terminal() -> bool {
+    rustix::termios::isatty(rustix::stdio::stdout())
+}
+
 /// The size of this program's terminal; 24 rows of 80 columns without one.
 pub(crate) fn size() -> (u16, u16) {
     let size = rustix::termios::tcgetwinsize(rustix::stdio::stdin());

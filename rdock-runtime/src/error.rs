@@ -177,6 +177,14 @@ pub enum Error {
         /// Its name.
         name: String,
     },
+    /// Not an option of `ps` that is known here.
+    #[error("not an option of top: {option:?}: {reason}")]
+    PsOption {
+        /// As given.
+        option: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Not a condition on what is listed.
     #[error("not a filter: {text:?}: {reason}")]
     Filter {

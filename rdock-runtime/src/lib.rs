@@ -25,6 +25,7 @@ mod network_files;
 mod owner;
 mod plan;
 mod process;
+mod procfs;
 mod reactor;
 mod readiness;
 mod ready;
@@ -37,8 +38,10 @@ mod signal;
 mod spec;
 mod start;
 mod state;
+mod stats;
 mod step;
 mod sys;
+mod top;
 mod volume;
 mod warning;
 
@@ -62,7 +65,11 @@ pub use scoped::ScopedContainer;
 pub use seccomp::SeccompError;
 pub use spec::*;
 pub use state::{BoundAddress, Exit, ExitReason, MountInfo, Status};
+pub use stats::{
+    BlockStats, GapReason, InterfaceStats, MemoryStats, Stats, StatsGap, StatsPart, StatsStream,
+};
 pub use step::Step;
+pub use top::{ProcessInfo, Top};
 pub use volume::{PrunedVolumes, VolumeError, VolumeFilter, VolumeInfo, VolumeOptions, Volumes};
 pub use warning::{NoEgress, Warning};
 

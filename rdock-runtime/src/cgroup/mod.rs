@@ -8,6 +8,7 @@
 mod find;
 mod freeze;
 mod limits;
+mod usage;
 
 pub(crate) use freeze::Freezer;
 
@@ -17,6 +18,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+pub(crate) use usage::groups;
 
 use crate::spec::Resources;
 

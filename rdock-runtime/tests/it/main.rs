@@ -19,6 +19,7 @@ mod readiness;
 mod security;
 mod settings;
 mod streams;
+mod usage;
 mod volumes;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -105,6 +106,7 @@ fn main() -> std::process::ExitCode {
         events::trials(),
         lifecycle::trials(),
         logs::trials(),
+        usage::trials(),
     ]
     .into_iter()
     .flatten()

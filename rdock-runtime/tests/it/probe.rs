@@ -241,6 +241,13 @@ pub(crate) fn play() -> Tested {
                 std::thread::sleep(Duration::from_millis(first.parse()?));
                 continue;
             }
+            "spin" => {
+                let end = std::time::Instant::now() + Duration::from_millis(first.parse()?);
+                while std::time::Instant::now() < end {
+                    std::hint::spin_loop();
+                }
+                continue;
+            }
             "listen" => TcpListener::bind(first).map(|listener| {
                 std::thread::spawn(move || serve(&listener));
                 "listening".into()
