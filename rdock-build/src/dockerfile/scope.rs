@@ -193,11 +193,15 @@ impl Globals {
         self.given.get(name).map(String::as_str)
     }
 
-    /// Returns the proxy variables of RUN: those given by `--build-arg`.
+    /// Returns the proxy variables of RUN: those given by `--build-arg`, each in both cases.
     pub fn proxies(&self) -> Vec<(String, String)> {
-        (self.given.iter())
-            .filter(|(name, _)| PROXY_ARGS.contains(&name.as_str()))
-            .map(|(name, value)| (name.clone(), value.clone()))
+        (PROXY_ARGS.chunks_exact(2))
+            .filter_map(|names| {
+                // Given in both cases, the lower one counts.
+                let value = names.iter().rev().find_map(|name| self.given.get(*name))?;
+                Some(names.iter().map(|name| ((*name).to_owned(), value.clone())))
+            })
+            .flatten()
             .collect()
     }
 

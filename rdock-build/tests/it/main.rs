@@ -1,6 +1,8 @@
 //! Tests of the builder: its language on files, its engine on real kernels.
 //!
 //! A test that needs what this machine or user lacks is reported as ignored, with the reason.
+mod busybox;
+mod differential;
 mod language;
 mod properties;
 
@@ -12,7 +14,7 @@ type Tested<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let trials = [language::trials(), properties::trials()]
+    let trials = [language::trials(), properties::trials(), differential::trials()]
         .into_iter()
         .flatten()
         .collect();

@@ -1,0 +1,3 @@
+FROM base
+RUN echo file > /x
+COPY dir /x

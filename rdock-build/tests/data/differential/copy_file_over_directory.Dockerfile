@@ -1,0 +1,3 @@
+FROM base
+RUN mkdir -p /x/a.txt
+COPY a.txt /x/

@@ -1,0 +1,3 @@
+FROM base
+COPY hard /hard/
+RUN echo more >> /hard/1

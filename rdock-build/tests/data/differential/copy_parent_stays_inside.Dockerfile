@@ -1,0 +1,2 @@
+FROM scratch
+COPY ../a.txt ../../dir/../b.txt /x/

@@ -1,0 +1,2 @@
+FROM base
+ENV a="${missing:?has to be given}"

@@ -1,0 +1,4 @@
+FROM scratch
+COPY . /all/
+COPY dir /dir/
+COPY logs/* /logs/

@@ -1,0 +1,3 @@
+FROM base
+RUN echo before > /x
+RUN echo out; exit 7

@@ -1,0 +1,3 @@
+FROM scratch AS first
+COPY --from=later /x /x
+FROM base AS later

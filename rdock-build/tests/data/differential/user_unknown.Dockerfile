@@ -1,0 +1,3 @@
+FROM base
+USER nobody-of-that-name
+RUN true
