@@ -201,6 +201,15 @@ impl Layout {
         }
     }
 
+    /// As [`Layout::publish`] for what need not outlive a power loss.
+    pub(crate) fn publish_unsynced(&self, scratch: &Path, name: &Path) -> Result<bool> {
+        match rustix::fs::renameat_with(CWD, scratch, CWD, name, RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(false),
+            Err(_) => self.publish(scratch, name),
+        }
+    }
+
     pub(crate) fn sync_file(&self, file: &File) -> std::io::Result<()> {
         match self.durability {
             Durability::None => Ok(()),

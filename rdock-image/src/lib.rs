@@ -47,7 +47,7 @@ pub use error::{BoxError, Error, Result};
 pub use export::{ExportOptions, ExportReport};
 pub use image::Image;
 pub use import::{ArchiveContents, DockerImage, ImportOptions, ImportReport, LayoutEntry};
-pub use layer::merged::{FileInfo, FileKind, MergedView};
+pub use layer::merged::{FileInfo, FileKind, MergedView, ViewEntry};
 pub use layout::Durability;
 pub use lease::Lease;
 pub use manifest::{Descriptor, Index, Manifest, ManifestDocument};

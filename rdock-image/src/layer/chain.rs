@@ -69,7 +69,9 @@ pub(crate) fn stack(layout: &Layout, diff_ids: &[Digest]) -> Result<Stack> {
             stack.ownership = Ownership::SingleId;
         }
         let fs = fs.strip_prefix(layout.root()).unwrap_or(&fs).to_owned();
-        let below = std::mem::take(&mut stack.lower);
+        let mut below = std::mem::take(&mut stack.lower);
+        // Overlayfs refuses a directory twice; the upper one hides all of the lower one.
+        below.retain(|path| *path != fs);
         stack.lower = std::iter::once(fs.clone()).chain(below.iter().cloned()).collect();
         if !meta.needs_chain() {
             continue;
@@ -110,7 +112,10 @@ pub(crate) fn stack(layout: &Layout, diff_ids: &[Digest]) -> Result<Stack> {
         make_dir_all(&scratch)?;
         if stack.lower.is_empty() {
             // Overlayfs wants at least one directory below.
-            make_dir_all(&scratch.join("fs"))?;
+            let empty = scratch.join("fs");
+            make_dir_all(&empty)?;
+            rustix::fs::chmod(&empty, Mode::from_raw_mode(stack.root.mode))
+                .map_err(|e| Error::io("change the mode of", &empty, e))?;
             let own = name.join("fs");
             stack
                 .lower
@@ -149,12 +154,23 @@ fn read(layout: &Layout, chain: &Path) -> Result<Option<Stack>> {
 fn publish(layout: &Layout, scratch: &Path, name: &Path, stack: &Stack) -> Result<()> {
     let text = serde_json::to_vec(stack).map_err(|e| Error::document("a chain's stack.json", e))?;
     let path = scratch.join("stack.json");
+    // A list of directories is made anew when it is garbled; only files of its own must be on the disk.
+    let own_files = scratch.join("fs").exists();
     let written = fs::File::create(&path).and_then(|mut file| {
         file.write_all(&text)?;
-        layout.sync_file(&file)
+        if own_files {
+            layout.sync_file(&file)
+        } else {
+            Ok(())
+        }
     });
     written.map_err(|e| Error::io("write", path, e))?;
-    if !layout.publish(scratch, name)? {
+    let published = if own_files {
+        layout.publish(scratch, name)?
+    } else {
+        layout.publish_unsynced(scratch, name)?
+    };
+    if !published {
         super::remove::remove_tree(scratch)?;
     }
     Ok(())

@@ -31,6 +31,7 @@ pub(crate) fn extract<R: BufRead>(
     fs: &Path,
     ownership: Ownership,
     limits: &Limits,
+    form: Form,
 ) -> Result<Extracted> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(fs, flags, Mode::empty()).map_err(|e| Error::io("open", fs, e))?;
@@ -42,6 +43,7 @@ pub(crate) fn extract<R: BufRead>(
         path: fs,
         limits,
         ownership,
+        form,
         exact_modes: own_umask(),
         user: (
             rustix::process::geteuid().as_raw(),
@@ -76,6 +78,15 @@ fn own_umask() -> bool {
     own
 }
 
+/// What a tar is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Its whiteouts hide what is below.
+    Layer,
+    /// Any archive: a name that looks like a whiteout is a name.
+    Archive,
+}
+
 pub(super) struct Extractor<'a> {
     pub(super) layer: &'a str,
     pub(super) path: &'a Path,
@@ -84,6 +95,7 @@ pub(super) struct Extractor<'a> {
     /// A file has the mode it is made with.
     pub(super) exact_modes: bool,
     pub(super) user: (u32, u32),
+    form: Form,
     pub(super) tree: Tree,
     pub(super) meta: LayerMeta,
     pub(super) owners: BTreeMap<Vec<u8>, OwnerRecord>,
@@ -177,10 +189,13 @@ impl Extractor<'_> {
             }));
         }
         let (above, name) = names::split(&path);
-        if names::has_marked_parent(above) {
+        if self.form == Form::Layer && names::has_marked_parent(above) {
             return Err("a directory with the name of a whiteout".into());
         }
-        let mark = names::mark(name)?;
+        let mark = match self.form {
+            Form::Layer => names::mark(name)?,
+            Form::Archive => Mark::None,
+        };
         if mark != Mark::None && entry.kind == Kind::Dir && mark != Mark::Ignored {
             return Err("a whiteout that is a directory".into());
         }

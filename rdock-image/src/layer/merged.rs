@@ -44,6 +44,16 @@ pub struct FileInfo {
     pub size: u64,
     /// Seconds since 1970.
     pub mtime: i64,
+    /// Nanoseconds of the time.
+    pub mtime_nsec: u32,
+    /// Change time, seconds and nanoseconds.
+    pub ctime: (i64, u32),
+    /// Major and minor number of a device.
+    pub device: (u32, u32),
+    /// How many names the file has on its file system.
+    pub links: u64,
+    /// The file type and mode as stat(2) has them.
+    pub raw_mode: u32,
     /// File system and inode of the file that is shown: equal for hard links.
     pub inode: (u64, u64),
 }
@@ -53,6 +63,114 @@ pub struct FileInfo {
 pub struct MergedView {
     /// The uppermost first.
     roots: Vec<Rc<OwnedFd>>,
+}
+
+/// Extended attributes: name and value.
+type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// One path of a merged tree, looked at by descriptor: whoever renames things meanwhile is not followed.
+#[derive(Clone, Debug)]
+pub struct ViewEntry {
+    path: PathBuf,
+    node: Node,
+}
+
+impl ViewEntry {
+    /// Returns the path below the root, without a leading slash and without symlinks; empty for the root.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns what it is.
+    pub fn info(&self) -> FileInfo {
+        self.node.info()
+    }
+
+    fn failed(&self, action: &'static str) -> impl Fn(Errno) -> Error + '_ {
+        move |errno| Error::io(action, &self.path, errno)
+    }
+
+    /// Lists a directory's names, sorted; what a layer hides may be among them. Empty for anything else.
+    pub fn names(&self) -> Result<Vec<OsString>> {
+        let Node::Dir(dirs, _) = &self.node else {
+            return Ok(Vec::new());
+        };
+        let mut names = Vec::new();
+        for dir in dirs {
+            names.extend(super::changes::names(dir).map_err(self.failed("list"))?);
+        }
+        if dirs.len() > 1 {
+            names.sort_unstable();
+            names.dedup();
+        }
+        Ok(names.into_iter().map(OsString::from_vec).collect())
+    }
+
+    /// Returns the entry `name` of a directory, symlinks not followed; `None` where nothing is.
+    pub fn child(&self, name: &OsStr) -> Result<Option<Self>> {
+        let Node::Dir(dirs, _) = &self.node else {
+            return Ok(None);
+        };
+        let found = child(dirs, name.as_bytes()).map_err(self.failed("look into"))?;
+        Ok(found.map(|node| Self {
+            path: self.path.join(name),
+            node,
+        }))
+    }
+
+    /// Opens a regular file for reading; anything else is an error.
+    pub fn open(&self) -> Result<File> {
+        let open = || match &self.node {
+            Node::Other { holder, name, stat }
+                if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile =>
+            {
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+                let file = rustix::fs::openat(holder, &name[..], flags, Mode::empty())?;
+                // It may have been swapped since it was looked at.
+                match FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) {
+                    FileType::RegularFile => Ok(file),
+                    _ => Err(Errno::INVAL),
+                }
+            }
+            Node::Dir(..) => Err(Errno::ISDIR),
+            Node::Other { .. } => Err(Errno::INVAL),
+        };
+        open().map(File::from).map_err(self.failed("open"))
+    }
+
+    /// Returns a symlink's target.
+    pub fn read_link(&self) -> Result<OsString> {
+        let read = || match &self.node {
+            Node::Other { holder, name, .. } => link_target(holder, name),
+            Node::Dir(..) => Err(Errno::INVAL),
+        };
+        read()
+            .map(OsString::from_vec)
+            .map_err(self.failed("read the link"))
+    }
+
+    /// Returns the extended attributes of a regular file or directory, without overlayfs's own; none for others.
+    pub fn xattrs(&self) -> Result<Attributes> {
+        let file;
+        let fd = match &self.node {
+            Node::Dir(dirs, _) => match dirs.first() {
+                Some(dir) => &**dir,
+                None => return Ok(Vec::new()),
+            },
+            Node::Other { .. } if self.info().kind == FileKind::File => {
+                file = OwnedFd::from(self.open()?);
+                &file
+            }
+            Node::Other { .. } => return Ok(Vec::new()),
+        };
+        let read = || -> Result<Attributes, Errno> {
+            let names = super::changes::xattr_names(fd)?.into_iter();
+            (names.filter(|name| !super::changes::is_overlay(name)))
+                .map(|name| super::changes::xattr(fd, &name).map(|value| (name, value)))
+                .collect()
+        };
+        read().map_err(self.failed("read the attributes of"))
+    }
 }
 
 /// A place in the tree: the directories that make up one directory, or the holder of anything else.
@@ -75,6 +193,8 @@ impl Node {
 
     fn info(&self) -> FileInfo {
         let stat = self.stat();
+        #[allow(clippy::unnecessary_cast, reason = "it has 32 bits on other architectures")]
+        let links = stat.st_nlink as u64;
         FileInfo {
             kind: match FileType::from_raw_mode(stat.st_mode) {
                 FileType::RegularFile => FileKind::File,
@@ -87,6 +207,11 @@ impl Node {
             gid: stat.st_gid,
             size: stat.st_size.cast_unsigned(),
             mtime: stat.st_mtime,
+            mtime_nsec: stat.st_mtime_nsec as u32,
+            ctime: (stat.st_ctime, stat.st_ctime_nsec as u32),
+            device: (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)),
+            links,
+            raw_mode: stat.st_mode,
             inode: (stat.st_dev, stat.st_ino),
         }
     }
@@ -105,6 +230,57 @@ impl MergedView {
             })
             .collect::<Result<_>>()?;
         Ok(Self { roots })
+    }
+
+    /// Looks `path` up; a symlink at its end is followed where `follow` says so. `None` where nothing is.
+    pub fn entry(&self, path: impl AsRef<Path>, follow: bool) -> Result<Option<ViewEntry>> {
+        let path = path.as_ref();
+        let found = self.resolve(path.as_os_str().as_bytes(), follow);
+        Ok(found
+            .map_err(|e| Error::io("look up", path, e))?
+            .map(|(node, real)| ViewEntry {
+                path: PathBuf::from(OsString::from_vec(real)),
+                node,
+            }))
+    }
+
+    /// Returns where `path` leads inside the root when it is made: symlinks of the part that exists are followed, the
+    /// rest stays as it is. Relative, empty for the root.
+    pub fn resolve_new(&self, path: impl AsRef<Path>) -> Result<PathBuf> {
+        let path = path.as_ref();
+        let text = path.as_os_str().as_bytes();
+        let mut left: VecDeque<Vec<u8>> = text.split(|&b| b == b'/').map(<[u8]>::to_vec).collect();
+        let mut real: Vec<u8> = Vec::new();
+        let mut links = 0;
+        let failed = |errno| Error::io("look up", path, errno);
+        while let Some(part) = left.pop_front() {
+            match &part[..] {
+                b"" | b"." => {}
+                b".." => real.truncate(super::names::split(&real).0.len()),
+                name => {
+                    let at = join(&real, name);
+                    match self.exact(&at).map_err(failed)? {
+                        Some(Node::Other { holder, name, stat })
+                            if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink =>
+                        {
+                            links += 1;
+                            if links > SYMLINKS_MAX {
+                                return Err(failed(Errno::LOOP));
+                            }
+                            let target = link_target(&holder, &name).map_err(failed)?;
+                            if target.starts_with(b"/") {
+                                real.clear();
+                            }
+                            for part in target.split(|&b| b == b'/').rev() {
+                                left.push_front(part.to_vec());
+                            }
+                        }
+                        _ => real = at,
+                    }
+                }
+            }
+        }
+        Ok(PathBuf::from(OsString::from_vec(real)))
     }
 
     /// Returns what `path` is, following symlinks; `None` where nothing is.

@@ -1,6 +1,6 @@
 //! Layers come in: one pass from the compressed stream to `layers/<diffID>`, which appears by rename.
 use super::ImageStore;
-use crate::layer::extract::{Extracted, extract};
+use crate::layer::extract::{Extracted, Form, extract};
 use crate::layer::meta::owners_to_lines;
 use crate::layer::pipeline::{Chunks, Expected, Passed, pass};
 use crate::layer::remove::remove_tree;
@@ -107,7 +107,7 @@ impl ImageStore {
             let fs = scratch.join("fs");
             let passed = pass(name, stream, expected, self.limits(), |chunks: Chunks| {
                 let mut tar = TarReader::new(chunks);
-                let extracted = extract(name, &mut tar, &fs, ownership, self.limits())?;
+                let extracted = extract(name, &mut tar, &fs, ownership, self.limits(), Form::Layer)?;
                 // Bytes after the end mark belong to the digest.
                 tar.into_inner().drain().map_err(|source| Error::Stream {
                     what: format!("layer {name}"),

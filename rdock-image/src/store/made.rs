@@ -165,6 +165,13 @@ impl ImageStore {
                 write("owners", &owners_to_lines(owners)?)?;
             }
             write("meta.json", &meta.to_json()?)?;
+            // The image that names the layer forces it to the disk, and a lost one is made again.
+            if self
+                .layout()
+                .publish_unsynced(&scratch, &self.layout().layer(diff_id))?
+            {
+                return Ok(());
+            }
             self.publish_layer(&scratch, diff_id)
         })();
         if made.is_err() {
@@ -173,12 +180,14 @@ impl ImageStore {
         made
     }
 
-    /// Makes a fresh empty directory to fill for [`ImageStore::adopt_layer`]. It is removed when the handle is
-    /// dropped, and by the next open of the store when this process dies.
+    /// Makes a fresh empty directory to fill for [`ImageStore::adopt_layer`], with the root's owner and mode that the
+    /// layers `below` show. It is removed when the handle is dropped, and by the next open of the store when this
+    /// process dies.
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn scratch_layer(&self) -> Result<ScratchLayer> {
+    pub fn scratch_layer(&self, below: &[Digest]) -> Result<ScratchLayer> {
+        let root = chain::stack(self.layout(), below)?.root;
         let path = self.layout().scratch(".layer")?;
         let lock = OwnedLock::acquire(self.layout(), &path.with_extension("layer-lock"))?;
         let scratch = ScratchLayer {
@@ -187,7 +196,11 @@ impl ImageStore {
             _lock: lock,
         };
         make_dir_all(&scratch.upper)?;
-        fs::set_permissions(&scratch.upper, fs::Permissions::from_mode(0o755))
+        if self.ownership()? == Ownership::Exact {
+            std::os::unix::fs::chown(&scratch.upper, Some(root.uid), Some(root.gid))
+                .map_err(|e| Error::io("change the owner of", &scratch.upper, e))?;
+        }
+        fs::set_permissions(&scratch.upper, fs::Permissions::from_mode(root.mode & 0o7777))
             .map_err(|e| Error::io("change the mode of", &scratch.upper, e))?;
         Ok(scratch)
     }

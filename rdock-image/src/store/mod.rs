@@ -1,4 +1,5 @@
 //! The image store: open it, look images up, tag, remove, and bring layers in.
+mod archive;
 mod changes;
 mod ingest;
 mod limits;

@@ -239,6 +239,11 @@ impl ImageStore {
         let reference = reference.canonical();
         let path = layout.reference(&reference);
         if let Ok(Some(old)) = read(&path)
+            && old.manifest == *manifest
+        {
+            return Ok(());
+        }
+        if let Ok(Some(old)) = read(&path)
             && old.manifest != *manifest
             && all(layout)?
                 .get(&old.manifest)

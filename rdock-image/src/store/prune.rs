@@ -68,6 +68,11 @@ impl ImageStore {
         Ok(pruned)
     }
 
+    /// Removes what no image, snapshot, lease or kept stack leads to; images stay. Returns bytes in files.
+    pub fn prune_layers(&self) -> Result<u64> {
+        Ok(self.collect()?.bytes)
+    }
+
     /// Takes away what nothing leads to.
     pub(super) fn collect(&self) -> Result<Collected> {
         let layout = self.layout();
