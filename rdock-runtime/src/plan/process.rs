@@ -126,6 +126,15 @@ fn environment(
             set(name, value);
         }
     }
+    for (name, value) in &spec.secret_env {
+        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+            findings.add(
+                "secret_env",
+                format!("{name:?} is not a variable's name, or its value has a NUL byte"),
+            );
+        }
+        set(name, value);
+    }
     for (index, (name, value)) in spec.env.iter().enumerate() {
         let field = format!("env[{index}]");
         if name.is_empty() || name.contains('=') {

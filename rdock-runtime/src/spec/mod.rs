@@ -48,6 +48,10 @@ pub struct ContainerSpec {
     pub args: Vec<String>,
     /// Over the image's, in order; a name alone is not allowed here (the CLI resolves it).
     pub env: Vec<(String, String)>,
+    /// More variables, after all others, that are never written to the disk and that `inspect` does not show. Only
+    /// [`ContainerSpec::start`] and [`ContainerSpec::start_over_layers`] hand them over.
+    #[serde(skip)]
+    pub secret_env: Vec<(String, String)>,
     /// Replaces the image's working directory; absolute.
     pub working_dir: Option<String>,
     /// `user`, `uid`, `user:group`, `uid:gid`; replaces the image's.
@@ -151,6 +155,7 @@ impl Default for ContainerSpec {
             entrypoint: None,
             args: Vec::new(),
             env: Vec::new(),
+            secret_env: Vec::new(),
             working_dir: None,
             user: None,
             groups: Vec::new(),
