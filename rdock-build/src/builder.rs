@@ -1,0 +1,619 @@
+//! [`Builder`]: what is built from what, and how.
+use crate::cache::{Cache, CacheFilter, CacheUsage};
+use crate::context::{self, Context};
+use crate::dockerfile::{BuildArgs, Dockerfile};
+use crate::error::{BuildError, Result};
+use crate::event::{BuildEvent, BuildProgress};
+use crate::exec::{Cancel, Execution, Secret, Settings, StepReport};
+use crate::front::{self, Plan, ResolvedImage, Wishes};
+use crate::graph::{Graph, NamedContext, Operation, StepId};
+use crate::output::{self, Output};
+use rdock_image::{Digest, History, Image, ImageConfig, ImageStore, Lease, Platform, Progress, Reference};
+use rdock_runtime::{NetworkMode, Runtime};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::path::PathBuf;
+
+/// When base images are fetched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PullPolicy {
+    /// Those that are not in the store.
+    #[default]
+    Missing,
+    /// All: what a tag names may have changed.
+    Always,
+    /// None: a missing one is an error.
+    Never,
+}
+
+/// Builds an image. Setters come in any order and cannot fail; everything is checked when the build starts.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let runtime = rdock_build::runtime::Runtime::open_default()?;
+/// let built = rdock_build::Builder::new(".").tag("app:latest").build(&runtime).await?;
+/// println!("{}", built.image_id());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Builder {
+    pub(crate) context: Context,
+    pub(crate) dockerfile: DockerfileAt,
+    tags: Vec<String>,
+    target: Option<String>,
+    build_args: BTreeMap<String, String>,
+    labels: BTreeMap<String, String>,
+    pub(crate) contexts: BTreeMap<String, NamedContext>,
+    secrets: BTreeMap<String, Secret>,
+    no_cache: bool,
+    no_cache_stages: BTreeSet<String>,
+    pull: PullPolicy,
+    platform: Option<Platform>,
+    network: NetworkMode,
+    host_network: bool,
+    extra_hosts: Vec<(String, String)>,
+    host_certificates: bool,
+    source_date_epoch: Option<i64>,
+    shm_size: Option<u64>,
+    ulimits: Vec<(String, u64, u64)>,
+    hostname: Option<String>,
+    parallel: usize,
+    progress: BuildProgress,
+    outputs: Vec<Output>,
+}
+
+/// Where the Dockerfile is.
+#[derive(Clone, Debug)]
+pub(crate) enum DockerfileAt {
+    /// `Dockerfile` in the context.
+    Default,
+    /// A file of the host; a relative path that is not there is one in the context.
+    File(PathBuf),
+    /// The text itself.
+    Text(String),
+}
+
+/// A finished build.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct BuildOutput {
+    /// The image; none when the output is no image.
+    pub image: Option<Image>,
+    /// Its config.
+    pub config: ImageConfig,
+    /// Digest of the config, as the image has it in the store.
+    pub id: Digest,
+    /// Its names.
+    pub names: Vec<Reference>,
+    /// How each step went.
+    pub steps: Vec<StepReport>,
+    /// What is not as the file's author may think.
+    pub warnings: Vec<String>,
+}
+
+impl BuildOutput {
+    /// Returns the image's id, the digest of its config.
+    pub fn image_id(&self) -> &Digest {
+        &self.id
+    }
+}
+
+impl Builder {
+    /// Builds from a directory, by its `Dockerfile`.
+    pub fn new(context: impl Into<PathBuf>) -> Self {
+        Self::from_context(Context::Directory(context.into()))
+    }
+
+    /// Builds from any context.
+    pub fn from_context(context: Context) -> Self {
+        Self {
+            context,
+            dockerfile: DockerfileAt::Default,
+            tags: Vec::new(),
+            target: None,
+            build_args: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            contexts: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            no_cache: false,
+            no_cache_stages: BTreeSet::new(),
+            pull: PullPolicy::default(),
+            platform: None,
+            network: NetworkMode::Default,
+            host_network: false,
+            extra_hosts: Vec::new(),
+            host_certificates: false,
+            source_date_epoch: None,
+            shm_size: None,
+            ulimits: Vec::new(),
+            hostname: None,
+            parallel: std::thread::available_parallelism().map_or(4, |count| count.get().max(2) * 2),
+            progress: BuildProgress::default(),
+            outputs: Vec::new(),
+        }
+    }
+
+    /// Builds a Dockerfile given as text, without any files.
+    pub fn from_text(text: impl Into<String>) -> Self {
+        Self::from_context(Context::Empty).dockerfile_text(text)
+    }
+
+    /// Names the Dockerfile: a file of the host, or, when there is no such file, of the context.
+    pub fn dockerfile(mut self, path: impl Into<PathBuf>) -> Self {
+        self.dockerfile = DockerfileAt::File(path.into());
+        self
+    }
+
+    /// Gives the Dockerfile's text.
+    pub fn dockerfile_text(mut self, text: impl Into<String>) -> Self {
+        self.dockerfile = DockerfileAt::Text(text.into());
+        self
+    }
+
+    /// Gives the image a name; as often as wanted.
+    pub fn tag(mut self, name: impl Into<String>) -> Self {
+        self.tags.push(name.into());
+        self
+    }
+
+    /// Builds a stage other than the last: its name, or its number from 0.
+    pub fn target(mut self, stage: impl Into<String>) -> Self {
+        self.target = Some(stage.into());
+        self
+    }
+
+    /// Sets a build argument.
+    pub fn build_arg(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.build_args.insert(name.into(), value.into());
+        self
+    }
+
+    /// Sets a label of the image, above those of the file.
+    pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.insert(name.into(), value.into());
+        self
+    }
+
+    /// Takes no result from the cache.
+    pub fn no_cache(mut self, no_cache: bool) -> Self {
+        self.no_cache = no_cache;
+        self
+    }
+
+    /// Takes no result of a stage from the cache.
+    pub fn no_cache_stage(mut self, stage: impl Into<String>) -> Self {
+        self.no_cache_stages.insert(stage.into().to_lowercase());
+        self
+    }
+
+    /// Says when base images are fetched.
+    pub fn pull(mut self, policy: PullPolicy) -> Self {
+        self.pull = policy;
+        self
+    }
+
+    /// Builds for a platform; the host's own is the only one that is built yet.
+    pub fn platform(mut self, platform: Platform) -> Self {
+        self.platform = Some(platform);
+        self
+    }
+
+    /// Gives a secret that `RUN --mount=type=secret` can name.
+    pub fn secret(mut self, id: impl Into<String>, secret: Secret) -> Self {
+        self.secrets.insert(id.into(), secret);
+        self
+    }
+
+    /// Names a context that FROM, `--from` and `from=` can use, instead of a stage or image of that name.
+    pub fn build_context(mut self, name: impl Into<String>, context: NamedContext) -> Self {
+        self.contexts.insert(name.into().to_lowercase(), context);
+        self
+    }
+
+    /// The network of RUN without `--network`; a container's default network unless set.
+    pub fn network(mut self, network: NetworkMode) -> Self {
+        self.network = network;
+        self
+    }
+
+    /// Allows `RUN --network=host`.
+    pub fn allow_host_network(mut self, allow: bool) -> Self {
+        self.host_network = allow;
+        self
+    }
+
+    /// Adds a line to `/etc/hosts` of RUN.
+    pub fn add_host(mut self, name: impl Into<String>, address: impl Into<String>) -> Self {
+        self.extra_hosts.push((name.into(), address.into()));
+        self
+    }
+
+    /// Shows the host's certificates to RUN, for hosts whose traffic goes through a proxy of their own: the file is
+    /// mounted, and the usual variables name it. Neither is in the image, in history or in the cache's keys.
+    pub fn host_certificates(mut self, show: bool) -> Self {
+        self.host_certificates = show;
+        self
+    }
+
+    /// Uses this moment, in seconds since 1970, for the config, history, and as the latest time of files, so that
+    /// the same inputs give the same image (<https://reproducible-builds.org/specs/source-date-epoch/>).
+    pub fn source_date_epoch(mut self, seconds: i64) -> Self {
+        self.source_date_epoch = Some(seconds);
+        self
+    }
+
+    /// Size of `/dev/shm` of RUN in bytes.
+    pub fn shm_size(mut self, bytes: u64) -> Self {
+        self.shm_size = Some(bytes);
+        self
+    }
+
+    /// A resource limit of RUN: name, soft and hard value.
+    pub fn ulimit(mut self, name: impl Into<String>, soft: u64, hard: u64) -> Self {
+        self.ulimits.push((name.into(), soft, hard));
+        self
+    }
+
+    /// The host name of RUN.
+    pub fn hostname(mut self, name: impl Into<String>) -> Self {
+        self.hostname = Some(name.into());
+        self
+    }
+
+    /// How many steps may run at once; twice the number of processors unless set.
+    pub fn parallel(mut self, steps: usize) -> Self {
+        self.parallel = steps;
+        self
+    }
+
+    /// Says who is told what happens.
+    pub fn progress(mut self, progress: impl Into<BuildProgress>) -> Self {
+        self.progress = progress.into();
+        self
+    }
+
+    /// Adds an output; the image store alone unless set.
+    pub fn output(mut self, output: Output) -> Self {
+        self.outputs.push(output);
+        self
+    }
+
+    /// Builds. Dropping the future ends the build: running commands are killed, nothing half-made is left, and steps
+    /// that were finished stay in the cache.
+    ///
+    /// # Errors
+    /// [`BuildError`], with the place in the Dockerfile where it has one.
+    pub async fn build(&self, runtime: &Runtime) -> Result<BuildOutput> {
+        self.on_thread(runtime, Job::build).await
+    }
+
+    /// Says for each step whether it would be taken from the cache and, if not, why, without running anything.
+    ///
+    /// # Errors
+    /// As [`Builder::build`].
+    pub async fn explain(&self, runtime: &Runtime) -> Result<Vec<StepReport>> {
+        self.on_thread(runtime, Job::explain).await
+    }
+
+    async fn on_thread<T: Send + 'static>(
+        &self,
+        runtime: &Runtime,
+        work: impl FnOnce(&Job) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let cancel = Cancel::default();
+        let _guard = CancelOnDrop(cancel.clone());
+        let job = Job {
+            builder: self.clone(),
+            runtime: runtime.clone(),
+            cancel,
+        };
+        // A build takes as long as its commands: it has threads of its own.
+        let (tell, hear) = tokio::sync::oneshot::channel();
+        std::thread::Builder::new()
+            .name("rdock-build".to_owned())
+            .spawn(move || {
+                // Whoever waited may be gone.
+                let _ = tell.send(work(&job));
+            })
+            .map_err(BuildError::files("start", "a thread"))?;
+        hear.await.unwrap_or(Err(BuildError::Cancelled))
+    }
+
+    /// Returns what the build cache of a root holds.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn cache_usage(runtime: &Runtime) -> Result<CacheUsage> {
+        Cache::open(runtime.root(), runtime.images())?.usage()
+    }
+
+    /// Removes from the build cache of a root what the filter names; what a running build uses stays.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn prune(runtime: &Runtime, filter: &CacheFilter) -> Result<CacheUsage> {
+        Cache::open(runtime.root(), runtime.images())?.prune(filter)
+    }
+}
+
+struct CancelOnDrop(Cancel);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+/// One build.
+struct Job {
+    builder: Builder,
+    runtime: Runtime,
+    cancel: Cancel,
+}
+
+impl Job {
+    fn explain(&self) -> Result<Vec<StepReport>> {
+        self.with(
+            |plan, execution, _| Ok(execution.all(&[plan.target])?.reports),
+            true,
+        )
+    }
+
+    fn build(&self) -> Result<BuildOutput> {
+        let names = self.names()?;
+        self.with(|plan, execution, _| self.finish(plan, execution, &names), false)
+    }
+
+    fn names(&self) -> Result<Vec<Reference>> {
+        let mut names = Vec::new();
+        for tag in &self.builder.tags {
+            let name = Reference::parse(tag)?;
+            if name.digest().is_some() {
+                return Err(BuildError::Option {
+                    option: "tag",
+                    reason: format!("{tag:?} has a digest, which nobody can choose"),
+                });
+            }
+            names.push(name);
+        }
+        Ok(names)
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&Plan, &Execution<'_>, &Cache) -> Result<T>, dry: bool) -> Result<T> {
+        let builder = &self.builder;
+        let store = self.runtime.images();
+        let host = Platform::host();
+        if let Some(platform) = &builder.platform
+            && host.rank(platform).is_none()
+        {
+            return Err(BuildError::Option {
+                option: "platform",
+                reason: format!("{platform} is not supported yet on a host that is {host}"),
+            });
+        }
+        crate::exec::sweep_secrets();
+        let cache = Cache::open(self.runtime.root(), store)?;
+        let lease = store.lease()?;
+        let opened = context::open(builder, store)?;
+        let file = Dockerfile::parse_bytes(&opened.dockerfile_name, &opened.dockerfile)?;
+        let wishes = Wishes {
+            args: BuildArgs {
+                values: builder.build_args.clone(),
+                target: builder.platform.clone().unwrap_or_else(Platform::host),
+                target_stage: builder.target.clone(),
+                ..BuildArgs::default()
+            },
+            target: builder.target.clone(),
+            contexts: builder.contexts.clone(),
+            no_cache: builder.no_cache,
+            no_cache_stages: builder.no_cache_stages.clone(),
+            host_network: builder.host_network || builder.network == NetworkMode::Host,
+        };
+        let resolve = |reference: &Reference| self.image(store, &lease, reference);
+        let plan = front::plan(&file, &wishes, &resolve)?;
+        for (place, text) in &plan.warnings {
+            builder.progress.emit(BuildEvent::Warning {
+                place: place.clone(),
+                text: text.clone(),
+            });
+        }
+        let settings = Settings {
+            inputs: opened.inputs,
+            secrets: builder.secrets.clone(),
+            extra_hosts: builder.extra_hosts.clone(),
+            network: builder.network.clone(),
+            host_certificates: builder.host_certificates,
+            source_date_epoch: builder.source_date_epoch,
+            shm_size: builder.shm_size,
+            ulimits: builder.ulimits.clone(),
+            hostname: builder.hostname.clone(),
+            parallel: builder.parallel,
+            dry,
+        };
+        let fetch = |step: StepId| self.fetch(&plan.graph, step);
+        let execution = Execution {
+            graph: &plan.graph,
+            runtime: &self.runtime,
+            store,
+            cache: &cache,
+            lease: &lease,
+            progress: &builder.progress,
+            cancel: &self.cancel,
+            settings: &settings,
+            fetch: &fetch,
+        };
+        work(&plan, &execution, &cache)
+    }
+
+    /// An image that a stage stands on.
+    fn image(
+        &self,
+        store: &ImageStore,
+        lease: &Lease,
+        reference: &Reference,
+    ) -> std::result::Result<ResolvedImage, rdock_image::BoxError> {
+        let policy = self.builder.pull;
+        let known = match policy {
+            PullPolicy::Always => None,
+            _ => store.get(reference.as_str())?,
+        };
+        let image = match known {
+            Some(image) => image,
+            None if policy == PullPolicy::Never => {
+                return Err("it is not in the store, and nothing may be pulled".into());
+            }
+            None => self.pull(reference)?,
+        };
+        lease.pin(image.id())?;
+        Ok(ResolvedImage {
+            layers: image.diff_ids().to_vec(),
+            config: image.config().clone(),
+        })
+    }
+
+    fn pull(&self, reference: &Reference) -> std::result::Result<Image, rdock_image::BoxError> {
+        let progress = self.builder.progress.clone();
+        let progress = Progress::new(move |event| progress.emit(BuildEvent::Pull(event)));
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        Ok(runtime.block_on(self.runtime.pull(reference, &progress))?)
+    }
+
+    fn fetch(&self, graph: &Graph, step: StepId) -> Result<()> {
+        let step = &graph.steps[step.number()];
+        let Operation::Image { reference, .. } = &step.operation else {
+            return Ok(());
+        };
+        match self.pull(reference) {
+            Ok(_) => Ok(()),
+            Err(source) => Err(BuildError::BaseImage {
+                place: Box::new(step.place.clone().unwrap_or_default()),
+                reference: reference.familiar(),
+                source,
+            }),
+        }
+    }
+
+    fn finish(&self, plan: &Plan, execution: &Execution<'_>, names: &[Reference]) -> Result<BuildOutput> {
+        let results = execution.all(&[plan.target])?;
+        let store = execution.store;
+        let stack = results
+            .stacks
+            .get(&plan.target)
+            .cloned()
+            .flatten()
+            .unwrap_or_default();
+        for id in plan.graph.reachable(plan.target) {
+            if let Operation::Image { layers, .. } = &plan.graph.steps[id.number()].operation
+                && layers
+                    .iter()
+                    .any(|layer| stack.contains(layer) && !store.has_layer(layer))
+            {
+                self.fetch(&plan.graph, id)?;
+            }
+        }
+        self.builder.progress.emit(BuildEvent::Exporting);
+        let config = self.config(plan, &results.created, &stack);
+        let text = serde_json::to_vec(&config).map_err(|error| BuildError::Output {
+            what: "the image config".to_owned(),
+            source: error.into(),
+        })?;
+        let mut output = BuildOutput {
+            image: None,
+            id: Digest::sha256_of(&text),
+            config,
+            names: Vec::new(),
+            steps: results.reports,
+            warnings: plan.warnings.iter().map(|(_, text)| text.clone()).collect(),
+        };
+        let default = [Output::Store];
+        let outputs = if self.builder.outputs.is_empty() {
+            &default[..]
+        } else {
+            &self.builder.outputs
+        };
+        for wanted in outputs {
+            match wanted {
+                Output::Store => {
+                    output.image = Some(store.write_image(execution.lease, &output.config, names)?);
+                    output.names = names.to_vec();
+                }
+                Output::OciArchive(path) | Output::DockerArchive(path) => {
+                    let known = store.get(output.id.as_str())?.is_some();
+                    let image = store.write_image(execution.lease, &output.config, &[])?;
+                    let oci = matches!(wanted, Output::OciArchive(_));
+                    let written = output::archive(store, &image, names, oci, path);
+                    if !known && output.image.is_none() {
+                        store.remove(output.id.as_str(), true)?;
+                    }
+                    written?;
+                }
+                Output::Directory(path) => output::directory(store, &stack, path)?,
+                Output::Tar(path) => output::tar(store, &stack, path)?,
+                Output::Nothing => {}
+            }
+        }
+        self.builder.progress.emit(BuildEvent::Done {
+            image: output.id.clone(),
+            names: output.names.clone(),
+        });
+        Ok(output)
+    }
+
+    fn config(&self, plan: &Plan, created: &BTreeMap<StepId, u64>, stack: &[Digest]) -> ImageConfig {
+        let mut config = plan.config.clone();
+        config.rootfs.diff_ids = stack.to_vec();
+        config.config.labels.extend(self.builder.labels.clone());
+        let epoch = self.builder.source_date_epoch;
+        let time = |seconds: i64| {
+            jiff::Timestamp::from_second(seconds)
+                .map(|time| time.to_string())
+                .unwrap_or_default()
+        };
+        config.history.clone_from(&plan.base_history);
+        // Every layer of the base has a line, whatever its maker wrote.
+        let lines = config.history.iter().filter(|line| !line.empty_layer).count();
+        for _ in lines..plan.base_layers {
+            config.history.push(History {
+                created_by: Some("(missing history)".to_owned()),
+                ..History::default()
+            });
+        }
+        let base_time = config
+            .history
+            .iter()
+            .filter_map(|line| line.created.clone())
+            .max();
+        let mut last = epoch.map(time).or(base_time);
+        for line in &plan.history {
+            let made = line
+                .layer
+                .and_then(|step| created.get(&step))
+                .map(|seconds| seconds.cast_signed());
+            if let Some(seconds) = epoch.or(made) {
+                last = Some(time(seconds));
+            }
+            config.history.push(History {
+                created: last.clone(),
+                created_by: Some(line.created_by.clone()),
+                comment: Some("rdock".to_owned()),
+                empty_layer: line.layer.is_none(),
+                ..History::default()
+            });
+        }
+        config.created = last.or_else(|| Some(time(0)));
+        config
+    }
+}
+
+/// Reads at most `limit` bytes.
+pub(crate) fn read_bounded(path: &std::path::Path, limit: u64) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?
+        .take(limit + 1)
+        .read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > limit {
+        true => Err(std::io::Error::other(format!("it is larger than {limit} bytes"))),
+        false => Ok(bytes),
+    }
+}

@@ -1,0 +1,91 @@
+//! Cache mounts: directories that outlive a build.
+use super::{Cache, Key, KeyLock, make_dir};
+use crate::dockerfile::Sharing;
+use crate::error::{BuildError, Result};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Gid, Mode, Uid};
+use std::path::{Path, PathBuf};
+
+/// A cache mount in use. Nobody removes it while this is held.
+#[derive(Debug)]
+pub(crate) struct CacheMount {
+    /// The directory to mount.
+    pub(crate) path: PathBuf,
+    _lock: KeyLock,
+}
+
+/// How many steps may use a private cache at one time.
+const INSTANCES: usize = 256;
+
+impl Cache {
+    /// Takes the cache mount of `identity` (id, source, owner and mode together). `fill` fills a new one.
+    pub(crate) fn mount(
+        &self,
+        identity: &Key,
+        sharing: Sharing,
+        (mode, uid, gid): (u32, u32, u32),
+        cancelled: &dyn Fn() -> bool,
+        fill: &dyn Fn(&Path) -> Result<()>,
+    ) -> Result<CacheMount> {
+        let dir = self.dir("mounts").join(identity.as_str());
+        make_dir(&dir)?;
+        let mut pause = std::time::Duration::from_millis(1);
+        let (number, lock) = loop {
+            let instances = if sharing == Sharing::Private { INSTANCES } else { 1 };
+            let how = match sharing {
+                Sharing::Shared => FlockOperation::NonBlockingLockShared,
+                _ => FlockOperation::NonBlockingLockExclusive,
+            };
+            let found = (0..instances).find_map(|number| {
+                let path = dir.join(format!("{number}.lock"));
+                KeyLock::try_take(&path, false, how)
+                    .transpose()
+                    .map(|lock| lock.map(|lock| (number, lock)))
+            });
+            match found {
+                Some(found) => break found?,
+                None if cancelled() => return Err(BuildError::Cancelled),
+                None => std::thread::sleep(pause),
+            }
+            pause = (pause * 2).min(std::time::Duration::from_millis(50));
+        };
+        let path = dir.join(number.to_string());
+        if !path.exists() {
+            let scratch = dir.join(format!("{}.new", super::random_name()?));
+            let made = (|| {
+                make_dir(&scratch)?;
+                fill(&scratch)?;
+                let given = (|| {
+                    let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+                    if rustix::process::geteuid().is_root() {
+                        rustix::fs::chownat(CWD, &scratch, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+                    }
+                    rustix::fs::chmod(&scratch, Mode::from_raw_mode(mode & 0o7777))
+                })();
+                given.map_err(|errno| BuildError::files("set the mode of", &scratch)(errno.into()))
+            })();
+            // Two that share it may both make it: one of them comes first.
+            let renamed = made.and_then(|()| {
+                match rustix::fs::renameat_with(CWD, &scratch, CWD, &path, rustix::fs::RenameFlags::NOREPLACE)
+                {
+                    Ok(()) => Ok(()),
+                    Err(rustix::io::Errno::EXIST) => remove(&scratch),
+                    Err(errno) => Err(BuildError::files("rename", &scratch)(errno.into())),
+                }
+            });
+            if renamed.is_err() {
+                let _ = remove(&scratch);
+            }
+            renamed?;
+        }
+        Ok(CacheMount { path, _lock: lock })
+    }
+}
+
+pub(super) fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(BuildError::files("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,187 @@
+//! What the cache takes, and getting rid of it.
+use super::{Cache, KeyLock, Record, mounts};
+use crate::error::{BuildError, Result};
+use rdock_image::Digest;
+use rustix::fs::FlockOperation;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// Which entries [`crate::Builder::prune`] removes; all of them by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CacheFilter {
+    /// Only those not used for so long.
+    pub unused_for: Option<Duration>,
+    /// Keep as much as takes so many bytes, the last used first.
+    pub keep_bytes: Option<u64>,
+    /// Leave cache mounts alone.
+    pub keep_mounts: bool,
+}
+
+/// A cached step or a cache mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CacheEntry {
+    /// Its key.
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// Bytes in its files.
+    pub size: u64,
+    /// When it was last used.
+    pub used: SystemTime,
+    /// It is a cache mount.
+    pub mount: bool,
+    /// A build uses it now.
+    pub in_use: bool,
+}
+
+/// What the cache holds, or what was removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CacheUsage {
+    /// The last used first.
+    pub entries: Vec<CacheEntry>,
+    /// Bytes in files; a layer of several steps counts once.
+    pub bytes: u64,
+}
+
+impl Cache {
+    /// Lists everything.
+    pub(crate) fn usage(&self) -> Result<CacheUsage> {
+        let mut usage = CacheUsage::default();
+        let mut layers: BTreeSet<Digest> = BTreeSet::new();
+        for path in children(&self.dir("steps"))? {
+            let Some(record) = fs::read(&path)
+                .ok()
+                .and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok())
+            else {
+                continue;
+            };
+            if layers.insert(record.layer) {
+                usage.bytes += record.size;
+            }
+            usage.entries.push(CacheEntry {
+                id: name_of(&path),
+                name: record.name,
+                size: record.size,
+                used: modified(&path),
+                mount: false,
+                in_use: false,
+            });
+        }
+        for dir in children(&self.dir("mounts"))? {
+            let size = size_of(&dir);
+            usage.bytes += size;
+            let mut in_use = false;
+            for path in children(&dir)? {
+                in_use |= path.extension().is_some_and(|e| e == "lock")
+                    && KeyLock::try_take(&path, false, FlockOperation::NonBlockingLockExclusive)?.is_none();
+            }
+            usage.entries.push(CacheEntry {
+                id: name_of(&dir),
+                name: fs::read_to_string(dir.join("name")).unwrap_or_default(),
+                size,
+                used: modified(&dir.join("0.lock")),
+                mount: true,
+                in_use,
+            });
+        }
+        usage.entries.sort_by_key(|entry| std::cmp::Reverse(entry.used));
+        Ok(usage)
+    }
+
+    /// Removes entries, and the layers that only they kept.
+    pub(crate) fn prune(&self, filter: &CacheFilter) -> Result<CacheUsage> {
+        let mut removed = CacheUsage::default();
+        let now = SystemTime::now();
+        let mut kept = 0;
+        for entry in self.usage()?.entries {
+            let age = now.duration_since(entry.used).unwrap_or_default();
+            let young = filter.unused_for.is_some_and(|least| age < least);
+            let fits = filter.keep_bytes.is_some_and(|most| kept + entry.size <= most);
+            if entry.in_use || young || fits || (entry.mount && filter.keep_mounts) {
+                kept += entry.size;
+                continue;
+            }
+            if entry.mount {
+                if !self.remove_mount(&self.dir("mounts").join(&entry.id))? {
+                    continue;
+                }
+            } else {
+                let path = self.dir("steps").join(&entry.id);
+                match fs::remove_file(&path) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(BuildError::files("remove", path)(error));
+                    }
+                    _ => {}
+                }
+                self.store.release_layers(&entry.id)?;
+            }
+            removed.bytes += entry.size;
+            removed.entries.push(entry);
+        }
+        if filter.unused_for.is_none() && filter.keep_bytes.is_none() {
+            for name in ["last", "files", "downloads"] {
+                for path in children(&self.dir(name))? {
+                    let _ = fs::remove_file(path);
+                }
+            }
+        }
+        self.store.prune_layers()?;
+        Ok(removed)
+    }
+
+    /// Removes a cache mount unless a build uses it.
+    fn remove_mount(&self, dir: &Path) -> Result<bool> {
+        let mut locks = Vec::new();
+        for path in children(dir)? {
+            if path.extension().is_some_and(|extension| extension == "lock") {
+                match KeyLock::try_take(&path, true, FlockOperation::NonBlockingLockExclusive)? {
+                    Some(lock) => locks.push(lock),
+                    None => return Ok(false),
+                }
+            }
+        }
+        mounts::remove(dir)?;
+        Ok(true)
+    }
+}
+
+fn children(path: &Path) -> Result<Vec<PathBuf>> {
+    match fs::read_dir(path)
+        .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect())
+    {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        other => other.map_err(BuildError::files("list", path)),
+    }
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
+fn modified(path: &Path) -> SystemTime {
+    fs::symlink_metadata(path)
+        .and_then(|meta| meta.modified())
+        .unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+fn size_of(dir: &Path) -> u64 {
+    let mut size = 0;
+    let mut open = vec![dir.to_owned()];
+    while let Some(dir) = open.pop() {
+        let Ok(entries) = fs::read_dir(dir) else { continue };
+        for entry in entries.flatten() {
+            match entry.metadata() {
+                Ok(meta) if meta.is_dir() => open.push(entry.path()),
+                Ok(meta) => size += meta.len(),
+                Err(_) => {}
+            }
+        }
+    }
+    size
+}

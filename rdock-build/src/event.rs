@@ -1,0 +1,135 @@
+//! What a build tells while it runs. This crate never prints.
+use crate::dockerfile::Place;
+use rdock_image::{Digest, Reference};
+use serde::Serialize;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Where events go. Cloning is cheap; the default one drops every event.
+#[derive(Clone, Default)]
+pub struct BuildProgress(Option<Arc<dyn Fn(BuildEvent) + Send + Sync>>);
+
+impl BuildProgress {
+    /// Makes a progress that calls `receiver` with each event, from whichever thread does the work.
+    pub fn new(receiver: impl Fn(BuildEvent) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(receiver)))
+    }
+
+    /// Hands `event` to the receiver.
+    pub fn emit(&self, event: BuildEvent) {
+        if let Some(receiver) = &self.0 {
+            receiver(event);
+        }
+    }
+}
+
+impl<F: Fn(BuildEvent) + Send + Sync + 'static> From<F> for BuildProgress {
+    fn from(receiver: F) -> Self {
+        Self::new(receiver)
+    }
+}
+
+impl fmt::Debug for BuildProgress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() {
+            "BuildProgress(..)"
+        } else {
+            "BuildProgress(silent)"
+        })
+    }
+}
+
+/// A step, as events name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StepInfo {
+    /// Its number in the graph.
+    pub id: usize,
+    /// For people: `[build 2/5] RUN make`.
+    pub name: String,
+    /// Where the instruction is; none for a graph made in Rust.
+    pub place: Option<Place>,
+}
+
+/// Which of a command's outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OutputStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// How a step's result was found in the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hit {
+    /// The same instruction on the same layers, with the same inputs by name.
+    Definition,
+    /// The inputs are other ones by name, and have the same content.
+    Content,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum BuildEvent {
+    /// The graph is known.
+    Planned {
+        /// The steps that lead to the target, in order.
+        steps: Vec<StepInfo>,
+    },
+    /// Something is not as the file's author may think; the build goes on.
+    Warning {
+        /// Where, if it is about a place.
+        place: Option<Place>,
+        /// What.
+        text: String,
+    },
+    /// Something happened to a base image that is fetched.
+    Pull(rdock_image::Event),
+    /// A step runs.
+    StepStarted {
+        /// Its number.
+        id: usize,
+    },
+    /// A step was done before.
+    StepCached {
+        /// Its number.
+        id: usize,
+        /// How it was found.
+        by: Hit,
+    },
+    /// A command wrote.
+    StepOutput {
+        /// Its step's number.
+        id: usize,
+        /// Where to.
+        stream: OutputStream,
+        /// What, as it came: not always whole lines.
+        bytes: Vec<u8>,
+    },
+    /// A step is done.
+    StepFinished {
+        /// Its number.
+        id: usize,
+        /// How long it took.
+        took: Duration,
+    },
+    /// A step failed; the build's error says why.
+    StepFailed {
+        /// Its number.
+        id: usize,
+    },
+    /// The image is written.
+    Exporting,
+    /// The image is there.
+    Done {
+        /// The image's id.
+        image: Digest,
+        /// Its names.
+        names: Vec<Reference>,
+    },
+}

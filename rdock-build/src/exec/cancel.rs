@@ -1,0 +1,45 @@
+//! Ending a build from outside: the containers that run are killed, and nothing new begins.
+use rdock_runtime::LayeredContainer;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Shared by the steps of a build and by whoever may end it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cancel(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    cancelled: AtomicBool,
+    running: Mutex<Vec<Arc<LayeredContainer>>>,
+}
+
+impl Cancel {
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.0.cancelled.load(Ordering::SeqCst)
+    }
+
+    /// Ends everything. Returns when the containers are told.
+    pub(crate) fn cancel(&self) {
+        self.0.cancelled.store(true, Ordering::SeqCst);
+        let running = std::mem::take(&mut *self.running());
+        for container in running {
+            // One that has ended already is what is wanted.
+            let _ = container.end();
+        }
+    }
+
+    /// Runs `work` while the container may be ended.
+    pub(crate) fn watch<T>(&self, container: &Arc<LayeredContainer>, work: impl FnOnce() -> T) -> T {
+        self.running().push(container.clone());
+        if self.is_cancelled() {
+            let _ = container.end();
+        }
+        let done = work();
+        self.running().retain(|other| !Arc::ptr_eq(other, container));
+        done
+    }
+
+    fn running(&self) -> std::sync::MutexGuard<'_, Vec<Arc<LayeredContainer>>> {
+        self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,62 @@
+//! The directories of the host that a build reads.
+use crate::cache::{Cache, Key};
+use crate::error::{BuildError, Result};
+use crate::files::{SourceTree, StatCache};
+use crate::ignore::Patterns;
+use rdock_image::MergedView;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Contexts by name; the main one has an empty name.
+#[derive(Debug, Default)]
+pub(crate) struct Inputs(pub(crate) BTreeMap<Arc<str>, ContextDir>);
+
+/// A directory and what the build does not see of it.
+#[derive(Debug)]
+pub(crate) struct ContextDir {
+    pub(crate) path: PathBuf,
+    pub(crate) ignore: Patterns,
+}
+
+impl Inputs {
+    /// Opens a context.
+    pub(crate) fn open(&self, cache: &Cache, name: &str) -> Result<SourceTree> {
+        let context = self.0.get(name).ok_or_else(|| BuildError::Option {
+            option: "build-context",
+            reason: format!("{name:?} is not given"),
+        })?;
+        let stats = std::fs::read(cache.dir("files").join(Self::key(context).as_str()))
+            .map(|bytes| StatCache::parse(&bytes))
+            .unwrap_or_default();
+        Ok(SourceTree {
+            view: MergedView::open(std::slice::from_ref(&context.path))?,
+            ignore: context.ignore.clone(),
+            stats: Some(RefCell::new(stats)),
+        })
+    }
+
+    /// The main context; empty where there is none.
+    pub(crate) fn main(&self) -> &std::path::Path {
+        self.0
+            .get("")
+            .map_or(std::path::Path::new(""), |context| &context.path)
+    }
+
+    /// Keeps the digests that were computed.
+    pub(crate) fn close(&self, cache: &Cache, name: &str, tree: &SourceTree) -> Result<()> {
+        let (Some(stats), Some(context)) = (&tree.stats, self.0.get(name)) else {
+            return Ok(());
+        };
+        match stats.borrow().to_bytes() {
+            Some(bytes) => cache.write(&cache.dir("files").join(Self::key(context).as_str()), &bytes),
+            None => Ok(()),
+        }
+    }
+
+    fn key(context: &ContextDir) -> Key {
+        Key::of(context.path.as_os_str().as_bytes())
+    }
+}

@@ -1,0 +1,268 @@
+//! Runs a graph: steps whose inputs are there run at once, each at most once on the machine.
+mod cancel;
+mod download;
+mod inputs;
+mod run;
+mod secrets;
+mod step;
+
+pub(crate) use cancel::Cancel;
+pub(crate) use inputs::{ContextDir, Inputs};
+pub use secrets::Secret;
+pub(crate) use secrets::sweep as sweep_secrets;
+
+use crate::cache::Cache;
+use crate::error::{BuildError, Result};
+use crate::event::{BuildEvent, BuildProgress, Hit, StepInfo};
+use crate::graph::{Graph, StepId};
+use rdock_image::{Digest, ImageStore, Lease};
+use rdock_runtime::{NetworkMode, Runtime};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+/// What all steps of a build share.
+pub(crate) struct Execution<'a> {
+    pub(crate) graph: &'a Graph,
+    pub(crate) runtime: &'a Runtime,
+    pub(crate) store: &'a ImageStore,
+    pub(crate) cache: &'a Cache,
+    pub(crate) lease: &'a Lease,
+    pub(crate) progress: &'a BuildProgress,
+    pub(crate) cancel: &'a Cancel,
+    pub(crate) settings: &'a Settings,
+    /// Brings the layers of an image into the store.
+    pub(crate) fetch: &'a (dyn Fn(StepId) -> Result<()> + Sync),
+}
+
+/// What the caller wants of every step.
+#[derive(Debug, Default)]
+pub(crate) struct Settings {
+    pub(crate) inputs: Inputs,
+    pub(crate) secrets: BTreeMap<String, Secret>,
+    pub(crate) extra_hosts: Vec<(String, String)>,
+    pub(crate) network: NetworkMode,
+    pub(crate) host_certificates: bool,
+    pub(crate) source_date_epoch: Option<i64>,
+    pub(crate) shm_size: Option<u64>,
+    pub(crate) ulimits: Vec<(String, u64, u64)>,
+    pub(crate) hostname: Option<String>,
+    pub(crate) parallel: usize,
+    /// Only look into the cache: a step that is not there ends its branch.
+    pub(crate) dry: bool,
+}
+
+/// How a step went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StepReport {
+    /// Its number in the graph.
+    pub id: usize,
+    /// For people.
+    pub name: String,
+    /// What came of it.
+    pub outcome: StepOutcome,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// What came of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StepOutcome {
+    /// It makes nothing: a base.
+    Base,
+    /// Its result was there.
+    Cached {
+        /// How it was found.
+        by: Hit,
+    },
+    /// It ran, or would have run.
+    Missed {
+        /// Why its result was not there.
+        why: Vec<Miss>,
+    },
+}
+
+/// Why a step's result was not in the cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Miss {
+    /// The caller wanted no cache.
+    NotWanted,
+    /// No build of this file ran such a step here before.
+    New,
+    /// This went into the result and is not what it was: `the layers below`, `file app/main.py`, `variable PATH`.
+    Changed(String),
+    /// The step ran before with the same inputs; its result was pruned.
+    Pruned,
+    /// A step before it has to run first.
+    Before,
+}
+
+impl std::fmt::Display for Miss {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotWanted => f.write_str("the cache is not used"),
+            Self::New => f.write_str("it never ran before"),
+            Self::Changed(what) => write!(f, "{what} changed"),
+            Self::Pruned => f.write_str("its result was pruned"),
+            Self::Before => f.write_str("a step before it has to run"),
+        }
+    }
+}
+
+/// The results.
+#[derive(Debug, Default)]
+pub(crate) struct Results {
+    /// Layers by step; `None` for one that a dry run could not know.
+    pub(crate) stacks: BTreeMap<StepId, Option<Vec<Digest>>>,
+    pub(crate) reports: Vec<StepReport>,
+    /// When a step's layer was made, in seconds since 1970.
+    pub(crate) created: BTreeMap<StepId, u64>,
+}
+
+impl Execution<'_> {
+    /// Runs what `targets` need.
+    pub(crate) fn all(&self, targets: &[StepId]) -> Result<Results> {
+        let wanted: BTreeSet<StepId> = targets
+            .iter()
+            .flat_map(|target| self.graph.reachable(*target))
+            .collect();
+        self.progress.emit(BuildEvent::Planned {
+            steps: wanted
+                .iter()
+                .map(|id| {
+                    let step = &self.graph.steps[id.0];
+                    StepInfo {
+                        id: id.0,
+                        name: step.name.clone(),
+                        place: step.place.clone(),
+                    }
+                })
+                .collect(),
+        });
+        let mut waiting: Vec<(StepId, BTreeSet<StepId>)> = wanted
+            .iter()
+            .map(|id| (*id, self.graph.inputs(*id).into_iter().collect()))
+            .collect();
+        let results = Mutex::new(Results::default());
+        let mut failure = None;
+        std::thread::scope(|scope| {
+            let (tell, hear) = channel();
+            let mut running = 0;
+            let mut ready: Vec<StepId> = Vec::new();
+            loop {
+                waiting.retain(|(id, inputs)| {
+                    if inputs.is_empty() {
+                        ready.push(*id);
+                    }
+                    !inputs.is_empty()
+                });
+                while failure.is_none() && running < self.settings.parallel.max(1) && !ready.is_empty() {
+                    let id = ready.remove(0);
+                    let (tell, results) = (tell.clone(), &results);
+                    running += 1;
+                    // A step alone runs here; only others at the same time need threads.
+                    if running == 1 && ready.is_empty() {
+                        let _ = tell.send((id, self.one(id, results)));
+                    } else {
+                        scope.spawn(move || {
+                            let _ = tell.send((id, self.one(id, results)));
+                        });
+                    }
+                }
+                if running == 0 {
+                    break;
+                }
+                let Ok((id, outcome)) = hear.recv() else { break };
+                running -= 1;
+                match outcome {
+                    Ok(()) => {
+                        for (_, inputs) in &mut waiting {
+                            inputs.remove(&id);
+                        }
+                    }
+                    Err(error) => {
+                        // The first failure ends the others; what they say then is its echo.
+                        if failure.is_none() {
+                            failure = Some(error);
+                            self.cancel.cancel();
+                        }
+                    }
+                }
+            }
+        });
+        match failure {
+            Some(error) => Err(error),
+            None => {
+                let mut results = results
+                    .into_inner()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                results.reports.sort_by_key(|report| report.id);
+                Ok(results)
+            }
+        }
+    }
+
+    fn one(&self, id: StepId, results: &Mutex<Results>) -> Result<()> {
+        if self.cancel.is_cancelled() {
+            return Err(BuildError::Cancelled);
+        }
+        let started = Instant::now();
+        let stack_of = |id: StepId| {
+            let results = results.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            results.stacks.get(&id).cloned().flatten()
+        };
+        let (stack, outcome, created) = match self.step(id, &stack_of) {
+            Ok(done) => done,
+            Err(error) => {
+                if !matches!(error, BuildError::Cancelled) {
+                    self.progress.emit(BuildEvent::StepFailed { id: id.0 });
+                }
+                return Err(error);
+            }
+        };
+        let took = started.elapsed();
+        match &outcome {
+            StepOutcome::Cached { by } => self.progress.emit(BuildEvent::StepCached { id: id.0, by: *by }),
+            _ => self.progress.emit(BuildEvent::StepFinished { id: id.0, took }),
+        }
+        let mut results = results.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        results.stacks.insert(id, stack);
+        results.created.extend(created.map(|time| (id, time)));
+        results.reports.push(StepReport {
+            id: id.0,
+            name: self.graph.steps[id.0].name.clone(),
+            outcome,
+            took,
+        });
+        Ok(())
+    }
+
+    /// An error at a step's instruction.
+    pub(crate) fn failed(
+        &self,
+        id: StepId,
+        reason: impl Into<String>,
+        hint: Option<String>,
+        source: Option<rdock_image::BoxError>,
+    ) -> BuildError {
+        let step = &self.graph.steps[id.0];
+        BuildError::Step {
+            place: Box::new(step.place.clone().unwrap_or_default()),
+            step: step.name.clone(),
+            reason: reason.into(),
+            hint,
+            source,
+        }
+    }
+
+    /// The time of what is made now.
+    pub(crate) fn now(&self) -> i64 {
+        self.settings
+            .source_date_epoch
+            .unwrap_or_else(|| jiff::Timestamp::now().as_second())
+    }
+}

@@ -1,0 +1,123 @@
+//! Secrets: never in a layer, in history, in a cache key or on a disk.
+use crate::cache::random_name;
+use crate::error::{BuildError, Result};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid};
+use std::fmt;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Where a secret comes from. It is read when the first step needs it.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Secret {
+    /// A file of the host.
+    File(PathBuf),
+    /// The bytes themselves.
+    Value(Vec<u8>),
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Value(_) => f.write_str("Value(..)"),
+        }
+    }
+}
+
+/// As in BuildKit.
+const LARGEST: u64 = 500 << 10;
+
+impl Secret {
+    pub(crate) fn read(&self, id: &str) -> Result<Vec<u8>> {
+        let bytes = match self {
+            Self::Value(bytes) => bytes.clone(),
+            Self::File(path) => {
+                let mut bytes = Vec::new();
+                fs::File::open(path)
+                    .and_then(|file| {
+                        std::io::Read::read_to_end(&mut std::io::Read::take(file, LARGEST + 1), &mut bytes)
+                    })
+                    .map_err(BuildError::files("read the secret", path))?;
+                bytes
+            }
+        };
+        match bytes.len() as u64 > LARGEST {
+            true => Err(BuildError::Option {
+                option: "secret",
+                reason: format!("{id:?} is larger than {LARGEST} bytes"),
+            }),
+            false => Ok(bytes),
+        }
+    }
+}
+
+/// Files in the host's memory, bound into a container and gone from the host as soon as it runs.
+#[derive(Debug)]
+pub(crate) struct SecretFiles(PathBuf);
+
+/// A file system in memory that every Linux host has.
+const MEMORY: &str = "/dev/shm";
+
+impl SecretFiles {
+    pub(crate) fn new() -> Result<Self> {
+        let dir = Path::new(MEMORY).join(format!("rdock-{}-{}", std::process::id(), random_name()?));
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&dir)
+            .map_err(BuildError::files("create", &dir))?;
+        Ok(Self(dir))
+    }
+
+    /// Writes a secret and returns its path.
+    pub(crate) fn add(
+        &self,
+        number: usize,
+        bytes: &[u8],
+        (mode, uid, gid): (u32, u32, u32),
+    ) -> Result<PathBuf> {
+        let path = self.0.join(number.to_string());
+        let mut options = fs::OpenOptions::new();
+        options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|mut file| file.write_all(bytes))
+            .map_err(BuildError::files("write", &path))?;
+        let given = (|| {
+            if rustix::process::geteuid().is_root() {
+                let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+                rustix::fs::chownat(CWD, &path, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+            }
+            rustix::fs::chmod(&path, Mode::from_raw_mode(mode & 0o7777))
+        })();
+        given.map_err(|errno| BuildError::files("set the mode of", &path)(errno.into()))?;
+        Ok(path)
+    }
+}
+
+impl Drop for SecretFiles {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Removes what builds that were killed left in memory.
+pub(crate) fn sweep() {
+    let Ok(entries) = fs::read_dir(MEMORY) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(rest) = name.to_str().and_then(|name| name.strip_prefix("rdock-")) else {
+            continue;
+        };
+        let pid = rest.split('-').next().and_then(|pid| pid.parse::<u32>().ok());
+        if let Some(pid) = pid
+            && !Path::new(&format!("/proc/{pid}")).exists()
+        {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}

@@ -1,0 +1,579 @@
+//! One step: its key, its place in the cache, and its work.
+use super::{Execution, Miss, StepOutcome};
+use crate::cache::{Components, Key, Record};
+use crate::error::{BuildError, Result};
+use crate::event::{BuildEvent, Hit};
+use crate::files::{Copying, SourceTree, Target, digest, resolve_owner};
+use crate::graph::{CopySource, CopyStep, Input, Operation, RunMountSource, RunStep, StepId, Unpack};
+use crate::ignore::Patterns;
+use rdock_image::{Digest, LayerOptions, MadeLayer};
+use std::path::PathBuf;
+
+/// The most files of which a changed one is named.
+const NAMED_FILES: usize = 20_000;
+
+/// Layers, what came of it, and when its layer was made.
+type Done = (Option<Vec<Digest>>, StepOutcome, Option<u64>);
+
+pub(super) type StackOf<'a> = dyn Fn(StepId) -> Option<Vec<Digest>> + 'a;
+
+/// What went into a step: by name, and by content where that is another thing.
+struct Inputs {
+    definition: Components,
+    /// Only what comes from other steps differs.
+    content: Option<Components>,
+}
+
+impl Execution<'_> {
+    /// Returns a step's layers, from the cache or by running it. `None` in a dry run that cannot know.
+    pub(super) fn step(&self, id: StepId, stack_of: &StackOf<'_>) -> Result<Done> {
+        let step = &self.graph.steps[id.0];
+        let base = match &step.operation {
+            Operation::Scratch => return Ok((Some(Vec::new()), StepOutcome::Base, None)),
+            Operation::Image { layers, .. } => return Ok((Some(layers.clone()), StepOutcome::Base, None)),
+            Operation::Run(run) => run.base,
+            Operation::Copy(copy) => copy.base,
+            Operation::MakeDirectory { base, .. } => *base,
+        };
+        let before = || {
+            (
+                None,
+                StepOutcome::Missed {
+                    why: vec![Miss::Before],
+                },
+                None,
+            )
+        };
+        let Some(below) = stack_of(base) else {
+            return Ok(before());
+        };
+        if self
+            .graph
+            .inputs(id)
+            .iter()
+            .any(|input| stack_of(*input).is_none())
+        {
+            return Ok(before());
+        }
+        let definition = self.definition(id, &below, stack_of)?;
+        let kind = kind(&step.operation);
+        let key = definition.key(kind);
+        let on_top = |layer: Digest| [&below[..], &[layer]].concat();
+        if !step.no_cache
+            && let Some(record) = self.cache.find(self.lease, &key)?
+        {
+            let outcome = StepOutcome::Cached { by: Hit::Definition };
+            return Ok((Some(on_top(record.layer)), outcome, Some(record.created)));
+        }
+        // The position tells what this step was last time, whatever became of its key.
+        let context = self.settings.inputs.main();
+        let position = Key::of(format!("{kind} {} {}", context.display(), step.name).as_bytes());
+        let why = match (step.no_cache, self.cache.last(&position)) {
+            (true, _) => vec![Miss::NotWanted],
+            (false, None) => vec![Miss::New],
+            (false, Some(last)) => match definition.changed(&last) {
+                names if names.is_empty() => vec![Miss::Pruned],
+                names => names.into_iter().map(Miss::Changed).collect(),
+            },
+        };
+        let _lock = self.cache.lock(&key, &|| self.cancel.is_cancelled())?;
+        if !step.no_cache
+            && let Some(record) = self.cache.find(self.lease, &key)?
+        {
+            let outcome = StepOutcome::Cached { by: Hit::Definition };
+            return Ok((Some(on_top(record.layer)), outcome, Some(record.created)));
+        }
+        if self.settings.dry && !self.has_content(&step.operation) {
+            return Ok((None, StepOutcome::Missed { why }, None));
+        }
+        for input in self.graph.reachable(id) {
+            if let Operation::Image { layers, .. } = &self.graph.steps[input.0].operation
+                && !layers.iter().all(|layer| self.store.has_layer(layer))
+            {
+                if self.settings.dry {
+                    return Ok((None, StepOutcome::Missed { why }, None));
+                }
+                (self.fetch)(input)?;
+            }
+        }
+        let inputs = Inputs {
+            content: self.content(id, &definition, stack_of)?,
+            definition,
+        };
+        let content_key = inputs.content.as_ref().map(|content| content.key(kind));
+        if !step.no_cache
+            && let Some(content_key) = &content_key
+            && let Some(record) = self.cache.find(self.lease, content_key)?
+        {
+            let stack = on_top(record.layer.clone());
+            self.cache.put(&key, &record, &stack)?;
+            self.cache.set_last(&position, &inputs.definition)?;
+            return Ok((
+                Some(stack),
+                StepOutcome::Cached { by: Hit::Content },
+                Some(record.created),
+            ));
+        }
+        if self.settings.dry {
+            return Ok((None, StepOutcome::Missed { why }, None));
+        }
+        self.progress.emit(BuildEvent::StepStarted { id: id.0 });
+        let made = match &step.operation {
+            Operation::Run(run) => self.run(id, run, &below, stack_of)?,
+            Operation::Copy(copy) => self.copy(id, copy, &below, stack_of)?,
+            Operation::MakeDirectory { path, user, .. } => self.make_directory(id, path, user, &below)?,
+            Operation::Scratch | Operation::Image { .. } => {
+                return Ok((Some(below), StepOutcome::Base, None));
+            }
+        };
+        if self.cancel.is_cancelled() {
+            return Err(BuildError::Cancelled);
+        }
+        let record = Record {
+            layer: made.diff_id.clone(),
+            size: made.size,
+            name: step.name.clone(),
+            created: self.now().max(0).cast_unsigned(),
+            base: below.clone(),
+        };
+        let stack = on_top(made.diff_id);
+        self.cache.put(&key, &record, &stack)?;
+        if let Some(content_key) = &content_key {
+            self.cache.put(content_key, &record, &stack)?;
+        }
+        self.cache.set_last(&position, &inputs.definition)?;
+        Ok((Some(stack), StepOutcome::Missed { why }, Some(record.created)))
+    }
+
+    fn definition(&self, id: StepId, below: &[Digest], stack_of: &StackOf<'_>) -> Result<Components> {
+        let mut all = Components::default();
+        let stack = |layers: &[Digest]| -> String {
+            let texts: Vec<&str> = layers.iter().map(Digest::as_str).collect();
+            Key::of(texts.join(" ").as_bytes()).as_str().to_owned()
+        };
+        match &self.graph.steps[id.0].operation {
+            Operation::Run(run) => {
+                all.set("the layers below", stack(below));
+                self.run_components(&mut all, run, stack_of);
+                for mount in &run.mounts {
+                    if let RunMountSource::Bind { from, source } = &mount.source {
+                        let name = format!("mount {}", mount.target);
+                        match from {
+                            Input::Step(step) => {
+                                all.set(
+                                    name,
+                                    format!("{} {source}", stack(&stack_of(*step).unwrap_or_default())),
+                                );
+                            }
+                            Input::Context(context) => {
+                                let content = self.path_digest(
+                                    id,
+                                    context,
+                                    source,
+                                    &Patterns::default(),
+                                    &mut all,
+                                    false,
+                                )?;
+                                all.set(name, format!("{content} {source}"));
+                            }
+                        }
+                    }
+                }
+            }
+            Operation::Copy(copy) => {
+                // A linked layer is the same above any base; only names of users are the base's.
+                let names = copy
+                    .chown
+                    .as_deref()
+                    .is_some_and(|owner| owner.bytes().any(|b| !b.is_ascii_digit() && b != b':'));
+                if !copy.link || names {
+                    all.set("the layers below", stack(below));
+                }
+                all.set("the destination", &copy.destination);
+                all.set("--chown", copy.chown.clone().unwrap_or_default());
+                all.set("--chmod", format!("{:?}", copy.chmod));
+                all.set(
+                    "flags",
+                    format!("{} {} {:?}", copy.link, copy.parents, copy.unpack),
+                );
+                all.set("--exclude", copy.exclude.join("\n"));
+                if let Some(epoch) = self.settings.source_date_epoch {
+                    all.set("SOURCE_DATE_EPOCH", epoch.to_string());
+                }
+                let exclude = self.patterns(id, copy)?;
+                for (number, source) in copy.sources.iter().enumerate() {
+                    let name = format!("source {number}");
+                    match source {
+                        CopySource::Path {
+                            from: Input::Step(step),
+                            pattern,
+                        } => {
+                            all.set(
+                                name,
+                                format!("{} {pattern}", stack(&stack_of(*step).unwrap_or_default())),
+                            );
+                        }
+                        CopySource::Path {
+                            from: Input::Context(context),
+                            pattern,
+                        } => {
+                            let content =
+                                self.path_digest(id, context, pattern, &exclude, &mut all, copy.parents)?;
+                            all.set(name, format!("{content} {pattern}"));
+                        }
+                        CopySource::Inline { name: file, data } => {
+                            all.set(name, format!("{file} {}", Key::of(data.as_bytes()).as_str()));
+                        }
+                        CopySource::Url { url, checksum } => {
+                            let content = match checksum {
+                                Some(checksum) => checksum.to_string(),
+                                None => self.download_state(id, url)?,
+                            };
+                            all.set(name, format!("{url} {content}"));
+                        }
+                    }
+                }
+            }
+            Operation::MakeDirectory { path, user, .. } => {
+                all.set("the layers below", stack(below));
+                all.set("the directory", path);
+                all.set("the user", user);
+                if let Some(epoch) = self.settings.source_date_epoch {
+                    all.set("SOURCE_DATE_EPOCH", epoch.to_string());
+                }
+            }
+            Operation::Scratch | Operation::Image { .. } => {}
+        }
+        Ok(all)
+    }
+
+    /// Does the step have inputs whose content says more than their names?
+    fn has_content(&self, operation: &Operation) -> bool {
+        match operation {
+            Operation::Copy(copy) => copy
+                .sources
+                .iter()
+                .any(|source| matches!(source, CopySource::Path { from: Input::Step(_), .. })),
+            Operation::Run(run) => run.mounts.iter().any(|mount| {
+                matches!(&mount.source, RunMountSource::Bind { from: Input::Step(_), source } if !source.trim_matches('/').is_empty())
+            }),
+            _ => false,
+        }
+    }
+
+    /// What went into the step by content: another build of a stage may have made the same files.
+    fn content(
+        &self,
+        id: StepId,
+        definition: &Components,
+        stack_of: &StackOf<'_>,
+    ) -> Result<Option<Components>> {
+        let operation = &self.graph.steps[id.0].operation;
+        if !self.has_content(operation) {
+            return Ok(None);
+        }
+        let mut all = definition.clone();
+        match operation {
+            Operation::Copy(copy) => {
+                let exclude = self.patterns(id, copy)?;
+                for (number, source) in copy.sources.iter().enumerate() {
+                    if let CopySource::Path {
+                        from: Input::Step(step),
+                        pattern,
+                    } = source
+                    {
+                        let tree = self.tree_of(*step, stack_of)?;
+                        let content = self.selection_digest(
+                            id,
+                            &tree,
+                            pattern,
+                            &exclude,
+                            copy.parents,
+                            &mut |_, _| {},
+                        )?;
+                        all.set(format!("source {number}"), format!("content {content} {pattern}"));
+                    }
+                }
+            }
+            Operation::Run(run) => {
+                for mount in &run.mounts {
+                    if let RunMountSource::Bind {
+                        from: Input::Step(step),
+                        source,
+                    } = &mount.source
+                    {
+                        let tree = self.tree_of(*step, stack_of)?;
+                        let none = Patterns::default();
+                        let content =
+                            self.selection_digest(id, &tree, source, &none, false, &mut |_, _| {})?;
+                        all.set(
+                            format!("mount {}", mount.target),
+                            format!("content {content} {source}"),
+                        );
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(Some(all))
+    }
+
+    pub(super) fn tree_of(&self, step: StepId, stack_of: &StackOf<'_>) -> Result<SourceTree> {
+        let stack = stack_of(step).unwrap_or_default();
+        Ok(SourceTree::layers(self.store.view_layers(&stack)?))
+    }
+
+    fn patterns(&self, id: StepId, copy: &CopyStep) -> Result<Patterns> {
+        Patterns::new(&copy.exclude)
+            .map_err(|error| self.failed(id, format!("--exclude: {error}"), None, None))
+    }
+
+    /// The digest of a context's files that a pattern names; their single digests go into `all`.
+    fn path_digest(
+        &self,
+        id: StepId,
+        context: &str,
+        pattern: &str,
+        exclude: &Patterns,
+        all: &mut Components,
+        parents: bool,
+    ) -> Result<String> {
+        let tree = self.settings.inputs.open(self.cache, context)?;
+        let mut count = 0;
+        let digest = self.selection_digest(id, &tree, pattern, exclude, parents, &mut |path, digest| {
+            count += 1;
+            if count <= NAMED_FILES {
+                all.set(format!("file {path}"), digest);
+            }
+        })?;
+        self.settings.inputs.close(self.cache, context, &tree)?;
+        Ok(digest)
+    }
+
+    fn selection_digest(
+        &self,
+        id: StepId,
+        tree: &SourceTree,
+        pattern: &str,
+        exclude: &Patterns,
+        parents: bool,
+        note: &mut dyn FnMut(&str, &str),
+    ) -> Result<String> {
+        let found = crate::files::find(tree, pattern, parents)
+            .map_err(|failure| self.failed(id, failure.reason, failure.hint, None))?;
+        let mut whole = String::new();
+        for (selected, _) in found {
+            let named = selected.path.display().to_string();
+            let digest = digest(tree, &selected, exclude, &mut |relative, digest| {
+                note(&selected.path.join(relative).display().to_string(), digest);
+            })
+            .map_err(|reason| self.failed(id, reason, None, None))?;
+            whole.push_str(&format!("{}:{named} {digest}\n", named.len()));
+        }
+        Ok(Key::of(whole.as_bytes()).as_str().to_owned())
+    }
+
+    pub(super) fn layer_options(&self) -> LayerOptions {
+        LayerOptions::default().clamp_mtime(self.settings.source_date_epoch)
+    }
+
+    fn copy(
+        &self,
+        id: StepId,
+        copy: &CopyStep,
+        below: &[Digest],
+        stack_of: &StackOf<'_>,
+    ) -> Result<MadeLayer> {
+        let failed = |reason: String| self.failed(id, reason, None, None);
+        let owner = match &copy.chown {
+            Some(text) => {
+                let view = self.store.view_layers(below)?;
+                Some(resolve_owner(&view, text).map_err(|reason| failed(format!("--chown: {reason}")))?)
+            }
+            None => None,
+        };
+        let base: &[Digest] = if copy.link { &[] } else { below };
+        let scratch = self.store.scratch_layer(base)?;
+        let lower = self.store.layer_directories(base)?;
+        let mut target = Target::new(scratch.upper(), &lower).map_err(failed)?;
+        let exclude = self.patterns(id, copy)?;
+        let copying = Copying {
+            store: self.store,
+            destination: &copy.destination,
+            several: copy.sources.len() > 1,
+            owner,
+            chmod: copy.chmod.as_ref(),
+            parents: copy.parents,
+            exclude: &exclude,
+            unpack: copy.unpack,
+            now: self.now(),
+        };
+        for (number, source) in copy.sources.iter().enumerate() {
+            if self.cancel.is_cancelled() {
+                return Err(BuildError::Cancelled);
+            }
+            let done = match source {
+                CopySource::Path { from, pattern } => {
+                    let tree = match from {
+                        Input::Step(step) => self.tree_of(*step, stack_of)?,
+                        Input::Context(name) => self.settings.inputs.open(self.cache, name)?,
+                    };
+                    copying.source(&mut target, &tree, pattern, number)
+                }
+                CopySource::Inline { name, data } => copying.inline(&mut target, name, data),
+                CopySource::Url { url, checksum } => {
+                    let mut download = self.download(id, url, checksum.as_ref())?;
+                    if copy.unpack == Unpack::Always && self.store.is_archive(&mut download.file)? {
+                        let to = target.resolve(&copy.destination).map_err(failed)?;
+                        copying.archive(&mut target, download.file, url, &to, number)
+                    } else {
+                        std::io::Seek::rewind(&mut download.file)
+                            .map_err(|error| failed(error.to_string()))?;
+                        let time = (download.modified.unwrap_or(0), 0);
+                        copying.stream(&mut target, &download.name, &mut download.file, 0o600, time)
+                    }
+                }
+            };
+            done.map_err(|failure| self.failed(id, failure.reason, failure.hint, None))?;
+        }
+        target.close().map_err(failed)?;
+        Ok(self
+            .store
+            .adopt_layer(self.lease, scratch.upper(), base, &self.layer_options())?)
+    }
+
+    fn make_directory(&self, id: StepId, path: &str, user: &str, below: &[Digest]) -> Result<MadeLayer> {
+        let failed = |reason: String| self.failed(id, reason, None, None);
+        let owner = match user {
+            "" => (0, 0),
+            user => resolve_owner(&self.store.view_layers(below)?, user).map_err(failed)?,
+        };
+        let scratch = self.store.scratch_layer(below)?;
+        let lower = self.store.layer_directories(below)?;
+        let mut target = Target::new(scratch.upper(), &lower).map_err(failed)?;
+        let resolved = target.resolve(path).map_err(failed)?;
+        let new = crate::files::Attributes {
+            mode: 0o755,
+            owner,
+            time: (self.now(), 0),
+        };
+        target.directories(&resolved, new).map_err(failed)?;
+        target.close().map_err(failed)?;
+        Ok(self
+            .store
+            .adopt_layer(self.lease, scratch.upper(), below, &self.layer_options())?)
+    }
+
+    /// Makes files of a context layers that a container can mount. Returns them, and the path of what `source` names.
+    pub(super) fn context_layers(
+        &self,
+        id: StepId,
+        context: &str,
+        source: &str,
+    ) -> Result<(Vec<Digest>, Option<PathBuf>)> {
+        let tree = self.settings.inputs.open(self.cache, context)?;
+        let found = crate::files::find(&tree, source, false)
+            .map_err(|failure| self.failed(id, failure.reason, failure.hint, None))?;
+        let file = found
+            .first()
+            .filter(|(selected, _)| selected.entry.info().kind != rdock_image::FileKind::Dir)
+            .and_then(|(selected, _)| selected.path.file_name().map(PathBuf::from));
+        let none = Patterns::default();
+        let content = self.selection_digest(id, &tree, source, &none, false, &mut |_, _| {})?;
+        self.settings.inputs.close(self.cache, context, &tree)?;
+        let mut all = Components::default();
+        all.set("content", content);
+        let key = all.key("bind");
+        let _lock = self.cache.lock(&key, &|| self.cancel.is_cancelled())?;
+        if let Some(record) = self.cache.find(self.lease, &key)? {
+            return Ok((vec![record.layer], file));
+        }
+        let copy = CopyStep {
+            base: id,
+            sources: vec![CopySource::Path {
+                from: Input::Context(context.into()),
+                pattern: source.to_owned(),
+            }],
+            destination: "/".to_owned(),
+            chown: None,
+            chmod: None,
+            link: true,
+            parents: false,
+            exclude: Vec::new(),
+            unpack: Unpack::Never,
+        };
+        let made = self.copy(id, &copy, &[], &|_| None)?;
+        let record = Record {
+            layer: made.diff_id.clone(),
+            size: made.size,
+            name: format!("files of {source} for a mount"),
+            created: self.now().max(0).cast_unsigned(),
+            base: Vec::new(),
+        };
+        self.cache
+            .put(&key, &record, std::slice::from_ref(&made.diff_id))?;
+        Ok((vec![made.diff_id], file))
+    }
+
+    fn run_components(&self, all: &mut Components, run: &RunStep, stack_of: &StackOf<'_>) {
+        all.set("the command", format!("{:?}", run.args));
+        for (name, value) in &run.env {
+            all.set(format!("variable {name}"), value);
+        }
+        all.set("the working directory", &run.working_dir);
+        all.set("the user", &run.user);
+        all.set("the network", format!("{:?}", run.network));
+        if let Some((path, data)) = &run.script {
+            all.set(
+                "the script",
+                format!("{path} {}", Key::of(data.as_bytes()).as_str()),
+            );
+        }
+        if let Some(name) = &self.settings.hostname {
+            all.set("the host name", name);
+        }
+        if let Some(epoch) = self.settings.source_date_epoch {
+            all.set("SOURCE_DATE_EPOCH", epoch.to_string());
+        }
+        for mount in &run.mounts {
+            let text = match &mount.source {
+                // Added with what they hold.
+                RunMountSource::Bind { .. } => continue,
+                RunMountSource::Cache { id, from, source, .. } => {
+                    let from = match from {
+                        Some(Input::Step(step)) => format!("{:?}", stack_of(*step)),
+                        Some(Input::Context(name)) => name.to_string(),
+                        None => String::new(),
+                    };
+                    format!("cache {id} {from} {source}")
+                }
+                RunMountSource::Tmpfs { size } => format!("tmpfs {size:?}"),
+                // What is in it counts for nothing; that it is there changes what the command sees.
+                RunMountSource::Secret {
+                    id,
+                    env,
+                    file,
+                    mode,
+                    uid,
+                    gid,
+                    ..
+                } => {
+                    format!("secret {id} {env:?} {file} {mode:o} {uid} {gid}")
+                }
+            };
+            all.set(
+                format!("mount {}", mount.target),
+                format!("{text} {}", mount.read_only),
+            );
+        }
+    }
+}
+
+fn kind(operation: &Operation) -> &'static str {
+    match operation {
+        Operation::Run(_) => "run",
+        Operation::Copy(_) => "copy",
+        Operation::MakeDirectory { .. } => "directory",
+        Operation::Scratch | Operation::Image { .. } => "base",
+    }
+}

@@ -1,0 +1,247 @@
+//! Which files a source of COPY names, and a walk over them that leaves out what is excluded.
+use super::SourceTree;
+use crate::ignore::{Glob, Matched, Patterns};
+use rdock_image::{FileKind, ViewEntry};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+/// A file or directory that a source names.
+#[derive(Clone, Debug)]
+pub(crate) struct Selected {
+    /// The path as the source names it, relative to the tree, cleaned.
+    pub(crate) path: PathBuf,
+    pub(crate) entry: ViewEntry,
+}
+
+type Result<T> = std::result::Result<T, rdock_image::Error>;
+
+/// Makes a path relative and free of `.` and `..`, which cannot leave the root.
+pub(crate) fn clean(path: &str) -> PathBuf {
+    let mut cleaned = PathBuf::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                cleaned.pop();
+            }
+            part => cleaned.push(part),
+        }
+    }
+    cleaned
+}
+
+/// Returns what `pattern` names: one path, or all that match. The named ones are followed where they are symlinks. Empty
+/// when there is none; the flag says whether the pattern has wildcards.
+pub(crate) fn select(
+    tree: &SourceTree,
+    pattern: &str,
+    deep: bool,
+) -> std::result::Result<(Vec<Selected>, bool), String> {
+    let failed = |error: rdock_image::Error| error.to_string();
+    let wrong = |reason: &'static str| format!("invalid pattern {pattern:?}: {reason}");
+    let cleaned = clean(pattern);
+    let mut found: Vec<PathBuf> = vec![PathBuf::new()];
+    let mut wildcard = false;
+    let parts: Vec<String> = cleaned
+        .iter()
+        .map(|part| part.to_string_lossy().into_owned())
+        .collect();
+    for part in &parts {
+        if deep && part == "**" {
+            wildcard = true;
+            let mut all = Vec::new();
+            for at in &found {
+                below(tree, at, &mut all).map_err(failed)?;
+            }
+            found.extend(all);
+            found.sort();
+            found.dedup();
+            continue;
+        }
+        let glob = Glob::path(part).map_err(wrong)?;
+        if !glob.is_wildcard() {
+            let name = unescape(part);
+            found.iter_mut().for_each(|at| at.push(&name));
+            continue;
+        }
+        wildcard = true;
+        let mut next = Vec::new();
+        for at in &found {
+            let Some(entry) = tree.view.entry(at, true).map_err(failed)? else {
+                continue;
+            };
+            for name in entry.names().map_err(failed)? {
+                if name.to_str().is_some_and(|name| glob.matches(name))
+                    && entry.child(&name).map_err(failed)?.is_some()
+                {
+                    next.push(at.join(name));
+                }
+            }
+        }
+        found = next;
+    }
+    let mut selected = Vec::new();
+    for path in found {
+        let Some(entry) = tree.view.entry(&path, true).map_err(failed)? else {
+            continue;
+        };
+        if is_seen(&tree.ignore, &path, entry.info().kind == FileKind::Dir) {
+            selected.push(Selected { path, entry });
+        }
+    }
+    Ok((selected, wildcard))
+}
+
+fn unescape(part: &str) -> String {
+    let mut text = String::new();
+    let mut chars = part.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => text.extend(chars.next()),
+            c => text.push(c),
+        }
+    }
+    text
+}
+
+/// All paths below a directory.
+fn below(tree: &SourceTree, at: &Path, all: &mut Vec<PathBuf>) -> Result<()> {
+    let Some(entry) = tree.view.entry(at, false)? else {
+        return Ok(());
+    };
+    for name in entry.names()? {
+        let path = at.join(&name);
+        if let Some(child) = entry.child(&name)?
+            && is_seen(&tree.ignore, &path, child.info().kind == FileKind::Dir)
+        {
+            if child.info().kind == FileKind::Dir {
+                below(tree, &path, all)?;
+            }
+            all.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// Says whether a build sees a path of its context, or something below it.
+fn is_seen(ignore: &Patterns, path: &Path, is_dir: bool) -> bool {
+    if ignore.is_empty() || path.as_os_str().is_empty() {
+        return true;
+    }
+    let text = path.to_string_lossy();
+    !ignore.excludes(&text) || (is_dir && ignore.may_include_below(&text))
+}
+
+/// How patterns stand to a directory.
+#[derive(Clone, Default)]
+struct State {
+    ignored: Matched,
+    excluded: Matched,
+}
+
+/// Calls `visit` for everything below `top`, directories before what is in them, names in order; the path is relative to
+/// `top`, which itself comes first with an empty path. A directory of which nothing is left does not come.
+pub(crate) fn walk(
+    tree: &SourceTree,
+    top: &Selected,
+    exclude: &Patterns,
+    visit: &mut dyn FnMut(&Path, &ViewEntry) -> std::result::Result<(), String>,
+) -> std::result::Result<(), String> {
+    let mut state = State::default();
+    let mut at = String::new();
+    for part in top.path.iter() {
+        if !at.is_empty() {
+            at.push('/');
+        }
+        at.push_str(&part.to_string_lossy());
+        state.ignored = tree.ignore.decide(&at, &state.ignored).matched;
+    }
+    let mut walker = Walker {
+        tree,
+        exclude,
+        visit,
+        waiting: Vec::new(),
+        depth: 0,
+    };
+    (walker.visit)(Path::new(""), &top.entry)?;
+    walker.directory(&top.entry, Path::new(""), &top.path, &state)
+}
+
+struct Walker<'a> {
+    tree: &'a SourceTree,
+    exclude: &'a Patterns,
+    visit: &'a mut dyn FnMut(&Path, &ViewEntry) -> std::result::Result<(), String>,
+    /// Directories that are left out themselves and come only with something below them.
+    waiting: Vec<(PathBuf, ViewEntry)>,
+    depth: usize,
+}
+
+impl Walker<'_> {
+    fn directory(
+        &mut self,
+        dir: &ViewEntry,
+        relative: &Path,
+        full: &Path,
+        state: &State,
+    ) -> std::result::Result<(), String> {
+        let failed = |error: rdock_image::Error| error.to_string();
+        if self.depth > 400 {
+            return Err(format!("{} is more than 400 directories deep", full.display()));
+        }
+        for name in dir.names().map_err(failed)? {
+            let Some(entry) = dir.child(&name).map_err(failed)? else {
+                continue;
+            };
+            self.entry(&entry, &name, relative, full, state)?;
+        }
+        Ok(())
+    }
+
+    fn entry(
+        &mut self,
+        entry: &ViewEntry,
+        name: &OsStr,
+        relative: &Path,
+        full: &Path,
+        state: &State,
+    ) -> std::result::Result<(), String> {
+        let (relative, full) = (relative.join(name), full.join(name));
+        let is_dir = entry.info().kind == FileKind::Dir;
+        let mut below = State::default();
+        let (mut left_out, mut enter) = (false, is_dir);
+        for (patterns, path, parent, matched) in [
+            (&self.tree.ignore, &full, &state.ignored, &mut below.ignored),
+            (self.exclude, &relative, &state.excluded, &mut below.excluded),
+        ] {
+            if patterns.is_empty() {
+                continue;
+            }
+            let text = path.to_string_lossy();
+            let decision = patterns.decide(&text, parent);
+            left_out |= decision.excluded;
+            enter &= !decision.excluded || patterns.may_include_below(&text);
+            *matched = decision.matched;
+        }
+        if left_out && !enter {
+            return Ok(());
+        }
+        if left_out {
+            self.waiting.push((relative.clone(), entry.clone()));
+        } else {
+            for (path, entry) in std::mem::take(&mut self.waiting) {
+                (self.visit)(&path, &entry)?;
+            }
+            (self.visit)(&relative, entry)?;
+        }
+        if is_dir {
+            self.depth += 1;
+            self.directory(entry, &relative, &full, &below)?;
+            self.depth -= 1;
+        }
+        if left_out {
+            // Still waiting: nothing below came.
+            self.waiting.retain(|(path, _)| *path != relative);
+        }
+        Ok(())
+    }
+}

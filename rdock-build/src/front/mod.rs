@@ -1,0 +1,454 @@
+//! A Dockerfile becomes a graph: stages are evaluated, variables replaced, names resolved. Nothing runs here.
+mod config;
+mod files;
+mod run;
+
+use config::join;
+
+use crate::dockerfile::{
+    BuildArgs, Dockerfile, Globals, Instruction, Kind, ParseError, Place, Problem, Scope, Source, Span,
+};
+use crate::error::{BuildError, Result};
+use crate::graph::{Graph, Input, NamedContext, Operation, StepId};
+use rdock_image::{BoxError, Digest, History, ImageConfig, Platform, Reference};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// An image that a stage stands on.
+#[derive(Clone, Debug)]
+pub(crate) struct ResolvedImage {
+    pub(crate) layers: Vec<Digest>,
+    pub(crate) config: ImageConfig,
+}
+
+pub(crate) type Resolve<'a> = dyn Fn(&Reference) -> std::result::Result<ResolvedImage, BoxError> + 'a;
+
+/// What the caller wants of the front end.
+#[derive(Debug)]
+pub(crate) struct Wishes {
+    pub(crate) args: BuildArgs,
+    pub(crate) target: Option<String>,
+    pub(crate) contexts: BTreeMap<String, NamedContext>,
+    pub(crate) no_cache: bool,
+    pub(crate) no_cache_stages: BTreeSet<String>,
+    pub(crate) host_network: bool,
+}
+
+/// One line of history.
+#[derive(Clone, Debug)]
+pub(crate) struct HistoryLine {
+    pub(crate) created_by: String,
+    /// The step that makes its layer.
+    pub(crate) layer: Option<StepId>,
+}
+
+/// What the target is, once its steps have run.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) graph: Graph,
+    pub(crate) target: StepId,
+    pub(crate) config: ImageConfig,
+    /// Of the base image, then the stage's own.
+    pub(crate) base_history: Vec<History>,
+    pub(crate) base_layers: usize,
+    pub(crate) history: Vec<HistoryLine>,
+    pub(crate) warnings: Vec<(Option<Place>, String)>,
+}
+
+#[derive(Clone)]
+struct StageState {
+    step: StepId,
+    config: ImageConfig,
+    scope: Scope,
+    base_history: Vec<History>,
+    base_layers: usize,
+    history: Vec<HistoryLine>,
+}
+
+pub(crate) struct Front<'a> {
+    file: &'a Dockerfile,
+    globals: Arc<Globals>,
+    wishes: &'a Wishes,
+    resolve: &'a Resolve<'a>,
+    graph: Graph,
+    done: BTreeMap<usize, StageState>,
+    images: BTreeMap<String, (StepId, ResolvedImage)>,
+    warnings: Vec<(Option<Place>, String)>,
+}
+
+/// Where an instruction of a stage stands.
+struct At<'a> {
+    stage: usize,
+    source: &'a Source,
+    span: Span,
+    /// The text for people.
+    name: String,
+    no_cache: bool,
+}
+
+/// Makes the graph of the target.
+pub(crate) fn plan(file: &Dockerfile, wishes: &Wishes, resolve: &Resolve<'_>) -> Result<Plan> {
+    let target = target(file, wishes)?;
+    let globals = Arc::new(Globals::new(file, &wishes.args)?);
+    let mut front = Front {
+        file,
+        globals,
+        wishes,
+        resolve,
+        graph: Graph::new(),
+        done: BTreeMap::new(),
+        images: BTreeMap::new(),
+        warnings: Vec::new(),
+    };
+    let stages: Vec<usize> = front.reachable(target)?.into_iter().collect();
+    file.supported(stages.iter().map(|stage| &file.stages[*stage]))?;
+    for name in file.undeclared(wishes.args.values.keys()) {
+        front.warnings.push((
+            None,
+            format!("build argument {name:?} was not consumed: no ARG declares it"),
+        ));
+    }
+    for stage in stages {
+        front.stage(stage)?;
+    }
+    let Some(state) = front.done.remove(&target) else {
+        return Err(BuildError::NoSuchTarget {
+            name: target.to_string(),
+            stages: Vec::new(),
+        });
+    };
+    Ok(Plan {
+        graph: front.graph,
+        target: state.step,
+        config: state.config,
+        base_history: state.base_history,
+        base_layers: state.base_layers,
+        history: state.history,
+        warnings: front.warnings,
+    })
+}
+
+fn target(file: &Dockerfile, wishes: &Wishes) -> Result<usize> {
+    let Some(name) = &wishes.target else {
+        return Ok(file.stages.len() - 1);
+    };
+    let wanted = name.to_lowercase();
+    let found = file
+        .stages
+        .iter()
+        .rposition(|stage| stage.name().as_deref() == Some(&wanted));
+    found
+        .or_else(|| name.parse().ok().filter(|number| *number < file.stages.len()))
+        .ok_or_else(|| BuildError::NoSuchTarget {
+            name: name.clone(),
+            stages: file.stages.iter().filter_map(|stage| stage.name()).collect(),
+        })
+}
+
+impl Front<'_> {
+    /// The stages that a stage needs, itself included.
+    fn reachable(&self, target: usize) -> Result<BTreeSet<usize>> {
+        let mut wanted = BTreeSet::from([target]);
+        for number in (0..=target).rev() {
+            if !wanted.contains(&number) {
+                continue;
+            }
+            let stage = &self.file.stages[number];
+            let from = self.globals.from(&self.file.source, stage)?;
+            wanted.extend(self.stage_named(&from.image, number, false));
+            for instruction in &stage.instructions {
+                let mut names: Vec<String> = Vec::new();
+                match &instruction.kind {
+                    Kind::Copy(copy) => names.extend(copy.from.clone()),
+                    Kind::Run(run) => {
+                        for mount in &run.mounts {
+                            let keys = mount.text.split(',').filter_map(|field| field.split_once('='));
+                            names.extend(
+                                keys.filter(|(key, _)| key.eq_ignore_ascii_case("from"))
+                                    .map(|(_, name)| name.to_owned()),
+                            );
+                        }
+                    }
+                    _ => {}
+                }
+                for name in names {
+                    wanted.extend(self.stage_named(&name, number, true));
+                }
+            }
+        }
+        Ok(wanted)
+    }
+
+    /// The stage before `number` that a name means; by number too where `indexed`.
+    fn stage_named(&self, name: &str, number: usize, indexed: bool) -> Option<usize> {
+        let wanted = name.to_lowercase();
+        let named = self.file.stages[..number]
+            .iter()
+            .rposition(|stage| stage.name().as_deref() == Some(&wanted));
+        named.or_else(|| {
+            name.parse()
+                .ok()
+                .filter(|index: &usize| indexed && *index < number)
+        })
+    }
+
+    fn place(&self, source: &Source, span: Span) -> Place {
+        source.place(span)
+    }
+
+    fn problem(&self, source: &Source, span: Span, problem: Problem) -> BuildError {
+        BuildError::Dockerfile(ParseError {
+            problem,
+            place: Box::new(self.place(source, span)),
+            suggestion: None,
+        })
+    }
+
+    /// How events call a stage.
+    fn stage_title(&self, number: usize) -> Option<String> {
+        match (self.file.stages[number].name(), self.file.stages.len()) {
+            (Some(name), _) => Some(name),
+            (None, 1) => None,
+            (None, _) => Some(format!("stage-{number}")),
+        }
+    }
+
+    fn title(&self, stage: usize, step: usize, steps: usize, text: &str) -> String {
+        match self.stage_title(stage) {
+            Some(name) => format!("[{name} {step}/{steps}] {text}"),
+            None => format!("[{step}/{steps}] {text}"),
+        }
+    }
+
+    fn no_cache(&self, stage: usize) -> bool {
+        let name = self.stage_title(stage).unwrap_or_default();
+        self.wishes.no_cache
+            || self.wishes.no_cache_stages.contains(&name)
+            || self.wishes.no_cache_stages.contains(&stage.to_string())
+    }
+
+    fn stage(&mut self, number: usize) -> Result<()> {
+        let stage = &self.file.stages[number];
+        let source = &self.file.source;
+        let from = self.globals.from(source, stage)?;
+        let host = Platform::host();
+        if let Some(platform) = &from.platform
+            && host.rank(platform).is_none()
+        {
+            let feature = format!("--platform={platform} on a host that is {host}");
+            return Err(self.problem(
+                source,
+                stage.from.span,
+                Problem::Unsupported {
+                    instruction: "FROM",
+                    feature,
+                },
+            ));
+        }
+        let makes = |kind: &Kind| {
+            matches!(
+                kind,
+                Kind::Run(_) | Kind::Copy(_) | Kind::Add(_) | Kind::Workdir(_)
+            )
+        };
+        let steps = 1 + stage
+            .instructions
+            .iter()
+            .filter(|instruction| makes(&instruction.kind))
+            .count();
+        let name = self.title(number, 1, steps, &format!("FROM {}", from.image));
+        let place = self.place(source, stage.from.span);
+        let mut triggers = Vec::new();
+        let mut state = match self.stage_named(&from.image, number, false) {
+            Some(other) if !self.wishes.contexts.contains_key(&from.image.to_lowercase()) => {
+                let mut state = self.done[&other].clone();
+                state.config.config.on_build.clear();
+                triggers = self.done[&other].config.config.on_build.clone();
+                state
+            }
+            _ if from.image == "scratch" => {
+                let step = self.graph.add_at(Operation::Scratch, name, place, false);
+                let platform = &self.wishes.args.target;
+                let config = ImageConfig {
+                    architecture: platform.architecture.clone(),
+                    os: platform.os.clone(),
+                    variant: platform.variant.clone(),
+                    ..ImageConfig::default()
+                };
+                StageState {
+                    step,
+                    scope: Scope::new(self.globals.clone(), &[]),
+                    config,
+                    base_history: Vec::new(),
+                    base_layers: 0,
+                    history: Vec::new(),
+                }
+            }
+            _ => {
+                let (step, image) = self.image(&from.image, place, name)?;
+                let mut config = image.config;
+                triggers.append(&mut config.config.on_build);
+                config.created = None;
+                config.other.retain(|key, _| key.starts_with("os."));
+                let base_history = std::mem::take(&mut config.history);
+                StageState {
+                    step,
+                    scope: Scope::new(self.globals.clone(), &config.config.env),
+                    config,
+                    base_history,
+                    base_layers: image.layers.len(),
+                    history: Vec::new(),
+                }
+            }
+        };
+        state.config.config.env = state.scope.image_env().to_vec();
+        let mut cmd_set = false;
+        let mut step = 1;
+        for text in triggers {
+            let origin = format!("ONBUILD of {}", from.image);
+            let instruction = Instruction::parse(&origin, &text)?;
+            let source = Source::new(&origin, &text);
+            instruction.supported(&source)?;
+            step += usize::from(makes(&instruction.kind));
+            let at = At {
+                stage: number,
+                source: &source,
+                span: instruction.span,
+                name: self.title(number, step, steps, &instruction.source),
+                no_cache: self.no_cache(number),
+            };
+            self.instruction(&mut state, &at, &instruction, &mut cmd_set)?;
+        }
+        for instruction in &self.file.stages[number].instructions {
+            step += usize::from(makes(&instruction.kind));
+            let at = At {
+                stage: number,
+                source,
+                span: instruction.span,
+                name: self.title(number, step, steps, &instruction.source),
+                no_cache: self.no_cache(number),
+            };
+            self.instruction(&mut state, &at, instruction, &mut cmd_set)?;
+        }
+        for (span, name) in state.scope.take_undefined() {
+            let place = self.place(source, span);
+            self.warnings
+                .push((Some(place), format!("variable {name:?} is not set")));
+        }
+        self.done.insert(number, state);
+        Ok(())
+    }
+
+    /// The step of an image.
+    fn image(&mut self, name: &str, place: Place, title: String) -> Result<(StepId, ResolvedImage)> {
+        let wanted = name.to_lowercase();
+        let reference = match self.wishes.contexts.get(&wanted) {
+            Some(NamedContext::Image(reference)) => Ok(reference.clone()),
+            Some(NamedContext::Directory(path)) => {
+                Err(format!("{} is a directory, no image", path.display()).into())
+            }
+            None => Reference::parse(name).map_err(BoxError::from),
+        };
+        let failed = |source: BoxError| BuildError::BaseImage {
+            place: Box::new(place.clone()),
+            reference: name.to_owned(),
+            source,
+        };
+        let reference = reference.map_err(failed)?;
+        let key = reference.to_string();
+        if let Some((step, image)) = self.images.get(&key) {
+            return Ok((*step, image.clone()));
+        }
+        let image = (self.resolve)(&reference).map_err(failed)?;
+        let host = Platform::host();
+        let platform = image.config.platform();
+        if !platform.architecture.is_empty() && host.rank(&platform).is_none() {
+            return Err(failed(
+                format!("it is made for {platform}, this host is {host}").into(),
+            ));
+        }
+        let operation = Operation::Image {
+            reference,
+            layers: image.layers.clone(),
+        };
+        let step = self.graph.add_at(operation, title, place, false);
+        self.images.insert(key, (step, image.clone()));
+        Ok((step, image))
+    }
+
+    /// What `--from` or `from=` names.
+    fn input(&mut self, at: &At<'_>, name: &str) -> Result<Input> {
+        let wanted = name.to_lowercase();
+        if let Some(NamedContext::Directory(_)) = self.wishes.contexts.get(&wanted) {
+            return Ok(Input::Context(wanted.into()));
+        }
+        if !self.wishes.contexts.contains_key(&wanted) {
+            if let Some(stage) = self.stage_named(name, at.stage, true) {
+                if !self.done.contains_key(&stage) {
+                    self.stage(stage)?;
+                }
+                return Ok(Input::Step(self.done[&stage].step));
+            }
+            if name.parse::<usize>().is_ok() {
+                let problem = Problem::UnknownStage {
+                    name: name.to_owned(),
+                };
+                return Err(self.problem(at.source, at.span, problem));
+            }
+            if name == "scratch" {
+                return Ok(Input::Step(self.graph.add(Operation::Scratch, "scratch")));
+            }
+        }
+        let place = self.place(at.source, at.span);
+        let (step, _) = self.image(name, place, format!("FROM {name}"))?;
+        Ok(Input::Step(step))
+    }
+
+    fn instruction(
+        &mut self,
+        state: &mut StageState,
+        at: &At<'_>,
+        instruction: &Instruction,
+        cmd_set: &mut bool,
+    ) -> Result<()> {
+        let kind = state.scope.expand(at.source, instruction)?;
+        kind.supported(at.span, at.source)?;
+        match &kind {
+            Kind::Run(run) => self.run(state, at, run)?,
+            Kind::Copy(copy) => self.copy(state, at, copy, &instruction.source)?,
+            Kind::Add(add) => self.add(state, at, add, &instruction.source)?,
+            kind => {
+                let arguments = |reason: String| Problem::Arguments {
+                    instruction: kind.name(),
+                    reason,
+                };
+                config::apply(kind, &mut state.config.config, cmd_set)
+                    .map_err(|reason| self.problem(at.source, at.span, arguments(reason)))?;
+                if let Kind::Maintainer(name) = kind {
+                    state.config.author = Some(name.clone());
+                }
+                state.config.config.env = state.scope.image_env().to_vec();
+                let mut layer = None;
+                if let Kind::Workdir(_) = kind
+                    && state.config.config.working_dir != "/"
+                {
+                    let operation = Operation::MakeDirectory {
+                        base: state.step,
+                        path: state.config.config.working_dir.clone(),
+                        user: state.config.config.user.clone(),
+                    };
+                    state.step = self.step(at, operation);
+                    layer = Some(state.step);
+                }
+                let created_by = config::history(kind, &state.config.config, &instruction.source);
+                state.history.push(HistoryLine { created_by, layer });
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, at: &At<'_>, operation: Operation) -> StepId {
+        let place = self.place(at.source, at.span);
+        self.graph.add_at(operation, at.name.clone(), place, at.no_cache)
+    }
+}
