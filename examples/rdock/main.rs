@@ -3,6 +3,8 @@
 //! Every command opens the root, does its work in this process and ends; there is no daemon. The only
 //! processes that stay are the monitors of detached containers, and those are this very program again.
 
+mod build;
+mod build_progress;
 mod container;
 mod cp;
 mod events;
@@ -157,6 +159,11 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Build an image from a Dockerfile
+    Build(Box<build::Build>),
+    /// Manage the build cache
+    #[command(subcommand)]
+    Builder(build::BuilderVerb),
     /// Download an image from a registry
     Pull(pull::Pull),
     /// Upload an image to a registry
@@ -295,6 +302,8 @@ async fn run_verb(arguments: Arguments) -> Outcome {
         ..failure
     })?;
     match arguments.verb {
+        Verb::Build(verb) => verb.execute(&runtime).await,
+        Verb::Builder(verb) => verb.execute(&runtime).await,
         Verb::Pull(verb) => verb.execute(&runtime).await,
         Verb::Push(verb) => verb.execute(&runtime).await,
         Verb::Images(verb) => verb.execute(&runtime),

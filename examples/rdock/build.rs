@@ -1,0 +1,408 @@
+//! `rdock build` and `rdock builder`.
+
+use crate::build_progress::Screen;
+use crate::streams::{print, say};
+use crate::{Failure, Outcome, chain};
+use clap::{Args, Subcommand, ValueEnum};
+use rdock_build::{BuildError, Builder, CacheFilter, Context, NamedContext, Output, PullPolicy, Secret};
+use rdock_runtime::image::{Platform, Reference};
+use rdock_runtime::{NetworkMode, Runtime, parse_size};
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How a build is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressKind {
+    /// tty on a terminal, else plain
+    Auto,
+    /// Lines
+    Plain,
+    /// Lines that are drawn anew
+    Tty,
+    /// One JSON object a line
+    #[value(alias = "rawjson")]
+    Json,
+    /// Nothing
+    Quiet,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Build {
+    /// Name of the image, and its tag: name:tag
+    #[arg(short, long)]
+    tag: Vec<String>,
+    /// The Dockerfile (default: PATH/Dockerfile); - reads it from standard input
+    #[arg(short, long)]
+    file: Option<PathBuf>,
+    /// Build this stage
+    #[arg(long)]
+    target: Option<String>,
+    /// Set a build argument: NAME=VALUE, or NAME for the value of this shell's variable
+    #[arg(long)]
+    build_arg: Vec<String>,
+    /// Set a label of the image: NAME=VALUE
+    #[arg(long)]
+    label: Vec<String>,
+    /// Take nothing from the cache
+    #[arg(long)]
+    no_cache: bool,
+    /// Take nothing of these stages from the cache
+    #[arg(long, value_delimiter = ',')]
+    no_cache_filter: Vec<String>,
+    /// Always look for newer base images
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pull: Option<bool>,
+    /// How to show what happens
+    #[arg(long, value_enum, default_value = "auto", env = "BUILDKIT_PROGRESS")]
+    progress: ProgressKind,
+    /// Write the image's id to a file
+    #[arg(long)]
+    iidfile: Option<PathBuf>,
+    /// A secret: id=NAME,src=FILE or id=NAME,env=VARIABLE
+    #[arg(long)]
+    secret: Vec<String>,
+    /// A context with a name: NAME=DIRECTORY or NAME=docker-image://IMAGE
+    #[arg(long)]
+    build_context: Vec<String>,
+    /// Where the result goes: type=local|tar|oci|docker|image,dest=PATH
+    #[arg(short, long)]
+    output: Vec<String>,
+    /// Put the image into the store (the default)
+    #[arg(long)]
+    load: bool,
+    /// Print the image's id alone
+    #[arg(short, long)]
+    quiet: bool,
+    /// os/architecture[/variant]
+    #[arg(long)]
+    platform: Option<String>,
+    /// Network of RUN: default, host or none
+    #[arg(long)]
+    network: Option<String>,
+    /// Allow what is dangerous: network.host
+    #[arg(long)]
+    allow: Vec<String>,
+    /// A line of /etc/hosts of RUN: NAME:ADDRESS
+    #[arg(long)]
+    add_host: Vec<String>,
+    /// Size of /dev/shm of RUN
+    #[arg(long)]
+    shm_size: Option<String>,
+    /// A limit of RUN: NAME=SOFT[:HARD]
+    #[arg(long)]
+    ulimit: Vec<String>,
+    /// Show the certificates of this host to RUN
+    #[arg(long)]
+    host_certificates: bool,
+    /// Say for each step whether it is cached, and why not, without building
+    #[arg(long)]
+    explain: bool,
+    /// The build context: a directory, or - for a tar or a Dockerfile on standard input
+    path: String,
+}
+
+fn pair<'a>(flag: &str, text: &'a str) -> Result<(&'a str, &'a str), Failure> {
+    text.split_once('=')
+        .filter(|(name, _)| !name.is_empty())
+        .ok_or_else(|| Failure::new(format!("--{flag} {text:?} is not NAME=VALUE")))
+}
+
+impl Build {
+    pub(crate) async fn execute(self, runtime: &Runtime) -> Outcome {
+        let mut builder = self.context()?;
+        for tag in &self.tag {
+            Reference::parse(tag)?;
+            builder = builder.tag(tag);
+        }
+        if let Some(target) = &self.target {
+            builder = builder.target(target);
+        }
+        for argument in &self.build_arg {
+            builder = match argument.split_once('=') {
+                Some((name, value)) => builder.build_arg(name, value),
+                None => match std::env::var(argument) {
+                    Ok(value) => builder.build_arg(argument, value),
+                    Err(_) => builder,
+                },
+            };
+        }
+        for label in &self.label {
+            let (name, value) = pair("label", label)?;
+            builder = builder.label(name, value);
+        }
+        builder = builder.no_cache(self.no_cache);
+        for stage in &self.no_cache_filter {
+            builder = builder.no_cache_stage(stage);
+        }
+        if self.pull == Some(true) {
+            builder = builder.pull(PullPolicy::Always);
+        }
+        for secret in &self.secret {
+            let (id, secret) = parse_secret(secret)?;
+            builder = builder.secret(id, secret);
+        }
+        for context in &self.build_context {
+            let (name, value) = pair("build-context", context)?;
+            let context = match value.strip_prefix("docker-image://") {
+                Some(image) => NamedContext::Image(Reference::parse(image)?),
+                None => NamedContext::Directory(value.into()),
+            };
+            builder = builder.build_context(name, context);
+        }
+        for output in &self.output {
+            builder = builder.output(Output::parse(output).map_err(failure)?);
+        }
+        if self.load && !self.output.is_empty() {
+            builder = builder.output(Output::Store);
+        }
+        if let Some(platform) = &self.platform {
+            builder = builder.platform(Platform::parse(platform)?);
+        }
+        if let Some(network) = &self.network {
+            let network = NetworkMode::parse(network).map_err(|error| Failure::new(error.to_string()))?;
+            builder = builder.network(network);
+        }
+        for allowed in &self.allow {
+            match allowed.as_str() {
+                "network.host" => builder = builder.allow_host_network(true),
+                other => return Err(Failure::new(format!("--allow knows no {other:?}: network.host"))),
+            }
+        }
+        for host in &self.add_host {
+            let (name, address) = host
+                .split_once([':', '='])
+                .ok_or_else(|| Failure::new(format!("--add-host {host:?} is not NAME:ADDRESS")))?;
+            builder = builder.add_host(name, address);
+        }
+        if let Some(size) = &self.shm_size {
+            builder = builder.shm_size(parse_size(size).map_err(|error| Failure::new(error.to_string()))?);
+        }
+        for limit in &self.ulimit {
+            let (name, values) = pair("ulimit", limit)?;
+            let (soft, hard) = values.split_once(':').unwrap_or((values, values));
+            let number = |text: &str| {
+                text.parse()
+                    .map_err(|_| Failure::new(format!("--ulimit {limit:?}: {text:?} is no number")))
+            };
+            builder = builder.ulimit(name, number(soft)?, number(hard)?);
+        }
+        builder = builder.host_certificates(self.host_certificates);
+        if let Ok(epoch) = std::env::var("SOURCE_DATE_EPOCH") {
+            let seconds = epoch
+                .parse()
+                .map_err(|_| Failure::new(format!("SOURCE_DATE_EPOCH={epoch:?} is no number of seconds")))?;
+            builder = builder.source_date_epoch(seconds);
+        }
+        if self.explain {
+            let steps = builder.explain(runtime).await.map_err(failure)?;
+            for step in steps {
+                print(&crate::build_progress::explained(&step));
+            }
+            return Ok(0);
+        }
+        let kind = match self.progress {
+            _ if self.quiet => ProgressKind::Quiet,
+            ProgressKind::Auto if std::io::stderr().is_terminal() => ProgressKind::Tty,
+            ProgressKind::Auto => ProgressKind::Plain,
+            other => other,
+        };
+        let screen = Screen::new(kind);
+        let shown = screen.clone();
+        let builder = builder.progress(move |event| shown.show(&event));
+        let built = tokio::select! {
+            built = builder.build(runtime) => built,
+            _ = tokio::signal::ctrl_c() => Err(BuildError::Cancelled),
+        };
+        screen.finish();
+        let built = built.map_err(failure)?;
+        if let Some(path) = &self.iidfile {
+            std::fs::write(path, built.image_id().to_string())
+                .map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))?;
+        }
+        if self.quiet {
+            print(built.image_id().as_str());
+        }
+        Ok(0)
+    }
+
+    /// The context and the Dockerfile.
+    fn context(&self) -> Result<Builder, Failure> {
+        let file_from_stdin = self.file.as_deref() == Some(Path::new("-"));
+        let read = || std::io::read_to_string(std::io::stdin());
+        if self.path == "-" {
+            if file_from_stdin {
+                return Err(Failure::new(
+                    "the context and the Dockerfile cannot both come from standard input",
+                ));
+            }
+            return self.from_stdin();
+        }
+        let builder = Builder::new(&self.path);
+        Ok(match &self.file {
+            None => builder,
+            Some(_) if file_from_stdin => builder.dockerfile_text(read()?),
+            Some(path) => builder.dockerfile(path),
+        })
+    }
+
+    /// A tar is a context; anything else is a Dockerfile without one.
+    fn from_stdin(&self) -> Result<Builder, Failure> {
+        use std::io::Read;
+        let mut stdin = std::io::stdin();
+        let mut start = vec![0; 512];
+        let mut count = 0;
+        while count < start.len() {
+            match stdin.read(&mut start[count..])? {
+                0 => break,
+                more => count += more,
+            }
+        }
+        start.truncate(count);
+        let compressed = [&[0x1f, 0x8b][..], &[0x28, 0xb5, 0x2f, 0xfd], &[0xfd, b'7', b'z']];
+        let is_tar =
+            start.get(257..262) == Some(b"ustar") || compressed.iter().any(|magic| start.starts_with(magic));
+        let mut whole = std::io::Cursor::new(start).chain(stdin);
+        if !is_tar {
+            let mut text = String::new();
+            whole.read_to_string(&mut text)?;
+            return Ok(Builder::from_text(text));
+        }
+        let builder = Builder::from_context(Context::archive(whole));
+        Ok(match &self.file {
+            Some(path) => builder.dockerfile(path),
+            None => builder,
+        })
+    }
+}
+
+fn parse_secret(text: &str) -> Result<(String, Secret), Failure> {
+    let wrong = |reason: &str| {
+        Failure::new(format!(
+            "--secret: {reason}; it is id=NAME,src=FILE or id=NAME,env=VARIABLE"
+        ))
+    };
+    let (mut id, mut file, mut variable) = (None, None, None);
+    for field in text.split(',') {
+        match field.split_once('=') {
+            Some(("id", value)) => id = Some(value.to_owned()),
+            Some(("src" | "source", value)) => file = Some(PathBuf::from(value)),
+            Some(("env", value)) => variable = Some(value.to_owned()),
+            Some(("type", "file" | "env")) => {}
+            _ => return Err(wrong(&format!("unknown field {field:?}"))),
+        }
+    }
+    let id = id
+        .or_else(|| variable.clone())
+        .ok_or_else(|| wrong("id is missing"))?;
+    let secret = match (file, variable) {
+        (Some(_), Some(_)) => return Err(wrong("src and env are both given")),
+        (Some(path), None) => Secret::File(path),
+        (None, variable) => {
+            let name = variable.unwrap_or_else(|| id.clone());
+            match std::env::var_os(&name) {
+                Some(value) => Secret::Value(value.into_encoded_bytes()),
+                None => return Err(wrong(&format!("there is no variable {name}"))),
+            }
+        }
+    };
+    Ok((id, secret))
+}
+
+pub(crate) fn failure(error: BuildError) -> Failure {
+    Failure {
+        message: chain(&error),
+        hint: error.hint(),
+        code: 1,
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BuilderVerb {
+    /// Remove the build cache
+    Prune(Prune),
+    /// Show what the build cache holds
+    Du,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Prune {
+    /// Everything (the default; docker's flag)
+    #[arg(short, long)]
+    all: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+    /// Keep as much: 10GB
+    #[arg(long)]
+    keep_storage: Option<String>,
+    /// until=24h: only what was not used for so long
+    #[arg(long)]
+    filter: Vec<String>,
+}
+
+impl BuilderVerb {
+    pub(crate) async fn execute(self, runtime: &Runtime) -> Outcome {
+        match self {
+            Self::Du => {
+                let usage = Builder::cache_usage(runtime).map_err(failure)?;
+                for entry in &usage.entries {
+                    let kind = if entry.mount { "mount" } else { "step" };
+                    print(&format!(
+                        "{}  {kind}  {}  {}",
+                        &entry.id[..12],
+                        crate::table::size(entry.size),
+                        entry.name
+                    ));
+                }
+                print(&format!("Total: {}", crate::table::size(usage.bytes)));
+                Ok(0)
+            }
+            Self::Prune(prune) => prune.execute(runtime),
+        }
+    }
+}
+
+impl Prune {
+    fn execute(self, runtime: &Runtime) -> Outcome {
+        let mut filter = CacheFilter::default();
+        if let Some(size) = &self.keep_storage {
+            filter.keep_bytes = Some(parse_size(size).map_err(|error| Failure::new(error.to_string()))?);
+        }
+        for text in &self.filter {
+            let hours = |text: &str| -> Option<Duration> {
+                let (number, unit) = text.split_at(text.len().checked_sub(1)?);
+                let factor = match unit {
+                    "h" => 3600,
+                    "m" => 60,
+                    "s" => 1,
+                    _ => return None,
+                };
+                Some(Duration::from_secs(number.parse::<u64>().ok()? * factor))
+            };
+            match text.split_once('=') {
+                Some(("until" | "unused-for", time)) if hours(time).is_some() => {
+                    filter.unused_for = hours(time)
+                }
+                _ => return Err(Failure::new(format!("--filter {text:?} is not until=24h"))),
+            }
+        }
+        if !self.force && std::io::stdin().is_terminal() {
+            say("This removes the build cache. Are you sure? [y/N]");
+            let mut answer = String::new();
+            std::io::stdin().read_line(&mut answer)?;
+            if !answer.trim().eq_ignore_ascii_case("y") {
+                return Ok(0);
+            }
+        }
+        let removed = Builder::prune(runtime, &filter).map_err(failure)?;
+        for entry in &removed.entries {
+            print(&entry.id[..12]);
+        }
+        print(&format!(
+            "Total reclaimed space: {}",
+            crate::table::size(removed.bytes)
+        ));
+        Ok(0)
+    }
+}
