@@ -5,6 +5,7 @@
 
 mod build;
 mod build_progress;
+mod compose;
 mod container;
 mod cp;
 mod events;
@@ -214,6 +215,8 @@ enum Verb {
     /// Show networks
     #[command(subcommand)]
     Network(network::Network),
+    /// Run projects of several containers from a compose file
+    Compose(Box<compose::Compose>),
     /// Show what this root is and what this machine can do
     Info(system::InfoArguments),
     /// Show the version
@@ -255,7 +258,7 @@ fn misunderstood(error: &clap::Error) -> ExitCode {
 }
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match Arguments::try_parse_from(compose::words(std::env::args_os())) {
         Ok(arguments) => arguments,
         Err(error) => return misunderstood(&error),
     };
@@ -294,6 +297,7 @@ async fn run_verb(arguments: Arguments) -> Outcome {
         Verb::Version => return system::version(),
         Verb::Login(verb) => return verb.execute().await,
         Verb::Logout(verb) => return verb.execute().await,
+        Verb::Compose(verb) => return verb.execute(),
         _ => {}
     }
     let is_run = matches!(arguments.verb, Verb::Run(_));
@@ -329,6 +333,7 @@ async fn run_verb(arguments: Arguments) -> Outcome {
         Verb::Info(verb) => verb.execute(&runtime),
         Verb::Login(verb) => verb.execute().await,
         Verb::Logout(verb) => verb.execute().await,
+        Verb::Compose(verb) => verb.execute(),
         Verb::Version => system::version(),
     }
 }

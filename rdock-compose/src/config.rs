@@ -22,7 +22,22 @@ impl Project {
     /// The canonical document. A `$` is doubled, so that the text can be loaded again.
     pub fn config(&self, format: Format) -> String {
         match format {
-            Format::Yaml => double(emit(&self.to_json())),
+            Format::Yaml => {
+                let mut json = self.to_json();
+                // In YAML docker compose leaves out what JSON has as an empty object.
+                for network in json["networks"]
+                    .as_object_mut()
+                    .into_iter()
+                    .flat_map(|map| map.values_mut())
+                {
+                    if let Some(network) = network.as_object_mut()
+                        && network.get("ipam") == Some(&serde_json::json!({}))
+                    {
+                        network.remove("ipam");
+                    }
+                }
+                double(emit(&json))
+            }
             Format::Json => {
                 let text = serde_json::to_string_pretty(self).unwrap_or_default();
                 double(text + "\n")

@@ -19,6 +19,7 @@ mod load;
 mod model;
 mod names;
 pub mod plan;
+mod policy;
 mod schema;
 mod source;
 mod warn;
@@ -35,4 +36,5 @@ pub use names::{
     container_labels, container_name, label, network_labels, one_off_name, temporary_name, volume_labels,
 };
 pub use plan::Plan;
+pub use policy::{Policy, PortPolicy};
 pub use warn::reason_for;

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod client;
+mod compose;
 mod files;
 mod fixtures;
 mod leaks;
@@ -36,6 +37,7 @@ fn main() -> std::process::ExitCode {
         observe::trials(),
         bad_input::trials(),
         files::trials(),
+        compose::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }

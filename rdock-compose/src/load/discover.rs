@@ -142,7 +142,7 @@ impl Loader<'_> {
         }
         if named.is_empty() {
             let default = dir.join(".env");
-            if truth("COMPOSE_DISABLE_ENV_FILE") || !default.is_file() {
+            if !options.dot_env || truth("COMPOSE_DISABLE_ENV_FILE") || !default.is_file() {
                 return Ok(());
             }
             named.push(default);

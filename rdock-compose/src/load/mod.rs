@@ -98,7 +98,9 @@ impl Project {
             tree: Some(tree),
         });
         environment::env_files(&mut project, options, &mut loader.warnings)?;
-        environment::label_files(&mut project)?;
+        if options.other_files {
+            environment::label_files(&mut project)?;
+        }
         if options.normalize {
             normalize::project(&mut project);
         }

@@ -33,7 +33,9 @@ pub struct LoadOptions {
     pub consistency: bool,
     /// The files of `env_file` are read into `environment`.
     pub resolve_env_files: bool,
-    /// Files of `extends` and `include` may be read. Untrusted documents have none by default.
+    /// `.env` of the project's folder is read.
+    pub dot_env: bool,
+    /// Files that the documents name may be read: of `extends`, `include` and `label_file`.
     pub other_files: bool,
 }
 
@@ -54,6 +56,7 @@ impl LoadOptions {
             resolve_paths: true,
             consistency: true,
             resolve_env_files: true,
+            dot_env: true,
             other_files: true,
         }
     }
