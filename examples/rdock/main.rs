@@ -19,6 +19,7 @@ mod network;
 mod ps;
 mod pull;
 mod push;
+mod registry;
 mod run;
 mod stats;
 mod streams;
@@ -179,6 +180,9 @@ enum Verb {
     Login(login::Login),
     /// Log out of a registry
     Logout(login::Logout),
+    /// Be a registry
+    #[command(subcommand)]
+    Registry(registry::Registry),
     /// Load images from an archive
     Load(image::Load),
     /// Create and run a container
@@ -298,6 +302,7 @@ async fn run_verb(arguments: Arguments) -> Outcome {
         Verb::Login(verb) => return verb.execute().await,
         Verb::Logout(verb) => return verb.execute().await,
         Verb::Compose(verb) => return verb.execute(),
+        Verb::Registry(verb) => return verb.execute().await,
         _ => {}
     }
     let is_run = matches!(arguments.verb, Verb::Run(_));
@@ -334,6 +339,7 @@ async fn run_verb(arguments: Arguments) -> Outcome {
         Verb::Login(verb) => verb.execute().await,
         Verb::Logout(verb) => verb.execute().await,
         Verb::Compose(verb) => verb.execute(),
+        Verb::Registry(verb) => verb.execute().await,
         Verb::Version => system::version(),
     }
 }

@@ -217,9 +217,6 @@ fn is_transient_cause(error: &(dyn std::error::Error + 'static)) -> bool {
     while let Some(error) = next {
         if let Some(error) = error.downcast_ref::<std::io::Error>() {
             // rustls is wrapped in one of these.
-            let inner = error
-                .get_ref()
-                .and_then(|inner| inner.downcast_ref::<rustls::Error>());
             let passes = matches!(
                 error.kind(),
                 ErrorKind::TimedOut
@@ -233,7 +230,7 @@ fn is_transient_cause(error: &(dyn std::error::Error + 'static)) -> bool {
                     | ErrorKind::NetworkUnreachable
                     | ErrorKind::NetworkDown
             );
-            if passes && inner.is_none() {
+            if passes {
                 return true;
             }
         }

@@ -299,11 +299,6 @@ impl Attempts {
         *self = Self::new(self.most);
     }
 
-    /// There is no further one.
-    pub(crate) fn are_used_up(&self) -> bool {
-        self.made >= self.most
-    }
-
     /// How long to wait before the next attempt; `None` when there is to be none.
     fn after(&mut self, error: &Error) -> Option<Duration> {
         let asked = match error {
@@ -311,7 +306,7 @@ impl Attempts {
             _ => None,
         };
         let delay = asked.unwrap_or(self.pause);
-        if self.are_used_up() || delay > LONGEST_PAUSE {
+        if self.made >= self.most || delay > LONGEST_PAUSE {
             return None;
         }
         self.made += 1;

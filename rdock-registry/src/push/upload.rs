@@ -202,10 +202,11 @@ pub(super) async fn send(
                     ..
                 }
             );
-            if (lost || error.is_transient()) && !attempts.are_used_up() {
+            if lost || error.is_transient() {
                 recover(session, &mut progress).await;
             }
-            if progress.offset >= before + GOT_ON {
+            // An upload that is lost each time gets nowhere, however much was sent.
+            if !lost && progress.offset >= before + GOT_ON {
                 attempts.progress();
             }
             let paused = match lost {

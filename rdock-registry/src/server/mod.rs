@@ -370,6 +370,10 @@ impl State {
             let rule = faults.iter().find(|rule| rule.applies(&seen));
             rule.map(|rule| rule.fault.clone())
         };
+        if let Some(Fault::Silent(time)) = fault {
+            tokio::time::sleep(time).await;
+            return Err(io::Error::other("cut"));
+        }
         if let Some(reply) = fault.as_ref().and_then(|fault| fault.instead(&seen)) {
             return Ok(reply.into_response());
         }

@@ -240,7 +240,7 @@ pub enum Fault {
     Unauthorized,
     /// One byte of the body at a time, with such a pause before each.
     Slow(Duration),
-    /// No answer for so long.
+    /// No answer for so long; then the connection ends.
     Silent(Duration),
     /// A redirect to the same path on another host (`http://host:port`).
     Redirect(String),
@@ -251,9 +251,8 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// A fault by its name, as `rdock registry serve --fault` has it: `cut=1000`, `slow=0.1`, `429`, `503`, `endless`,
-    /// `redirect=http://host:port`...
-    pub fn parse(text: &str) -> Option<Self> {
+    /// A fault by its name; [`FaultRule::parse`] has them all.
+    fn parse(text: &str) -> Option<Self> {
         let (name, value) = match text.split_once('=') {
             Some((name, value)) => (name, Some(value)),
             None => (text, None),
@@ -300,7 +299,6 @@ impl Fault {
             }
             Self::Unauthorized => Reply::error(401, "UNAUTHORIZED", "as asked for")
                 .with("www-authenticate", "Basic realm=\"rdock\""),
-            Self::Silent(time) => Reply::new(503, "").steps([Step::Wait(*time), Step::Cut]),
             Self::Redirect(to) => Reply::new(307, "").with("location", format!("{to}{}", seen.path)),
             _ => return None,
         })
@@ -416,6 +414,32 @@ impl FaultRule {
         }
     }
 
+    /// A rule as a text: the fault by its name (`cut=BYTES`, `cut-upload=BYTES`, `lose-upload`, `wrong-bytes`,
+    /// `wrong-digest`, `ignore-range`, `wrong-content-range`, `unauthorized`, `slow=SECONDS`, `silent=SECONDS`,
+    /// `redirect=http://HOST:PORT`, `endless`, `gzip`, `zstd`, `deflate`, or a status as `429` or `429=SECONDS` with
+    /// `Retry-After`), then `,method=METHOD`, `,path=PART` and `,times=NUMBER` as needed.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut parts = text.split(',');
+        let name = parts.next().unwrap_or_default();
+        let fault = Fault::parse(name).ok_or_else(|| format!("unknown fault {name:?}"))?;
+        let mut rule = Self::new(fault);
+        for part in parts {
+            match part.split_once('=') {
+                Some(("method", method)) => rule.method = Some(method.to_ascii_uppercase()),
+                Some(("path", path)) => path.clone_into(&mut rule.path),
+                Some(("times", times)) => {
+                    let times = times.parse().map_err(|_| format!("{times:?} is not a number"))?;
+                    rule.times = Some(times);
+                }
+                _ => return Err(format!("{part:?} is none of method=, path=, times=")),
+            }
+        }
+        Ok(rule)
+    }
+
     /// Only to requests with this method.
     #[must_use]
     pub fn on_method(mut self, method: &str) -> Self {
@@ -441,5 +465,32 @@ impl FaultRule {
         self.method.as_ref().is_none_or(|method| *method == seen.method)
             && seen.path.contains(&self.path)
             && self.times.is_none_or(|times| seen.before < times)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn rules_are_texts() {
+        let rule = FaultRule::parse("cut=1000,method=get,path=/blobs/,times=2").expect("a rule");
+        assert_eq!(
+            (rule.fault, rule.method.as_deref(), rule.path.as_str(), rule.times),
+            (Fault::Cut(1000), Some("GET"), "/blobs/", Some(2))
+        );
+        let rule = FaultRule::parse("429=3").expect("a rule");
+        assert_eq!(rule.fault, Fault::Status(429, Some(3)));
+        for wrong in ["", "cut", "cut=x", "200", "slow=-1", "endless,times=x", "endless,often"] {
+            assert!(FaultRule::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn foreign_texts_never_panic(text in "(cut|slow|429|endless|=|,|times|-|[0-9.e]|path){0,10}") {
+            FaultRule::parse(&text).ok();
+        }
     }
 }

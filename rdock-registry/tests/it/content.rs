@@ -17,14 +17,23 @@ pub(crate) struct Content {
     /// Compressed.
     pub(crate) layers: Vec<Vec<u8>>,
     pub(crate) diff_ids: Vec<Digest>,
+    /// The file of each layer, `file-0` and so on.
+    pub(crate) files: Vec<Vec<u8>>,
 }
 
 impl Content {
     /// An image of `count` layers; `seed` makes them differ.
     pub(crate) fn new(count: usize, seed: u64) -> Self {
-        let (mut layers, mut diff_ids) = (Vec::new(), Vec::new());
+        Self::sized(count, seed, LAYER_SIZE)
+    }
+
+    /// With so many bytes in the file of each layer.
+    pub(crate) fn sized(count: usize, seed: u64, size: usize) -> Self {
+        let (mut layers, mut diff_ids, mut files) = (Vec::new(), Vec::new(), Vec::new());
         for number in 0..count {
-            let tar = tar(&format!("file-{number}"), &noise(seed * 100 + number as u64));
+            let file = noise_of(seed * 100 + number as u64, size);
+            let tar = tar(&format!("file-{number}"), &file);
+            files.push(file);
             diff_ids.push(Digest::sha256_of(&tar));
             let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
             gzip.write_all(&tar).expect("to memory");
@@ -51,6 +60,7 @@ impl Content {
             config,
             layers,
             diff_ids,
+            files,
         }
     }
 
@@ -81,8 +91,13 @@ fn tar(name: &str, data: &[u8]) -> Vec<u8> {
     builder.into_inner().expect("to memory")
 }
 
+/// The file of a layer of the usual size.
+pub(crate) fn noise(seed: u64) -> Vec<u8> {
+    noise_of(seed, LAYER_SIZE)
+}
+
 /// Reproducible bytes (xorshift64) that do not compress.
-fn noise(seed: u64) -> Vec<u8> {
+fn noise_of(seed: u64, size: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let words = std::iter::repeat_with(|| {
         state ^= state << 13;
@@ -90,5 +105,5 @@ fn noise(seed: u64) -> Vec<u8> {
         state ^= state << 17;
         state.to_le_bytes()
     });
-    words.take(LAYER_SIZE / 8).flatten().collect()
+    words.take(size / 8).flatten().collect()
 }

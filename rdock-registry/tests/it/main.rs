@@ -1,4 +1,4 @@
-//! Pulls from a scripted registry that misbehaves, and from the real `docker-registry`.
+//! Pulls, pushes and logins with a registry that misbehaves on demand, and with the real `docker-registry`.
 //!
 //! Whether a test can run is known when it runs: what this machine cannot do is reported as ignored, with the
 //! reason.
@@ -6,13 +6,16 @@
 mod access;
 mod content;
 mod faults;
+mod logins;
 mod pulls;
+mod pushes;
 mod real;
+mod resume;
 mod server;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use rdock_image::{Event, Image, ImageStore, Platform, Progress, Reference};
-use rdock_registry::{Error, RegistryClient, RegistryConfig};
+use rdock_registry::{Error, PushEvent, PushProgress, Pushed, RegistryClient, RegistryConfig};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -45,7 +48,7 @@ pub(crate) struct Host {
 impl Host {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let store = ImageStore::open(dir.path().join("image")).expect("a store");
+        let store = ImageStore::open(dir.path()).expect("a store");
         let events = Arc::new(Mutex::new(Vec::new()));
         let copy = events.clone();
         let progress =
@@ -58,6 +61,11 @@ impl Host {
         }
     }
 
+    /// Its directory.
+    pub(crate) fn path(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
     pub(crate) fn events(&self) -> Vec<Event> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -65,11 +73,7 @@ impl Host {
     pub(crate) fn pull(&self, config: RegistryConfig, name: &str) -> Result<Image, Error> {
         let reference = Reference::parse(name).expect("a reference");
         let client = RegistryClient::new(config)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("runtime");
-        runtime.block_on(client.pull(&reference, &Platform::host(), &self.store, &self.progress))
+        runtime().block_on(client.pull(&reference, &Platform::host(), &self.store, &self.progress))
     }
 
     /// Nothing half-made: no image, no scratch directory, no lease, and only whole layers.
@@ -90,6 +94,30 @@ impl Host {
     }
 }
 
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("runtime")
+}
+
+/// Pushes, and what was told meanwhile.
+pub(crate) fn push_with(
+    store: &ImageStore,
+    config: RegistryConfig,
+    name: &str,
+) -> (Result<Pushed, Error>, Vec<PushEvent>) {
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let copy = events.clone();
+    let progress =
+        PushProgress::new(move |event| copy.lock().unwrap_or_else(PoisonError::into_inner).push(event));
+    let reference = Reference::parse(name).expect("a reference");
+    let client = RegistryClient::new(config).expect("a client");
+    let pushed = runtime().block_on(client.push(&reference, store, &progress));
+    let events = events.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    (pushed, events)
+}
+
 /// Anonymous, impatient.
 pub(crate) fn quick() -> RegistryConfig {
     let mut config = RegistryConfig::default();
@@ -99,7 +127,18 @@ pub(crate) fn quick() -> RegistryConfig {
 }
 
 fn main() -> std::process::ExitCode {
+    if let Some(code) = resume::role() {
+        return code;
+    }
     let arguments = Arguments::from_args();
-    let tests = [pulls::tests(), faults::tests(), access::tests(), real::tests()];
+    let tests = [
+        pulls::tests(),
+        faults::tests(),
+        access::tests(),
+        logins::tests(),
+        pushes::tests(),
+        resume::tests(),
+        real::tests(),
+    ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit_code()
 }

@@ -1,11 +1,16 @@
 //! The distribution project's own registry, and the `oci-client` crate beside us.
 
 use crate::content::Content;
-use crate::{Cannot, Host, quick, trial_if};
+use crate::pushes::make;
+use crate::server::{Registry, Reply, Seen};
+use crate::{Cannot, Host, push_with, quick, runtime, trial_if};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use libtest_mimic::Trial;
 use oci_distribution::client::{Client, ClientConfig, ClientProtocol};
 use rdock_image::{Digest, Reference};
-use rdock_registry::{Credential, Error};
+use rdock_registry::{Credential, Error, PushEvent, RegistryClient, RegistryConfig};
+use serde_json::json;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -22,12 +27,345 @@ pub(crate) fn tests() -> Vec<Trial> {
             "the_real_registry_checks_passwords",
             the_real_registry_checks_passwords,
         ),
+        trial_if(
+            "the_real_registry_takes_pushes_of_everyone",
+            the_real_registry_takes_pushes_of_everyone,
+        ),
+        trial_if(
+            "the_real_registry_takes_pushes_with_a_password",
+            the_real_registry_takes_pushes_with_a_password,
+        ),
+        trial_if(
+            "the_real_registry_takes_pushes_with_tokens",
+            the_real_registry_takes_pushes_with_tokens,
+        ),
+        trial_if(
+            "the_real_registry_takes_pushes_by_tls",
+            the_real_registry_takes_pushes_by_tls,
+        ),
     ]
+}
+
+/// Logs in, pushes, and pulls: what came from elsewhere and what was made here.
+fn pushes(address: &str, config: &RegistryConfig, mounts: bool) {
+    let content = Content::sized(2, 75, 5 << 20);
+    let from = Registry::plain(&content);
+    let host = Host::new();
+    let base = format!("{}/a:1", from.host());
+    let image = host.pull(quick(), &base).expect("pulled");
+    let name = |path: &str| format!("{address}/{path}");
+    let tag = |path: &str| {
+        let name = name(path);
+        host.store
+            .tag(&image, &Reference::parse(&name).expect("a name"))
+            .expect("tagged");
+        name
+    };
+    let whole = tag("team/app:1");
+    let (pushed, _) = push_with(&host.store, config.clone(), &whole);
+    assert_eq!(pushed.expect("pushed").digest, content.digest());
+    let (pushed, events) = push_with(&host.store, config.clone(), &whole);
+    pushed.expect("pushed again");
+    assert!(
+        events
+            .iter()
+            .any(|event| matches!(event, PushEvent::LayerExists { .. })),
+        "{events:?}"
+    );
+    let (pushed, events) = push_with(&host.store, config.clone(), &tag("team/copy:1"));
+    pushed.expect("pushed to a neighbour");
+    let mounted = events
+        .iter()
+        .any(|event| matches!(event, PushEvent::LayerMounted { from, .. } if from == "team/app"));
+    assert_eq!(mounted, mounts, "{events:?}");
+    // In chunks, to a repository that has nothing, by a store that does not know the others.
+    let other = Host::new();
+    let image = other.pull(quick(), &base).expect("pulled");
+    let chunked = name("chunked:1");
+    other
+        .store
+        .tag(&image, &Reference::parse(&chunked).expect("a name"))
+        .expect("tagged");
+    let mut pieces = config.clone();
+    pieces.chunk_size = Some(1 << 20);
+    let (pushed, _) = push_with(&other.store, pieces, &chunked);
+    assert_eq!(pushed.expect("pushed in chunks").digest, content.digest());
+    let made = name("made:1");
+    let image = make(&host.store, &made, 76);
+    let (pushed, _) = push_with(&host.store, config.clone(), &made);
+    let pushed = pushed.expect("pushed");
+    let back = Host::new();
+    for name in [&whole, &chunked] {
+        let pulled = back.pull(config.clone(), name).expect("pulled back");
+        assert_eq!(*pulled.manifest_digest(), content.digest());
+    }
+    let pulled = back.pull(config.clone(), &made).expect("pulled back");
+    assert_eq!(
+        (pulled.id(), pulled.manifest_digest()),
+        (image.id(), &pushed.digest)
+    );
+}
+
+/// A login is refused with a wrong password, and nothing is kept; with the right one the registry can be used.
+fn login(address: &str, mut config: RegistryConfig) -> RegistryConfig {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let file = dir.path().join("config.json");
+    config.docker_config = Some(file.clone());
+    let mut client = RegistryClient::new(config.clone()).expect("a client");
+    let error = runtime()
+        .block_on(client.login(address, "tester", "wrong"))
+        .expect_err("refused");
+    assert!(matches!(error, Error::Denied { .. }), "{error:?}");
+    assert!(!file.exists());
+    runtime()
+        .block_on(client.login(address, "tester", "secret"))
+        .expect("logged in");
+    let kept = RegistryConfig::load(None, Some(&file), None).expect("valid");
+    config.credentials = kept.credentials;
+    config
+}
+
+fn the_real_registry_takes_pushes_of_everyone() -> Result<(), Cannot> {
+    let registry = Real::empty(&Guard::None)?;
+    pushes(&format!("127.0.0.1:{}", registry.port), &quick(), true);
+    Ok(())
+}
+
+fn the_real_registry_takes_pushes_with_a_password() -> Result<(), Cannot> {
+    let registry = Real::empty(&Guard::Password)?;
+    let address = format!("127.0.0.1:{}", registry.port);
+    let config = login(&address, quick());
+    pushes(&address, &config, true);
+    let (pushed, _) = {
+        let host = Host::new();
+        let name = format!("{address}/made:2");
+        make(&host.store, &name, 77);
+        push_with(&host.store, quick(), &name)
+    };
+    assert!(matches!(pushed, Err(Error::Denied { .. })), "{pushed:?}");
+    Ok(())
+}
+
+fn the_real_registry_takes_pushes_with_tokens() -> Result<(), Cannot> {
+    let issuer = Issuer::start()?;
+    let registry = Real::empty(&Guard::Token(&issuer))?;
+    let address = format!("127.0.0.1:{}", registry.port);
+    let config = login(&address, quick());
+    pushes(&address, &config, true);
+    let (pushed, _) = {
+        let host = Host::new();
+        let name = format!("{address}/made:2");
+        make(&host.store, &name, 78);
+        push_with(&host.store, quick(), &name)
+    };
+    assert!(matches!(pushed, Err(Error::Denied { .. })), "{pushed:?}");
+    Ok(())
+}
+
+fn the_real_registry_takes_pushes_by_tls() -> Result<(), Cannot> {
+    let certificates = Certificates::make()?;
+    let registry = Real::empty(&Guard::Tls(&certificates))?;
+    // An address of this machine that is not spelled as one, so that its certificate counts.
+    let address = format!("127.1:{}", registry.port);
+    let unknown = Host::new()
+        .pull(quick(), &format!("{address}/a:1"))
+        .expect_err("unknown authority");
+    assert!(
+        matches!(&unknown, Error::Transport { .. }) && !unknown.is_transient(),
+        "{unknown:?}"
+    );
+    let mut config = quick();
+    config.certificate_authorities = vec![std::fs::read(certificates.path("ca.crt")).expect("read")];
+    pushes(&address, &config, true);
+    // The same by a folder for the host.
+    let dirs = tempfile::tempdir().expect("a temporary directory");
+    let dir = dirs.path().join(format!("127.0.0.1:{}", registry.port));
+    std::fs::create_dir(&dir).expect("made");
+    std::fs::copy(certificates.path("ca.crt"), dir.join("ca.crt")).expect("copied");
+    let mut config = quick();
+    config.certificate_dirs = vec![dirs.path().to_owned()];
+    Host::new()
+        .pull(config, &format!("{address}/team/app:1"))
+        .expect("pulled");
+    Ok(())
+}
+
+/// Who may use a registry, and how.
+enum Guard<'a> {
+    None,
+    /// `tester` with `secret`.
+    Password,
+    Token(&'a Issuer),
+    Tls(&'a Certificates),
+}
+
+fn openssl(dir: &Path, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>, Cannot> {
+    let mut child = Command::new("openssl")
+        .args(arguments)
+        .current_dir(dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|error| Cannot(format!("openssl: {error}")))?;
+    let mut stdin = child.stdin.take().expect("a pipe");
+    stdin.write_all(input).expect("written");
+    drop(stdin);
+    let output = child.wait_with_output().expect("waited");
+    assert!(output.status.success(), "openssl {arguments:?}");
+    Ok(output.stdout)
+}
+
+/// An authority of our own, and a certificate for 127.0.0.1.
+struct Certificates(tempfile::TempDir);
+
+impl Certificates {
+    fn make() -> Result<Self, Cannot> {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let key = [
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+        ];
+        let authority = [
+            "req",
+            "-x509",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=rdock test CA",
+            "-addext",
+            "basicConstraints=critical,CA:TRUE",
+            "-keyout",
+            "ca.key",
+            "-out",
+            "ca.crt",
+        ];
+        openssl(dir.path(), &[&authority[..], &key[..]].concat(), b"")?;
+        let request = [
+            "req",
+            "-subj",
+            "/CN=registry",
+            "-keyout",
+            "server.key",
+            "-out",
+            "server.csr",
+        ];
+        openssl(dir.path(), &[&request[..], &key[..]].concat(), b"")?;
+        let extensions = "subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth\n";
+        std::fs::write(dir.path().join("extensions"), extensions).expect("written");
+        let sign = [
+            "x509",
+            "-req",
+            "-in",
+            "server.csr",
+            "-CA",
+            "ca.crt",
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-days",
+            "2",
+            "-extfile",
+            "extensions",
+            "-out",
+            "server.crt",
+        ];
+        openssl(dir.path(), &sign, b"")?;
+        Ok(Self(dir))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+}
+
+/// Gives the tokens (JSON Web Tokens, RS256) that `docker-registry` trusts: to `tester` what it asks for, to others
+/// nothing but pulling.
+struct Issuer {
+    server: Registry,
+    dir: std::sync::Arc<tempfile::TempDir>,
+}
+
+impl Issuer {
+    fn start() -> Result<Self, Cannot> {
+        let dir = std::sync::Arc::new(tempfile::tempdir().expect("a temporary directory"));
+        let make = [
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=signer",
+            "-keyout",
+            "token.key",
+            "-out",
+            "token.crt",
+        ];
+        openssl(dir.path(), &make, b"")?;
+        let held = dir.clone();
+        let server = Registry::with(|options| options.script(move |seen| Some(token(held.path(), seen))));
+        Ok(Self { server, dir })
+    }
+}
+
+fn token(dir: &Path, seen: &Seen) -> Reply {
+    // `tester:secret`
+    let known = match seen.authorization.as_deref() {
+        None => false,
+        Some("Basic dGVzdGVyOnNlY3JldA==") => true,
+        Some(_) => return Reply::error(401, "UNAUTHORIZED", "wrong user or password"),
+    };
+    let url = url::Url::parse(&format!("http://issuer{}", seen.path)).expect("a path");
+    let mut access = Vec::new();
+    let mut service = String::new();
+    for (name, value) in url.query_pairs() {
+        match &*name {
+            "service" => service = value.into_owned(),
+            "scope" => {
+                let (resource, actions) = value.rsplit_once(':').expect("a scope");
+                let (kind, name) = resource.split_once(':').expect("a scope");
+                let actions: Vec<_> = actions
+                    .split(',')
+                    .filter(|action| known || *action == "pull")
+                    .collect();
+                access.push(json!({"type": kind, "name": name, "actions": actions}));
+            }
+            _ => {}
+        }
+    }
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("after 1970")
+        .as_secs();
+    let certificate = std::fs::read_to_string(dir.join("token.crt")).expect("read");
+    let chain: String = certificate
+        .lines()
+        .filter(|line| !line.contains("-----"))
+        .collect();
+    assert!(STANDARD.decode(&chain).is_ok());
+    let encode = |value: &serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let head = encode(&json!({"typ": "JWT", "alg": "RS256", "x5c": [chain]}));
+    let claims = encode(&json!({
+        "iss": "rdock-test-issuer", "sub": if known { "tester" } else { "" }, "aud": service, "exp": now + 60,
+        "nbf": now - 10, "iat": now, "jti": format!("{now}-{}", seen.before), "access": access,
+    }));
+    let text = format!("{head}.{claims}");
+    let Ok(signature) = openssl(dir, &["dgst", "-sha256", "-sign", "token.key"], text.as_bytes()) else {
+        return Reply::error(500, "UNKNOWN", "openssl is gone");
+    };
+    let token = format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature));
+    Reply::new(200, json!({"token": token, "expires_in": 60}).to_string())
 }
 
 fn the_real_registry_gives_what_oci_client_sees() -> Result<(), Cannot> {
     let content = Content::new(3, 70);
-    let registry = Real::start(&content, "lib/app", "1", false)?;
+    let registry = Real::start(&content, "lib/app", "1", &Guard::None)?;
     let name = format!("127.0.0.1:{}/lib/app:1", registry.port);
     let host = Host::new();
     let image = host.pull(quick(), &name).expect("pulled");
@@ -73,7 +411,7 @@ fn the_real_registry_gives_what_oci_client_sees() -> Result<(), Cannot> {
 
 fn the_real_registry_checks_passwords() -> Result<(), Cannot> {
     let content = Content::new(1, 71);
-    let registry = Real::start(&content, "app", "1", true)?;
+    let registry = Real::start(&content, "app", "1", &Guard::Password)?;
     let address = format!("127.0.0.1:{}", registry.port);
     let with = |password: &str| {
         let mut config = quick();
@@ -110,16 +448,21 @@ struct Real {
 }
 
 impl Real {
-    fn start(content: &Content, repository: &str, tag: &str, password: bool) -> Result<Self, Cannot> {
+    /// One that has the image, as if it had been pushed.
+    fn start(content: &Content, repository: &str, tag: &str, guard: &Guard<'_>) -> Result<Self, Cannot> {
+        Self::with(guard, |root| {
+            write_storage(root, content, repository, tag).expect("written")
+        })
+    }
+
+    fn empty(guard: &Guard<'_>) -> Result<Self, Cannot> {
+        Self::with(guard, |_| {})
+    }
+
+    fn with(guard: &Guard<'_>, fill: impl FnOnce(&Path)) -> Result<Self, Cannot> {
         let program = program()?;
         let dir = tempfile::tempdir().expect("a temporary directory");
-        write_storage(
-            &dir.path().join("data/docker/registry/v2"),
-            content,
-            repository,
-            tag,
-        )
-        .expect("written");
+        fill(&dir.path().join("data/docker/registry/v2"));
         // The port may be taken between this and the start; then the wait below fails.
         let port = TcpListener::bind("127.0.0.1:0")
             .and_then(|listener| listener.local_addr())
@@ -127,13 +470,31 @@ impl Real {
             .port();
         let mut config = format!(
             "version: 0.1\nlog: {{level: warn}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n\
-             http: {{addr: \"127.0.0.1:{port}\", secret: test}}\n",
+             http:\n  addr: \"127.0.0.1:{port}\"\n  secret: test\n",
             dir.path().join("data").display()
         );
-        if password {
-            let users = dir.path().join("htpasswd");
-            std::fs::write(&users, HTPASSWD).expect("written");
-            config += &format!("auth:\n  htpasswd: {{realm: test, path: {}}}\n", users.display());
+        match guard {
+            Guard::None => {}
+            Guard::Password => {
+                let users = dir.path().join("htpasswd");
+                std::fs::write(&users, HTPASSWD).expect("written");
+                config += &format!("auth:\n  htpasswd: {{realm: test, path: {}}}\n", users.display());
+            }
+            Guard::Token(issuer) => {
+                config += &format!(
+                    "auth:\n  token:\n    realm: http://{}/token\n    service: rdock-test\n    \
+                     issuer: rdock-test-issuer\n    rootcertbundle: {}\n",
+                    issuer.server.host(),
+                    issuer.dir.path().join("token.crt").display()
+                );
+            }
+            Guard::Tls(certificates) => {
+                config += &format!(
+                    "  tls: {{certificate: {}, key: {}}}\n",
+                    certificates.path("server.crt").display(),
+                    certificates.path("server.key").display()
+                );
+            }
         }
         let path = dir.path().join("config.yml");
         std::fs::write(&path, config).expect("written");

@@ -1,0 +1,280 @@
+//! Pulls and pushes that end early, by a broken connection or by `kill -9`: the store stays sound, and the next
+//! one goes on.
+
+use crate::content::Content;
+use crate::server::{Registry, cut_after};
+use crate::{Host, push_with, quick, runtime, trial};
+use libtest_mimic::Trial;
+use rdock_image::{Digest, ImageStore, Platform, Progress, Reference};
+use rdock_registry::{PushProgress, RegistryClient};
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+/// The environment variable by which this program is told to be another process: `ROLE ROOT NAME`.
+const ROLE: &str = "RDOCK_REGISTRY_TEST_ROLE";
+/// Bytes of a layer of which what has come is kept.
+const LARGE: usize = 6 << 20;
+
+pub(crate) fn tests() -> Vec<Trial> {
+    vec![
+        trial(
+            "a_pull_goes_on_in_another_process",
+            a_pull_goes_on_in_another_process,
+        ),
+        trial(
+            "a_wrong_beginning_is_thrown_away",
+            a_wrong_beginning_is_thrown_away,
+        ),
+        trial("kill_during_pulls", kill_during_pulls),
+        trial("kill_during_pushes", kill_during_pushes),
+    ]
+}
+
+/// What this process is to do instead of testing, if anything.
+pub(crate) fn role() -> Option<ExitCode> {
+    let text = std::env::var(ROLE).ok()?;
+    let mut words = text.split(' ');
+    let (Some(role), Some(root), Some(name)) = (words.next(), words.next(), words.next()) else {
+        return Some(ExitCode::from(2));
+    };
+    let work = || -> Result<(), Box<dyn std::error::Error>> {
+        let store = ImageStore::open(root)?;
+        let client = RegistryClient::new(quick())?;
+        let reference = Reference::parse(name)?;
+        match role {
+            "pull" => {
+                let platform = Platform::host();
+                runtime().block_on(client.pull(&reference, &platform, &store, &Progress::default()))?;
+            }
+            _ => {
+                runtime().block_on(client.push(&reference, &store, &PushProgress::default()))?;
+            }
+        }
+        Ok(())
+    };
+    Some(match work() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    })
+}
+
+fn process(role: &str, root: &Path, name: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("this program"));
+    command
+        .env(ROLE, format!("{role} {} {name}", root.display()))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
+}
+
+fn parts(host: &Host) -> Vec<u64> {
+    let ingest = host.store.root().join("ingest");
+    let entries = std::fs::read_dir(ingest)
+        .expect("a list")
+        .map(|entry| entry.expect("an entry"));
+    entries
+        .filter(|entry| {
+            entry
+                .path()
+                .extension()
+                .is_some_and(|extension| extension == "part")
+        })
+        .map(|entry| entry.metadata().expect("there").len())
+        .collect()
+}
+
+fn a_pull_goes_on_in_another_process() {
+    let content = Content::sized(1, 150, LARGE);
+    let (layer, blob) = (content.layer(0), content.layers[0].clone());
+    let registry = Registry::start(&content, move |seen| {
+        (seen.is_blob(&layer) && seen.before == 0).then(|| cut_after(&blob, 5 << 20))
+    });
+    let host = Host::new();
+    let name = format!("{}/a:1", registry.host());
+    let mut config = quick();
+    config.retries = 0;
+    host.pull(config, &name).expect_err("it was cut");
+    host.assert_nothing_half_made();
+    let kept = parts(&host);
+    assert!(kept.len() == 1 && kept[0] > 0 && kept[0] <= 5 << 20, "{kept:?}");
+    let done = process("pull", host.path(), &name).status().expect("run");
+    assert!(done.success());
+    let seen = registry.seen_of(&content.layer(0));
+    assert_eq!(seen.len(), 2);
+    assert_eq!(seen[1].range, Some(format!("bytes={}-", kept[0])));
+    assert!(parts(&host).is_empty(), "what is complete is not kept twice");
+    check(&host.store, &[&content]);
+    let image = host.store.get(&name).expect("read").expect("there");
+    assert_eq!(image.manifest_digest(), &content.digest());
+}
+
+fn a_wrong_beginning_is_thrown_away() {
+    let content = Content::sized(1, 151, LARGE);
+    let registry = Registry::plain(&content);
+    let host = Host::new();
+    for garbage in [vec![7; 1 << 20], vec![7; 2 * LARGE], content.layers[0].clone()] {
+        let whole = garbage == content.layers[0];
+        let mut partial = host
+            .store
+            .partial(&content.layer(0))
+            .expect("opened")
+            .expect("free");
+        partial.append(&garbage).expect("written");
+        drop(partial);
+        let before = registry.seen_of(&content.layer(0)).len();
+        let name = format!("{}/a:1", registry.host());
+        host.pull(quick(), &name).expect("pulled");
+        assert!(parts(&host).is_empty());
+        check(&host.store, &[&content]);
+        let asked = registry.seen_of(&content.layer(0)).len() - before;
+        assert!(if whole { asked == 0 } else { asked >= 1 }, "{asked}");
+        host.store.remove(&name, true).expect("removed");
+        host.store
+            .prune(&rdock_image::PruneFilter::default())
+            .expect("pruned");
+    }
+}
+
+/// Every blob has its digest, and every layer the files that it came with.
+fn check(store: &ImageStore, contents: &[&Content]) {
+    let list = |path: &Path| -> Vec<String> {
+        let Ok(entries) = std::fs::read_dir(path) else {
+            return Vec::new();
+        };
+        entries
+            .map(|entry| entry.expect("an entry").file_name().into_string().expect("text"))
+            .collect()
+    };
+    for hex in list(&store.root().join("blobs/sha256")) {
+        let digest = Digest::parse(&format!("sha256:{hex}")).expect("a digest");
+        store.read_blob(&digest).expect("a sound blob");
+    }
+    for hex in list(&store.root().join("layers")) {
+        let diff_id = Digest::parse(&format!("sha256:{hex}")).expect("a digest");
+        assert!(store.has_layer(&diff_id), "{diff_id}");
+        let found = contents.iter().find_map(|content| {
+            let number = content.diff_ids.iter().position(|one| *one == diff_id)?;
+            Some((content, number))
+        });
+        let (content, number) = found.expect("a layer of ours");
+        let view = store.view_layers(&[diff_id]).expect("a view");
+        let mut bytes = Vec::new();
+        let mut file = view.open_file(format!("/file-{number}")).expect("there");
+        std::io::Read::read_to_end(&mut file, &mut bytes).expect("read");
+        assert!(bytes == content.files[number], "layer {hex} has other bytes");
+    }
+}
+
+/// Kills a process after a part of the time it would need; says whether it was still at work.
+///
+/// `whole` is how long it needs. A machine with other work to do is slower now and faster then, so it is adjusted.
+fn killed(mut command: Command, whole: &mut Duration, moment: u32) -> bool {
+    let mut child = command.spawn().expect("started");
+    // A random moment is what is wanted here, not an outcome.
+    std::thread::sleep(*whole * moment / 1000);
+    let running = child.try_wait().expect("waited").is_none();
+    child.kill().expect("killed");
+    child.wait().expect("waited");
+    *whole = match running {
+        true => *whole * 21 / 20,
+        false => *whole * 4 / 5,
+    };
+    running
+}
+
+/// Numbers that look random and are the same in each run.
+fn moments(count: u32) -> impl Iterator<Item = u32> {
+    (0..count).map(move |number| number.wrapping_mul(0x9e37_79b1) % 1000)
+}
+
+const KILLS: u32 = 50;
+
+fn kill_during_pulls() {
+    let content = Content::sized(2, 152, LARGE);
+    let registry = Registry::plain(&content);
+    let name = format!("{}/a:1", registry.host());
+    let first = Host::new();
+    let started = Instant::now();
+    assert!(
+        process("pull", first.path(), &name)
+            .status()
+            .expect("run")
+            .success()
+    );
+    let mut whole = started.elapsed();
+    let host = Host::new();
+    let (mut hit, mut resumed) = (0, 0);
+    for moment in moments(KILLS) {
+        hit += u32::from(killed(process("pull", host.path(), &name), &mut whole, moment));
+        // A new handle sweeps what the dead process left.
+        let store = ImageStore::open(host.path()).expect("opened");
+        check(&store, &[&content]);
+        resumed += parts(&host).iter().filter(|length| **length > 0).count();
+        let image = host.pull(quick(), &name).expect("the next one succeeds");
+        assert_eq!(image.diff_ids(), content.diff_ids);
+        check(&host.store, &[&content]);
+        host.store.remove(&name, true).expect("removed");
+        host.store
+            .prune(&rdock_image::PruneFilter::default())
+            .expect("pruned");
+    }
+    assert!(
+        hit >= KILLS / 3,
+        "only {hit} of {KILLS} pulls were at work when they were killed"
+    );
+    assert!(resumed > 0, "no download was ever kept");
+}
+
+fn kill_during_pushes() {
+    let content = Content::sized(2, 153, LARGE);
+    let from = Registry::plain(&content);
+    let host = Host::new();
+    let base = format!("{}/a:1", from.host());
+    let image = host.pull(quick(), &base).expect("pulled");
+    let to = Registry::with(|options| options);
+    let name = |number: u32| format!("{}/app{number}:1", to.host());
+    let tag = |number: u32| {
+        let reference = Reference::parse(&name(number)).expect("a name");
+        host.store.tag(&image, &reference).expect("tagged");
+    };
+    tag(KILLS);
+    let started = Instant::now();
+    assert!(
+        process("push", host.path(), &name(KILLS))
+            .status()
+            .expect("run")
+            .success()
+    );
+    let mut whole = started.elapsed();
+    let mut hit = 0;
+    for (number, moment) in (0..KILLS).zip(moments(KILLS)) {
+        // To a registry that has nothing, or the blobs would be mounted.
+        let to = Registry::with(|options| options);
+        let name = format!("{}/app:1", to.host());
+        let reference = Reference::parse(&name).expect("a name");
+        host.store.tag(&image, &reference).expect("tagged");
+        hit += u32::from(killed(process("push", host.path(), &name), &mut whole, moment));
+        let store = ImageStore::open(host.path()).expect("opened");
+        check(&store, &[&content]);
+        if to.tag("app", "1").is_some() {
+            assert!((0..2).all(|layer| to.blob("app", &content.layer(layer)).is_some()));
+        }
+        let (pushed, _) = push_with(&host.store, quick(), &name);
+        assert_eq!(
+            pushed.expect("the next one succeeds").digest,
+            content.digest(),
+            "{number}"
+        );
+        for (digest, bytes) in content.blobs() {
+            let digest = Digest::parse(&digest).expect("a digest");
+            assert_eq!(to.blob("app", &digest), Some(bytes));
+        }
+        check(&host.store, &[&content]);
+    }
+    assert!(
+        hit >= KILLS / 3,
+        "only {hit} of {KILLS} pushes were at work when they were killed"
+    );
+}
