@@ -13,7 +13,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let name = arguments.next().ok_or("usage: push IMAGE [REGISTRY]")?;
     let store = ImageStore::open_default()?;
-    let image = store.get(&name)?.ok_or_else(|| format!("no such image: {name}"))?;
+    let image = store
+        .get(&name)?
+        .ok_or_else(|| format!("no such image: {name}"))?;
 
     let folder = tempfile::tempdir()?;
     let mut server = None;
@@ -34,7 +36,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     store.tag(&image, &target)?;
     let client = RegistryClient::from_environment()?;
     let progress = PushProgress::new(|event| match event {
-        PushEvent::LayerDone { diff_id, digest } => println!("{}: pushed as {}", diff_id.short(), digest.short()),
+        PushEvent::LayerDone { diff_id, digest } => {
+            println!("{}: pushed as {}", diff_id.short(), digest.short())
+        }
         PushEvent::LayerExists { diff_id, .. } => println!("{}: already there", diff_id.short()),
         PushEvent::LayerMounted { diff_id, from, .. } => println!("{}: taken from {from}", diff_id.short()),
         PushEvent::Warning { text } => println!("warning: {text}"),
@@ -50,7 +54,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             println!("{}: pulled", digest.short());
         }
     });
-    let back = client.pull(&target, &Platform::host(), &elsewhere, &progress).await?;
+    let back = client
+        .pull(&target, &Platform::host(), &elsewhere, &progress)
+        .await?;
     println!("pulled back: {}", back.id());
     drop(server);
     Ok(())

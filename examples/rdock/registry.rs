@@ -92,10 +92,14 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 }
 
 fn users(path: &Path) -> Result<BTreeMap<String, String>, Failure> {
-    let text = String::from_utf8(read(path)?)
-        .map_err(|_| Failure::new(format!("{}: not UTF-8", path.display())))?;
+    let text =
+        String::from_utf8(read(path)?).map_err(|_| Failure::new(format!("{}: not UTF-8", path.display())))?;
     let mut users = BTreeMap::new();
-    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+    for (number, line) in text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty())
+    {
         let (user, password) = line.split_once(':').ok_or_else(|| {
             // The line holds a password, perhaps.
             Failure::new(format!("{}:{}: not USER:PASSWORD", path.display(), number + 1))

@@ -11,6 +11,7 @@ mod leaks;
 mod observe;
 mod program;
 mod pty;
+mod publish;
 mod roles;
 mod servers;
 mod standalone;
@@ -38,6 +39,7 @@ fn main() -> std::process::ExitCode {
         bad_input::trials(),
         files::trials(),
         compose::trials(),
+        publish::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }

@@ -482,7 +482,15 @@ mod tests {
         );
         let rule = FaultRule::parse("429=3").expect("a rule");
         assert_eq!(rule.fault, Fault::Status(429, Some(3)));
-        for wrong in ["", "cut", "cut=x", "200", "slow=-1", "endless,times=x", "endless,often"] {
+        for wrong in [
+            "",
+            "cut",
+            "cut=x",
+            "200",
+            "slow=-1",
+            "endless,times=x",
+            "endless,often",
+        ] {
             assert!(FaultRule::parse(wrong).is_err(), "{wrong}");
         }
     }
