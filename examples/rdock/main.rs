@@ -8,6 +8,7 @@ mod build_progress;
 mod compose;
 mod container;
 mod cp;
+mod diff;
 mod events;
 mod exec;
 mod image;
@@ -21,6 +22,7 @@ mod pull;
 mod push;
 mod registry;
 mod run;
+mod save;
 mod stats;
 mod streams;
 mod system;
@@ -183,6 +185,8 @@ enum Verb {
     /// Be a registry
     #[command(subcommand)]
     Registry(registry::Registry),
+    /// Write images into an archive
+    Save(save::Save),
     /// Load images from an archive
     Load(image::Load),
     /// Create and run a container
@@ -191,6 +195,12 @@ enum Verb {
     Ps(ps::Ps),
     /// Copy files between a container and this host
     Cp(cp::Cp),
+    /// List what a container changed in its files
+    Diff(diff::Diff),
+    /// Write the files of a container as a tar archive
+    Export(diff::Export),
+    /// Make an image of a container
+    Commit(diff::Commit),
     /// Run a command in a running container
     Exec(exec::ExecArguments),
     /// Show what containers use, again and again
@@ -318,10 +328,14 @@ async fn run_verb(arguments: Arguments) -> Outcome {
         Verb::Images(verb) => verb.execute(&runtime),
         Verb::Rmi(verb) => verb.execute(&runtime),
         Verb::Tag(verb) => verb.execute(&runtime),
+        Verb::Save(verb) => verb.execute(&runtime),
         Verb::Load(verb) => verb.execute(&runtime),
         Verb::Run(verb) => verb.execute(&runtime).await,
         Verb::Ps(verb) => verb.execute(&runtime),
         Verb::Cp(verb) => verb.execute(&runtime).await,
+        Verb::Diff(verb) => verb.execute(&runtime).await,
+        Verb::Export(verb) => verb.execute(&runtime).await,
+        Verb::Commit(verb) => verb.execute(&runtime).await,
         Verb::Exec(verb) => verb.execute(&runtime).await,
         Verb::Stats(verb) => verb.execute(&runtime).await,
         Verb::Top(verb) => verb.execute(&runtime).await,

@@ -51,7 +51,9 @@ pub use container::{Attached, Container, ContainerInfo};
 pub use error::{Cause, Error, Result};
 pub use events::{Event, EventAction, EventFilter, EventKind, Events};
 pub use exec::{Exec, ExecProcess, ExecTerminal};
-pub use files::{Archive, Copied, CopyOptions, FileStat, FilesError};
+pub use files::{
+    Archive, CommitOptions, Copied, CopyOptions, FileChange, FileChangeKind, FileStat, FilesError,
+};
 pub use health::{Health, HealthResult, HealthStatus};
 pub use lifecycle::{ContainerUpdate, WaitCondition};
 pub use logs::{LogLine, LogStream, Logs};

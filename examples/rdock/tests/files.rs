@@ -12,6 +12,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("volume_verbs_have_dockers_flags", volume_verbs),
         trial("run_has_volumes_from_another_container", volumes_from),
         trial("cp_copies_as_docker_does", cp),
+        trial("diff_export_and_commit_have_dockers_flags", keep),
     ]
 }
 
@@ -163,5 +164,86 @@ fn cp(tiny: &Tiny) -> Tested {
     // A colon does not make a container of a path.
     std::fs::write(tiny.file("a:b"), "colon")?;
     assert_eq!(tiny.run(&["cp", &at("a:b"), "box:/"])?.code, Some(0));
+    Ok(())
+}
+
+fn keep(tiny: &Tiny) -> Tested {
+    let work = [
+        "tiny",
+        "write",
+        "/made",
+        "by it",
+        ",",
+        "append",
+        "/data/file",
+        "x",
+        ",",
+        "echo",
+        "done",
+        ",",
+        "sleep",
+        "60",
+    ];
+    let done = tiny.start(&[&["run", "-d", "--name", "box"], &work[..]].concat())?;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let mut logs = tiny
+        .command(&["logs", "-f", "box"])?
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(logs.stdout.take().ok_or("no stdout")?));
+    assert_eq!(lines.next().transpose()?.as_deref(), Some("done"));
+    logs.kill()?;
+    logs.wait()?;
+    let changed = tiny.run(&["diff", "box"])?;
+    assert_eq!(
+        (changed.code, &*changed.stdout),
+        (Some(0), "C /data/file\nA /made\n"),
+        "{changed:?}"
+    );
+    let tar = tiny.command(&["export", "box"])?.output()?;
+    assert!(tar.stdout.windows(6).any(|window| window == b"by it\n"));
+    let path = tiny.file("box.tar").display().to_string();
+    assert_eq!(tiny.run(&["export", "-o", &path, "box"])?.code, Some(0));
+    assert_eq!(std::fs::read(&path)?.len(), tar.stdout.len());
+    let flags = [
+        "commit",
+        "-a",
+        "me",
+        "-m",
+        "kept",
+        "-c",
+        "ENV KEPT=1",
+        "--change",
+        "CMD [\"cat\", \"/made\"]",
+    ];
+    let id = tiny.run(&[&flags[..], &["box", "kept:1"]].concat())?;
+    assert!(id.code == Some(0) && id.stdout.starts_with("sha256:"), "{id:?}");
+    let shown: serde_json::Value =
+        serde_json::from_str(&tiny.run(&["inspect", "--type", "image", "kept:1"])?.stdout)?;
+    assert_eq!(shown[0]["Id"], id.stdout.trim());
+    assert!(
+        shown[0]["Config"]["Env"].to_string().contains("KEPT=1"),
+        "{shown}"
+    );
+    assert_eq!(tiny.run(&["run", "--rm", "kept:1"])?.stdout, "by it\n");
+    // Saved and loaded it is the same.
+    let path = tiny.file("saved.tar").display().to_string();
+    assert_eq!(tiny.run(&["save", "-o", &path, "kept:1"])?.code, Some(0));
+    let piped = tiny.command(&["save", "kept:1"])?.output()?;
+    assert_eq!(std::fs::read(&path)?.len(), piped.stdout.len());
+    assert_eq!(tiny.run(&["rmi", "kept:1"])?.code, Some(0));
+    let loaded = tiny.run(&["load", "-i", &path])?;
+    assert_eq!(loaded.stdout, "Loaded image: kept:1\n", "{loaded:?}");
+    assert_eq!(tiny.run(&["run", "--rm", "kept:1"])?.stdout, "by it\n");
+    tiny.run(&["save", "none:1"])?
+        .failed(1, &["no such image: none:1"], None);
+    // The container goes on.
+    assert!(tiny.run(&["ps", "--format", "json"])?.stdout.contains("box"));
+    tiny.run(&["commit", "-c", "RUN true", "box"])?
+        .failed(1, &["RUN true"], None);
+    tiny.run(&["commit", "nobody"])?
+        .failed(1, &["no such container: nobody"], None);
+    tiny.run(&["diff", "nobody"])?
+        .failed(1, &["no such container: nobody"], None);
     Ok(())
 }

@@ -8,6 +8,7 @@ mod events;
 mod files;
 mod host;
 mod identities;
+mod keep;
 mod lab;
 mod lifecycle;
 mod logs;
@@ -103,6 +104,7 @@ fn main() -> std::process::ExitCode {
         children::trials(),
         streams::trials(),
         files::trials(),
+        keep::trials(),
         events::trials(),
         lifecycle::trials(),
         logs::trials(),

@@ -24,6 +24,7 @@ pub(crate) fn verb(verb: &str, first: &str, second: &str) -> Option<io::Result<S
         "overwrite" => milliseconds(first).map(overwrite),
         "spy" => milliseconds(first).map(spy),
         "swap" => swap(first, second),
+        "unlink-all" => std::fs::remove_dir_all(first).map(|()| "removed".into()),
         _ => return None,
     })
 }
