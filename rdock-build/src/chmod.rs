@@ -93,6 +93,11 @@ impl Chmod {
         Ok(Self(Form::Symbolic(changes)))
     }
 
+    /// Is it a number, which says the whole mode?
+    pub(crate) fn is_octal(&self) -> bool {
+        matches!(self.0, Form::Octal(_))
+    }
+
     /// Returns the permission bits (the lower 12) of a file or directory that has `mode` now.
     pub fn apply(&self, mode: u32, directory: bool) -> u32 {
         let changes = match &self.0 {

@@ -70,6 +70,7 @@ impl Execution<'_> {
         };
         spec.extra_hosts = self.settings.extra_hosts.clone();
         spec.hostname = self.settings.hostname.clone();
+        spec.no_hostname_file = true;
         spec.ulimits = self.settings.ulimits.clone();
         if let Some(size) = self.settings.shm_size {
             spec.shm_size = size;

@@ -105,7 +105,11 @@ impl Copying<'_> {
     /// What directories get that no source has.
     fn above(&self) -> Attributes {
         Attributes {
-            mode: 0o755,
+            // As BuildKit has it, a change of modes is for what is copied alone.
+            mode: self
+                .chmod
+                .filter(|chmod| chmod.is_octal())
+                .map_or(0o755, |chmod| chmod.apply(0o755, true)),
             owner: self.owner.unwrap_or((0, 0)),
             time: (self.now, 0),
         }
@@ -269,29 +273,15 @@ impl Copying<'_> {
             entry,
         };
         self.make(target, destination)?;
-        // Each entry goes where links of the destination lead, as tar(1) extracts.
         walk(&tree, &selected, self.exclude, &mut |relative, entry| {
             if relative.as_os_str().is_empty() {
                 return Ok(());
             }
             let attributes = self.attributes(&tree, &entry.info());
-            let wanted = destination.join(relative);
-            let (above, last) = (
-                wanted.parent().unwrap_or(Path::new("")),
-                wanted.file_name().unwrap_or_default(),
-            );
-            let above = target.resolve(&above.display().to_string())?;
-            let mut at = above.join(last);
+            let at = destination.join(relative);
             match entry.info().kind {
-                FileKind::Dir => {
-                    if target.kind(&at)? == Some(FileKind::Symlink) {
-                        let resolved = target.resolve(&at.display().to_string())?;
-                        if target.kind(&resolved)? == Some(FileKind::Dir) {
-                            at = resolved;
-                        }
-                    }
-                    target.directory(&at, entry, attributes)
-                }
+                // What the archive has takes the place of what is no directory.
+                FileKind::Dir => target.replace_by_directory(&at, entry, attributes),
                 _ => target.file(&at, entry, attributes, self.above(), number),
             }
         })?;

@@ -146,13 +146,43 @@ impl Target {
         rustix::fs::openat(parent, name, DIR, Mode::empty()).map_err(|e| wrong("open", at, e))
     }
 
-    /// Makes the directory `path`, as `source` where it is new. Those above it must be directories.
+    /// Makes the directory `path` as `source`; an existing one becomes so. Those above it must be directories.
     pub(crate) fn directory(&mut self, path: &Path, source: &ViewEntry, new: Attributes) -> Result<()> {
         let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
             return Ok(());
         };
         let parent = self.directories(above, new)?;
-        self.step(&parent, name, path, Some(source), new).map(drop)
+        self.step(&parent, name, path, Some(source), new)?;
+        let pending = Pending {
+            mode: new.mode,
+            owner: new.owner,
+            time: Some(new.time),
+            xattrs: source.xattrs().map_err(|error| error.to_string())?,
+        };
+        self.pending.insert(path.to_owned(), pending);
+        Ok(())
+    }
+
+    /// As [`Target::directory`]; a file or link that is there gives way.
+    pub(crate) fn replace_by_directory(
+        &mut self,
+        path: &Path,
+        source: &ViewEntry,
+        new: Attributes,
+    ) -> Result<()> {
+        if let Some(kind) = self.kind(path)?
+            && kind != FileKind::Dir
+            && let (Some(above), Some(name)) = (path.parent(), path.file_name())
+        {
+            let parent = self.directories(above, new)?;
+            match rustix::fs::unlinkat(&parent, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(wrong("replace", path, errno)),
+            }
+            rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o700))
+                .map_err(|e| wrong("create", path, e))?;
+        }
+        self.directory(path, source, new)
     }
 
     /// Copies a file, link or device to `path`. `from` tells sources apart, so that only names of one tree are linked.

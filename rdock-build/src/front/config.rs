@@ -113,6 +113,34 @@ fn healthcheck(health: &Health) -> Healthcheck {
     }
 }
 
+/// A duration as Go writes it: `1m30s`, `100ms`.
+fn time(time: Option<std::time::Duration>) -> String {
+    let nanoseconds = time.unwrap_or_default().as_nanos();
+    let fraction = |unit: u128, name: &str| {
+        let digits = unit.to_string().len() - 1;
+        let text = format!("{}.{:0digits$}", nanoseconds / unit, nanoseconds % unit);
+        format!("{}{name}", text.trim_end_matches('0').trim_end_matches('.'))
+    };
+    match nanoseconds {
+        0 => "0s".to_owned(),
+        1..1_000 => format!("{nanoseconds}ns"),
+        1_000..1_000_000 => fraction(1_000, "\u{b5}s"),
+        1_000_000..1_000_000_000 => fraction(1_000_000, "ms"),
+        _ => {
+            let seconds = nanoseconds / 1_000_000_000;
+            let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+            let rest = nanoseconds % 60_000_000_000;
+            let second = format!("{}.{:09}", rest / 1_000_000_000, rest % 1_000_000_000);
+            let second = second.trim_end_matches('0').trim_end_matches('.');
+            match (hours, minutes) {
+                (0, 0) => format!("{second}s"),
+                (0, minutes) => format!("{minutes}m{second}s"),
+                (hours, minutes) => format!("{hours}h{minutes}m{second}s"),
+            }
+        }
+    }
+}
+
 fn pairs(pairs: &[Pair]) -> String {
     let texts: Vec<String> = pairs
         .iter()
@@ -146,11 +174,27 @@ pub(crate) fn history(kind: &Kind, config: &ContainerConfig, source: &str) -> St
             "ENTRYPOINT {}",
             quoted(config.entrypoint.as_deref().unwrap_or_default())
         ),
-        Kind::Expose(ports) => format!("EXPOSE [{}]", ports.join(" ")),
+        Kind::Expose(ports) => {
+            let entries = ports.iter().filter_map(|port| exposed_port(port).ok());
+            let texts: Vec<String> = entries
+                .flat_map(|port| port.entries().collect::<Vec<_>>())
+                .collect();
+            format!("EXPOSE [{}]", texts.join(" "))
+        }
+        Kind::Healthcheck(health) => format!(
+            "HEALTHCHECK {{Test:[{}] Interval:{} Timeout:{} StartPeriod:{} StartInterval:{} Retries:{}}}",
+            health.test.join(" "),
+            time(health.interval),
+            time(health.timeout),
+            time(health.start_period),
+            time(health.start_interval),
+            health.retries.unwrap_or(0)
+        ),
         Kind::Shell(shell) => format!("SHELL [{}]", shell.join(" ")),
         Kind::Stopsignal(signal) => format!("STOPSIGNAL {signal}"),
         Kind::User(user) => format!("USER {user}"),
         Kind::Volume(paths) => format!("VOLUME [{}]", paths.join(" ")),
+        Kind::Workdir(path) if path.starts_with('/') => format!("WORKDIR {path}"),
         Kind::Workdir(_) => format!("WORKDIR {}", config.working_dir),
         Kind::Onbuild(onbuild) => format!("ONBUILD {}", onbuild.expression),
         Kind::Maintainer(name) => format!("MAINTAINER {name}"),
@@ -161,6 +205,22 @@ pub(crate) fn history(kind: &Kind, config: &ContainerConfig, source: &str) -> St
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_are_written_as_go_does() {
+        use std::time::Duration;
+        for (nanoseconds, text) in [
+            (0, "0s"),
+            (100_000_000, "100ms"),
+            (1_500_000, "1.5ms"),
+            (5_000_000_000, "5s"),
+            (1_500_000_000, "1.5s"),
+            (90_000_000_000, "1m30s"),
+            (3_600_000_000_000, "1h0m0s"),
+        ] {
+            assert_eq!(time(Some(Duration::from_nanos(nanoseconds))), text);
+        }
+    }
 
     #[test]
     fn paths_are_joined_and_cannot_leave_the_root() {

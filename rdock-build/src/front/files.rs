@@ -18,13 +18,7 @@ struct Flags<'a> {
 }
 
 impl Front<'_> {
-    pub(super) fn copy(
-        &mut self,
-        state: &mut StageState,
-        at: &At<'_>,
-        copy: &Copy,
-        source: &str,
-    ) -> Result<()> {
+    pub(super) fn copy(&mut self, state: &mut StageState, at: &At<'_>, copy: &Copy) -> Result<()> {
         let from = match copy.from.as_deref() {
             Some(name) => self.input(at, name)?,
             None => Input::Context("".into()),
@@ -43,10 +37,10 @@ impl Front<'_> {
             unpack: Unpack::Never,
         };
         let sources = sources.collect();
-        self.files(state, at, &copy.files, sources, &flags, source)
+        self.files(state, at, &copy.files, sources, &flags)
     }
 
-    pub(super) fn add(&mut self, state: &mut StageState, at: &At<'_>, add: &Add, source: &str) -> Result<()> {
+    pub(super) fn add(&mut self, state: &mut StageState, at: &At<'_>, add: &Add) -> Result<()> {
         let checksum = match &add.checksum {
             Some(text) => Some(
                 Digest::parse(text).map_err(|error| self.flag(at, "ADD", "checksum", &error.to_string()))?,
@@ -86,7 +80,7 @@ impl Front<'_> {
                 Some(false) => Unpack::Never,
             },
         };
-        self.files(state, at, &add.files, sources, &flags, source)
+        self.files(state, at, &add.files, sources, &flags)
     }
 
     fn flag(&self, at: &At<'_>, instruction: &'static str, flag: &str, reason: &str) -> BuildError {
@@ -105,7 +99,6 @@ impl Front<'_> {
         files: &Files,
         mut sources: Vec<CopySource>,
         flags: &Flags<'_>,
-        source: &str,
     ) -> Result<()> {
         sources.extend(files.inline.iter().map(|file| CopySource::Inline {
             name: file.name.clone(),
@@ -141,9 +134,29 @@ impl Front<'_> {
         }));
         state.step = self.step(at, operation);
         state.history.push(HistoryLine {
-            created_by: source.to_owned(),
+            created_by: history(files, flags),
             layer: Some(state.step),
         });
         Ok(())
     }
+}
+
+/// The line of history, as BuildKit writes it: tools that show history know its mark.
+fn history(files: &Files, flags: &Flags<'_>) -> String {
+    let mut text = flags.instruction.to_owned();
+    for (flag, value) in [("chown", flags.chown), ("chmod", flags.chmod)] {
+        if let Some(value) = value {
+            text.push_str(&format!(" --{flag}={value}"));
+        }
+    }
+    if flags.parents {
+        text.push_str(" --parents");
+    }
+    for source in &files.sources {
+        text.push_str(&format!(" {source}"));
+    }
+    for file in &files.inline {
+        text.push_str(&format!(" <<{}", file.name));
+    }
+    format!("{text} {} # buildkit", files.destination)
 }

@@ -10,7 +10,8 @@ use crate::dockerfile::{
 };
 use crate::error::{BuildError, Result};
 use crate::graph::{Graph, Input, NamedContext, Operation, StepId};
-use rdock_image::{BoxError, Digest, History, ImageConfig, Platform, Reference};
+use rdock_image::{BoxError, ContainerConfig, Digest, History, ImageConfig, Platform, Reference};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -273,6 +274,10 @@ impl Front<'_> {
                     architecture: platform.architecture.clone(),
                     os: platform.os.clone(),
                     variant: platform.variant.clone(),
+                    config: ContainerConfig {
+                        working_dir: "/".to_owned(),
+                        ..ContainerConfig::default()
+                    },
                     ..ImageConfig::default()
                 };
                 StageState {
@@ -411,12 +416,17 @@ impl Front<'_> {
         instruction: &Instruction,
         cmd_set: &mut bool,
     ) -> Result<()> {
-        let kind = state.scope.expand(at.source, instruction)?;
+        let mut instruction = Cow::Borrowed(instruction);
+        if let Kind::Expose(ports) = &mut instruction.to_mut().kind {
+            // As BuildKit's history has them.
+            ports.sort();
+        }
+        let kind = state.scope.expand(at.source, &instruction)?;
         kind.supported(at.span, at.source)?;
         match &kind {
             Kind::Run(run) => self.run(state, at, run)?,
-            Kind::Copy(copy) => self.copy(state, at, copy, &instruction.source)?,
-            Kind::Add(add) => self.add(state, at, add, &instruction.source)?,
+            Kind::Copy(copy) => self.copy(state, at, copy)?,
+            Kind::Add(add) => self.add(state, at, add)?,
             kind => {
                 let arguments = |reason: String| Problem::Arguments {
                     instruction: kind.name(),
@@ -440,8 +450,10 @@ impl Front<'_> {
                     state.step = self.step(at, operation);
                     layer = Some(state.step);
                 }
-                let created_by = config::history(kind, &state.config.config, &instruction.source);
-                state.history.push(HistoryLine { created_by, layer });
+                if !matches!(kind, Kind::Onbuild(_)) {
+                    let created_by = config::history(kind, &state.config.config, &instruction.source);
+                    state.history.push(HistoryLine { created_by, layer });
+                }
             }
         }
         Ok(())

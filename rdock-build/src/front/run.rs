@@ -65,7 +65,7 @@ impl Front<'_> {
             count => format!("|{count} {} ", given.join(" ")),
         };
         state.history.push(HistoryLine {
-            created_by: format!("RUN {arguments}{}", args.join(" ")),
+            created_by: format!("RUN {arguments}{} # buildkit", args.join(" ")),
             layer: Some(state.step),
         });
         Ok(())

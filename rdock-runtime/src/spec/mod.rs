@@ -62,6 +62,9 @@ pub struct ContainerSpec {
     pub umask: Option<u32>,
     /// Defaults to the first 12 digits of the id.
     pub hostname: Option<String>,
+    /// `/etc/hostname` is what the image has, as in a build step.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub no_hostname_file: bool,
     /// NIS domain name.
     pub domainname: Option<String>,
     /// More lines for `/etc/hosts`: name, and an address or `host-gateway` for the host.
@@ -161,6 +164,7 @@ impl Default for ContainerSpec {
             groups: Vec::new(),
             umask: None,
             hostname: None,
+            no_hostname_file: false,
             domainname: None,
             extra_hosts: Vec::new(),
             ports: Vec::new(),
