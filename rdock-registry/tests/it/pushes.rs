@@ -71,7 +71,7 @@ fn tag(store: &ImageStore, old: &str, new: &str) {
 /// Makes an image here, of a layer with one file of noise.
 pub(crate) fn make(store: &ImageStore, name: &str, seed: u64) -> Image {
     let lease = store.lease().expect("a lease");
-    let scratch = store.scratch_layer().expect("a directory");
+    let scratch = store.scratch_layer(&[]).expect("a directory");
     std::fs::write(scratch.upper().join("file"), noise(seed)).expect("written");
     let layer = store
         .adopt_layer(&lease, scratch.upper(), &[], &LayerOptions::default())
