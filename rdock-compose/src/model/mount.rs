@@ -31,8 +31,8 @@ model! {
     BindOptions {
         /// `rprivate`, `private`, `rshared`, `shared`, `rslave` or `slave`.
         propagation: Option<String>,
-        /// A folder is made when the path is not there.
-        create_host_path: bool,
+        /// A folder is made when the path is not there: always, unless this is false.
+        create_host_path: Option<bool>,
         /// What happens to mounts below: `enabled`, `disabled`, `writable`, `readonly`.
         recursive: Option<String>,
         /// `z` (shared) or `Z` (private) label.

@@ -13,6 +13,9 @@ mod scalar;
 mod service;
 mod short;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use apply::Check;
 pub(crate) use merge::merge;
 pub(crate) use paths::{Base, clean, resolve};

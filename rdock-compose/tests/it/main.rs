@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // A test that panics has failed.
 
 mod dependencies;
+mod golden;
 mod load;
 mod plan;
 mod policy;
