@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::login::{self, Login};
 use crate::pull;
 use crate::push::{self, PushProgress, Pushed};
+use crate::tags;
 use crate::transport::Transport;
 use rdock_image::{BoxError, Image, ImageSource, ImageStore, Platform, Progress, Reference};
 use std::sync::Arc;
@@ -120,6 +121,19 @@ impl RegistryClient {
         let known = login::logout(&self.config, registry).await?;
         Arc::make_mut(&mut self.config).credentials.forget(registry);
         Ok(known)
+    }
+}
+
+impl RegistryClient {
+    /// Lists the tags of the repository that `reference` names, in the registry's order; asks the registry itself, no
+    /// mirror.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`](crate::Error::NotFound) for an unknown repository,
+    /// [`Error::Denied`](crate::Error::Denied) and so on.
+    pub async fn tags(&self, reference: &Reference) -> Result<Vec<String>> {
+        let transport = Transport::new(&self.config)?;
+        tags::tags(&self.config, &transport, reference).await
     }
 }
 

@@ -18,6 +18,7 @@ mod push;
 #[cfg(feature = "server")]
 pub mod server;
 mod session;
+mod tags;
 mod transport;
 
 pub use client::RegistryClient;

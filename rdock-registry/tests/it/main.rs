@@ -5,6 +5,7 @@
 
 mod access;
 mod content;
+mod every;
 mod faults;
 mod logins;
 mod pulls;
@@ -137,6 +138,7 @@ fn main() -> std::process::ExitCode {
         access::tests(),
         logins::tests(),
         pushes::tests(),
+        every::tests(),
         resume::tests(),
         real::tests(),
     ];

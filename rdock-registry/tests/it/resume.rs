@@ -53,10 +53,31 @@ pub(crate) fn role() -> Option<ExitCode> {
         }
         Ok(())
     };
-    Some(match work() {
+    let code = match work() {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
-    })
+    };
+    // The most memory this process ever had, for whoever wants to know.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    std::io::Write::write_all(&mut std::io::stdout(), peak.unwrap_or_default().as_bytes()).ok();
+    Some(code)
+}
+
+/// How a process ended, and the most memory it had, in KiB.
+pub(crate) fn peak(role: &str, root: &Path, name: &str) -> (std::process::ExitStatus, u64) {
+    let output = process(role, root, name)
+        .stdout(Stdio::piped())
+        .output()
+        .expect("run");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let kib = text
+        .trim()
+        .trim_end_matches("kB")
+        .trim()
+        .parse()
+        .expect("a number of KiB");
+    (output.status, kib)
 }
 
 fn process(role: &str, root: &Path, name: &str) -> Command {
@@ -138,7 +159,7 @@ fn a_wrong_beginning_is_thrown_away() {
 }
 
 /// Every blob has its digest, and every layer the files that it came with.
-fn check(store: &ImageStore, contents: &[&Content]) {
+pub(crate) fn check(store: &ImageStore, contents: &[&Content]) {
     let list = |path: &Path| -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(path) else {
             return Vec::new();
