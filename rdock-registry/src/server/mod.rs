@@ -143,9 +143,16 @@ impl RegistryServer {
             .enable_all()
             .build()
             .map_err(failed("a runtime".to_owned()))?;
-        let listener = runtime
-            .block_on(tokio::net::TcpListener::bind(options.listen))
-            .map_err(failed(options.listen.to_string()))?;
+        // Without waiting on the runtime: the caller may be inside another one.
+        let listener = {
+            let _inside = runtime.enter();
+            std::net::TcpListener::bind(options.listen)
+                .and_then(|listener| {
+                    listener.set_nonblocking(true)?;
+                    tokio::net::TcpListener::from_std(listener)
+                })
+                .map_err(failed(options.listen.to_string()))?
+        };
         let address = listener
             .local_addr()
             .map_err(failed(options.listen.to_string()))?;

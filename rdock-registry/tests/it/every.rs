@@ -21,6 +21,10 @@ pub(crate) fn tests() -> Vec<Trial> {
         ),
         trial("what_never_ends_costs_no_memory", what_never_ends_costs_no_memory),
         trial("tags_come_page_by_page", tags_come_page_by_page),
+        trial(
+            "a_server_starts_inside_a_runtime",
+            a_server_starts_inside_a_runtime,
+        ),
     ]
 }
 
@@ -205,4 +209,19 @@ fn tags_come_page_by_page() {
         ),
         "{sent:?}"
     );
+}
+
+fn a_server_starts_inside_a_runtime() {
+    let runtime = runtime();
+    let host = Host::new();
+    runtime.block_on(async {
+        let registry = Registry::plain(&Content::new(1, 166));
+        let client = RegistryClient::new(quick()).expect("a client");
+        let name = Reference::parse(&format!("{}/a:1", registry.host())).expect("a name");
+        let platform = rdock_image::Platform::host();
+        client
+            .pull(&name, &platform, &host.store, &host.progress)
+            .await
+            .expect("pulled");
+    });
 }
