@@ -9,7 +9,9 @@
 //! not say.
 #![forbid(unsafe_code)]
 
+mod apply;
 mod config;
+mod convert;
 mod dotenv;
 mod error;
 mod forms;
@@ -25,6 +27,7 @@ mod source;
 mod warn;
 mod yaml;
 
+pub use apply::{ApplyError, ApplyEvent, ComposeProject, ImageEvent, StepError, StepFailure};
 pub use config::{Format, pinned, variables_in};
 pub use dotenv::{DotenvError, parse_dotenv, parse_raw};
 pub use error::{Error, Finding, FindingKind, Place, Result, Warning, WarningKind};

@@ -1,0 +1,143 @@
+//! Commands around the life of a container.
+
+use super::{ComposeProject, StepError, wait};
+use crate::convert::{self, Making};
+use crate::model::{Hook, Service};
+use rdock_runtime::{HealthCheck, RestartPolicy};
+
+/// How much of a hook's output an error shows, in bytes.
+const OUTPUT: usize = 4096;
+
+fn service_of<'a>(compose: &'a ComposeProject, name: &str) -> Option<&'a Service> {
+    let project = compose.project();
+    project
+        .services
+        .get(name)
+        .or_else(|| project.disabled_services.get(name))
+}
+
+/// Runs a hook in the container: after its start, or before its stop.
+pub(super) async fn inside(
+    compose: &ComposeProject,
+    service: &str,
+    container: &str,
+    index: usize,
+    after_start: bool,
+) -> Result<(), StepError> {
+    let hooks = service_of(compose, service).map(|service| match after_start {
+        true => &service.post_start,
+        false => &service.pre_stop,
+    });
+    let Some(hook) = hooks.and_then(|hooks| hooks.get(index)) else {
+        return Ok(());
+    };
+    let found = compose.runtime().container(container)?;
+    if !after_start && !found.status()?.is_running() {
+        return Ok(());
+    }
+    let command = hook.command.clone().unwrap_or_default();
+    let mut exec = found.exec(command.clone()).privileged(hook.privileged);
+    if let Some(user) = &hook.user {
+        exec = exec.user(user);
+    }
+    if let Some(dir) = &hook.working_dir {
+        exec = exec.working_dir(dir);
+    }
+    for (name, value) in environment(hook) {
+        exec = exec.env(name, value);
+    }
+    let output = exec.output().await?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let mut said = output.stdout;
+    said.extend(output.stderr);
+    let end = &said[said.len().saturating_sub(OUTPUT)..];
+    Err(StepError::Hook {
+        container: container.to_owned(),
+        command,
+        code: output.status.code().unwrap_or(-1),
+        output: String::from_utf8_lossy(end).into_owned(),
+    })
+}
+
+fn environment(hook: &Hook) -> impl Iterator<Item = (&String, &String)> {
+    hook.environment
+        .iter()
+        .filter_map(|(name, value)| value.as_ref().map(|value| (name, value)))
+}
+
+/// Runs a hook before the container starts: in a container of its own, of the hook's image or the service's, with the
+/// service's networks and mounts.
+pub(super) async fn before_start(
+    compose: &ComposeProject,
+    service: &str,
+    container: &str,
+    index: usize,
+) -> Result<(), StepError> {
+    let project = compose.project();
+    let Some(hook) = project
+        .services
+        .get(service)
+        .and_then(|service| service.pre_start.get(index))
+    else {
+        return Ok(());
+    };
+    let name = format!("{container}-pre-start-{index}");
+    let making = Making {
+        project,
+        service,
+        number: 1,
+        name: &name,
+        image_id: None,
+        slug: Some(&name),
+        replaces: false,
+        inherits: &[],
+        image_layers: &[],
+    };
+    let mut spec = convert::container(&making)
+        .map_err(|message| StepError::Service {
+            service: service.to_owned(),
+            message,
+        })?
+        .spec;
+    let command = hook.command.clone().unwrap_or_default();
+    if let Some(image) = &hook.image {
+        spec.image.clone_from(image);
+        // The service's own program is not in there.
+        spec.entrypoint = None;
+        spec.args.clone_from(&command);
+    } else {
+        spec.entrypoint = Some(command.clone());
+        spec.args.clear();
+    }
+    spec.privileged |= hook.privileged;
+    if hook.user.is_some() {
+        spec.user.clone_from(&hook.user);
+    }
+    if hook.working_dir.is_some() {
+        spec.working_dir.clone_from(&hook.working_dir);
+    }
+    for (name, value) in environment(hook) {
+        spec.env.push((name.clone(), value.clone()));
+    }
+    spec.restart = RestartPolicy::No;
+    spec.health = Some(HealthCheck::none());
+    if let Ok(left) = compose.runtime().container(&name) {
+        // An interrupted run left it.
+        left.remove_with(true, true).await?;
+    }
+    let made = spec.start_detached(compose.runtime()).await?;
+    let exit = made.wait().await?;
+    let output = wait::last_lines(&made).await.join("\n");
+    made.remove_with(true, true).await?;
+    match exit.success() {
+        true => Ok(()),
+        false => Err(StepError::Hook {
+            container: container.to_owned(),
+            command,
+            code: exit.code(),
+            output,
+        }),
+    }
+}

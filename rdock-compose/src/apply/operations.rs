@@ -1,0 +1,311 @@
+//! What each operation of a plan does.
+
+use super::event::{ApplyEvent, ImageEvent};
+use super::{ComposeProject, StepError, hooks, wait};
+use crate::convert::{self, Making};
+use crate::plan::{ExistingMount, HookKind, Operation, Step, Target};
+use rdock_runtime::image::{Digest, Progress, Reference};
+use rdock_runtime::{Container, Error};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Does one step.
+pub(super) async fn perform(compose: &ComposeProject, step: &Step) -> Result<(), StepError> {
+    let runtime = compose.runtime();
+    match &step.operation {
+        Operation::PullImage {
+            service,
+            image,
+            optional,
+        } => match pull(compose, step, image).await {
+            Err(_) if *optional => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => Ok(()),
+        }
+        .map_err(|error| named(service, error)),
+        Operation::BuildImage { service, image } => super::images::build(compose, step, service, image).await,
+        Operation::RemoveImage { image } => {
+            let (store, image) = (runtime.images().clone(), image.clone());
+            blocking(move || match store.remove(&image, false) {
+                Ok(_) | Err(rdock_runtime::image::Error::NotFound { .. }) => Ok(()),
+                Err(error) => Err(Error::from(error).into()),
+            })
+            .await
+        }
+        Operation::CreateNetwork { key, .. } => {
+            let (runtime, spec) = (runtime.clone(), convert::network_spec(compose.project(), key));
+            let spec = spec.map_err(|message| StepError::Project { message })?;
+            blocking(move || Ok(runtime.networks().create(&spec).map(drop).map_err(Error::from)?)).await
+        }
+        Operation::RemoveNetwork { name, .. } => {
+            let (runtime, name) = (runtime.clone(), name.clone());
+            blocking(move || Ok(runtime.networks().remove(&name).map_err(Error::from)?)).await
+        }
+        Operation::CreateVolume { key, .. } => {
+            let (runtime, options) = (runtime.clone(), convert::volume_options(compose.project(), key));
+            let options = options.map_err(|message| StepError::Project { message })?;
+            blocking(move || {
+                Ok(runtime
+                    .volumes()
+                    .create_with(&options)
+                    .map(drop)
+                    .map_err(Error::from)?)
+            })
+            .await
+        }
+        Operation::RemoveVolume { name } => {
+            let (runtime, name) = (runtime.clone(), name.clone());
+            blocking(move || Ok(runtime.volumes().remove(&name, false).map_err(Error::from)?)).await
+        }
+        Operation::CreateContainer {
+            service,
+            number,
+            name,
+            replaces,
+            inherits,
+            slug,
+        } => {
+            let wanted = Wanted {
+                service,
+                number: *number,
+                name,
+                replaces: replaces.is_some(),
+                inherits,
+                slug: slug.as_deref(),
+            };
+            create(compose, step, wanted).await
+        }
+        Operation::RenameContainer { from, to } => Ok(runtime.container(from)?.rename(to).await?),
+        Operation::StartContainer { container } => match find(compose, container)?.start().await {
+            // An earlier plan that was interrupted did it already.
+            Err(Error::AlreadyRunning { .. }) => Ok(()),
+            other => Ok(other?),
+        },
+        Operation::StopContainer { container, timeout } => gone_is_done(match find(compose, container) {
+            Ok(found) => found.stop(timeout.map(Duration::from_secs)).await.map(drop),
+            Err(error) => Err(error),
+        }),
+        Operation::RestartContainer { container, timeout } => {
+            let found = find(compose, container)?;
+            Ok(found.restart(timeout.map(Duration::from_secs)).await?)
+        }
+        Operation::KillContainer { container, signal } => gone_is_done(match find(compose, container) {
+            Ok(found) => found.kill(signal).await,
+            Err(error) => Err(error),
+        }),
+        Operation::PauseContainer { container } => match find(compose, container)?.pause().await {
+            Err(Error::Paused { .. }) => Ok(()),
+            other => Ok(other?),
+        },
+        Operation::UnpauseContainer { container } => match find(compose, container)?.unpause().await {
+            Err(Error::NotPaused { .. }) => Ok(()),
+            other => Ok(other?),
+        },
+        Operation::RemoveContainer {
+            container,
+            volumes,
+            force,
+        } => remove(compose, container, *volumes, *force).await,
+        Operation::RunHook {
+            service,
+            container,
+            kind,
+            index,
+        } => match kind {
+            HookKind::PreStart => hooks::before_start(compose, service, container, *index).await,
+            HookKind::PostStart => hooks::inside(compose, service, container, *index, true).await,
+            HookKind::PreStop => hooks::inside(compose, service, container, *index, false).await,
+        },
+        Operation::Wait {
+            containers,
+            condition,
+            optional,
+            ..
+        } => match wait::wait(runtime, containers, *condition).await {
+            Err(error) if *optional => {
+                let message = error.to_string();
+                compose.receiver.send(ApplyEvent::Warning {
+                    step,
+                    message: &message,
+                });
+                Ok(())
+            }
+            other => other,
+        },
+    }
+}
+
+/// An error of the image's is one of its service's.
+fn named(service: &str, error: StepError) -> StepError {
+    match error {
+        StepError::Project { message } => StepError::Service {
+            service: service.to_owned(),
+            message,
+        },
+        other => other,
+    }
+}
+
+/// The container, by its id where the plan knew it.
+pub(super) fn find(compose: &ComposeProject, target: &Target) -> Result<Container, Error> {
+    compose
+        .runtime()
+        .container(target.id.as_ref().unwrap_or(&target.name))
+}
+
+/// What is not there any more, or does not run, is stopped.
+fn gone_is_done(result: Result<(), Error>) -> Result<(), StepError> {
+    match result {
+        Ok(()) | Err(Error::NoSuchContainer { .. } | Error::NotRunning { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StepError> + Send + 'static,
+) -> Result<T, StepError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(StepError::Cancelled),
+        },
+    }
+}
+
+async fn pull(compose: &ComposeProject, step: &Step, image: &str) -> Result<(), StepError> {
+    let reference: Reference =
+        image
+            .parse()
+            .map_err(|error: rdock_runtime::image::Error| StepError::Project {
+                message: format!("image: {error}"),
+            })?;
+    let (receiver, of) = (compose.receiver.clone(), Arc::new(step.clone()));
+    let progress = Progress::new(move |event| {
+        receiver.send(ApplyEvent::Image {
+            step: &of,
+            event: ImageEvent::Pull(&event),
+        });
+    });
+    compose.runtime().pull(&reference, &progress).await?;
+    Ok(())
+}
+
+/// A container that is to be made.
+struct Wanted<'a> {
+    service: &'a str,
+    number: u32,
+    name: &'a str,
+    replaces: bool,
+    inherits: &'a [ExistingMount],
+    slug: Option<&'a str>,
+}
+
+async fn create(compose: &ComposeProject, step: &Step, wanted: Wanted<'_>) -> Result<(), StepError> {
+    let (project, runtime) = (compose.project(), compose.runtime());
+    let of_service = |message| StepError::Service {
+        service: wanted.service.to_owned(),
+        message,
+    };
+    let (store, reference) = (runtime.images().clone(), project.image_of(wanted.service));
+    let image_id = blocking(move || {
+        let image = store.get(&reference).map_err(Error::from)?;
+        Ok(image.map(|image| image.id().to_string()))
+    })
+    .await?;
+    let image_layers = image_layers(compose, step, wanted.service).await?;
+    let making = Making {
+        project,
+        service: wanted.service,
+        number: wanted.number,
+        name: wanted.name,
+        image_id: image_id.as_deref(),
+        slug: wanted.slug,
+        replaces: wanted.replaces,
+        inherits: wanted.inherits,
+        image_layers: &image_layers,
+    };
+    let converted = convert::container(&making).map_err(of_service)?;
+    for message in &converted.notes {
+        compose.receiver.send(ApplyEvent::Warning { step, message });
+    }
+    let mut spec = converted.spec;
+    if wanted.slug.is_some()
+        && let Some(change) = &compose.one_off
+    {
+        (change.0)(&mut spec);
+    }
+    match spec.create(runtime).await {
+        // Made by an earlier plan that was interrupted after this step: it has the same name and the same hash.
+        Err(Error::NameInUse { name, id }) => {
+            let there = runtime.container(&name)?.inspect()?;
+            let hash = crate::names::label::CONFIG_HASH;
+            match there.spec.labels.get(hash) == spec.labels.get(hash) && wanted.slug.is_none() {
+                true => Ok(()),
+                false => Err(Error::NameInUse { name, id }.into()),
+            }
+        }
+        other => Ok(other.map(drop)?),
+    }
+}
+
+/// Brings the images here that the service mounts; their layers, by the references of the file.
+async fn image_layers(
+    compose: &ComposeProject,
+    step: &Step,
+    service: &str,
+) -> Result<Vec<(String, Vec<Digest>)>, StepError> {
+    let mut layers = Vec::new();
+    let Some(service) = compose.project().services.get(service) else {
+        return Ok(layers);
+    };
+    let mounted = service.volumes.iter().filter(|volume| volume.r#type == "image");
+    for reference in mounted.filter_map(|volume| volume.source.as_ref()) {
+        let store = compose.runtime().images().clone();
+        if store.get(reference).map_err(Error::from)?.is_none() {
+            pull(compose, step, reference).await?;
+        }
+        let name = reference.clone();
+        let found = blocking(move || {
+            let image = store.get(&name).map_err(Error::from)?;
+            Ok(image.map(|image| image.diff_ids().to_vec()))
+        })
+        .await?;
+        layers.push((reference.clone(), found.unwrap_or_default()));
+    }
+    Ok(layers)
+}
+
+/// Removes a container; with `volumes` also anonymous ones that it took over from the container before it.
+async fn remove(
+    compose: &ComposeProject,
+    target: &Target,
+    volumes: bool,
+    force: bool,
+) -> Result<(), StepError> {
+    let container = match find(compose, target) {
+        Err(Error::NoSuchContainer { .. }) => return Ok(()),
+        other => other?,
+    };
+    let mounts = container.inspect().map(|info| info.mounts).unwrap_or_default();
+    match container.remove_with(force, volumes).await {
+        Ok(()) | Err(Error::NoSuchContainer { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    if !volumes {
+        return Ok(());
+    }
+    let runtime = compose.runtime().clone();
+    blocking(move || {
+        let all = runtime.volumes();
+        for name in mounts.into_iter().filter_map(|mount| mount.name) {
+            let anonymous = all.get(&name).is_ok_and(|volume| volume.anonymous);
+            if anonymous {
+                // In use by another container still: that one's removal takes it.
+                let _ = all.remove(&name, false);
+            }
+        }
+        Ok(())
+    })
+    .await
+}
