@@ -87,7 +87,7 @@ fn source(
             );
             MountSource::Bind {
                 path: PathBuf::from(named()?),
-                create: bind.is_some_and(|bind| bind.create_host_path),
+                create: bind.and_then(|bind| bind.create_host_path).unwrap_or(true),
                 propagation: bind.and_then(|bind| bind.propagation.clone()),
             }
         }
