@@ -14,6 +14,18 @@ pub enum Warning {
         /// What is in the way.
         reason: NoEgress,
     },
+    /// A container of the network can speak for another one: the kernel has no rules for bridges.
+    NetworkUnguarded {
+        /// The network's name.
+        network: String,
+        /// What the kernel said.
+        reason: String,
+    },
+    /// Without root each container has a network of its own, also of a network that has a name.
+    NetworkNotShared {
+        /// The network's name.
+        network: String,
+    },
     /// The host's resolvers cannot be reached from a container; public ones are used.
     PublicResolvers {
         /// What `/etc/resolv.conf` names now.
@@ -74,6 +86,16 @@ impl fmt::Display for Warning {
                     "containers of network {network} cannot reach the outside: {reason}"
                 )
             }
+            Self::NetworkUnguarded { network, reason } => write!(
+                f,
+                "a container of network {network} can take another's address: the kernel has no rules for \
+                 bridges ({reason})"
+            ),
+            Self::NetworkNotShared { network } => write!(
+                f,
+                "containers of network {network} do not reach each other: without root each has a network of \
+                 its own"
+            ),
             Self::PublicResolvers { servers } => write!(
                 f,
                 "the host's name servers are on its loopback interface only: using {} instead",

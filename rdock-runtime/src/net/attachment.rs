@@ -8,8 +8,8 @@ use super::netlink::Netlink;
 use super::state::{self, HolderRecord, Lock, NetworkDir, NetworkRecord, UplinkRecord};
 use super::subnet::{self, Subnet};
 use super::subnet6::Subnet6;
-use super::{forwarding, namespace};
-use crate::launch::BridgedPlan;
+use super::{forwarding, guard, namespace};
+use crate::launch::{AttachMessage, BridgedPlan};
 use crate::process::ProcessIdentity;
 use crate::spec::{EndpointSpec, parse_mac};
 use crate::warning::{NoEgress, Warning};
@@ -19,6 +19,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// The number of NETLINK_NETFILTER.
+const NETFILTER: u32 = 12;
 
 /// Whose place it is.
 #[derive(Debug, Clone, Copy)]
@@ -344,6 +347,13 @@ impl Attachment {
             join,
             ..BridgedPlan::default()
         };
+        if self.record.guarded {
+            plan.attach.push(AttachMessage {
+                bytes: guard::newcomer(&self.owner()),
+                payload_namespace_at: None,
+                protocol: NETFILTER,
+            });
+        }
         if plan.join.is_none() {
             let gateway6 = self
                 .record
@@ -370,6 +380,39 @@ impl Attachment {
         Ok(plan)
     }
 
+    fn owner(&self) -> guard::Owner {
+        guard::Owner {
+            mac: self.mac,
+            ip: self.ip,
+            ip6: self.ip6,
+            link_local: self.endpoint.link_local.clone(),
+        }
+    }
+
+    /// Has the rules against containers that speak for others made in a network just made.
+    fn guard(&mut self) -> Result<Option<Warning>, NetError> {
+        let Some(namespace) = self.namespace.as_ref().filter(|_| !self.rootless) else {
+            return Ok(None);
+        };
+        let gateway = guard::Owner {
+            mac: messages::hardware_address(self.record.gateway),
+            ip: self.record.gateway,
+            ip6: self.record.ipv6.as_ref().map(|range| range.gateway),
+            link_local: Vec::new(),
+        };
+        let rules = guard::rules(&[gateway, self.owner()]);
+        let made = namespace::inside(namespace.as_fd(), move || Netlink::netfilter()?.batch(&rules));
+        if let Err(error) = made {
+            return Ok(Some(Warning::NetworkUnguarded {
+                network: self.dir.name.clone(),
+                reason: error.to_string(),
+            }));
+        }
+        self.record.guarded = true;
+        self.dir.write(&self.record)?;
+        Ok(None)
+    }
+
     fn interface(&self) -> Interface {
         let range6 = self.record.ipv6.as_ref();
         Interface {
@@ -386,6 +429,10 @@ impl Attachment {
                 .map(|range| range.gateway)
                 .filter(|_| self.default_route && self.ip6.is_some() && !self.is_internal()),
             link_local: self.endpoint.link_local.clone(),
+            isolated: self
+                .definition
+                .as_ref()
+                .is_some_and(|definition| !definition.neighbours_talk()),
         }
     }
 
@@ -399,12 +446,13 @@ impl Attachment {
         if made.is_some() {
             self.namespace = made;
         }
+        let unguarded = if new { self.guard()? } else { None };
         let warning = |reason: &NoEgress| Warning::NoEgress {
             network: self.dir.name.clone(),
             reason: reason.clone(),
         };
         let namespace = self.namespace.as_ref().filter(|_| new);
-        let warnings = match (&self.egress, &self.record.uplink, namespace) {
+        let mut warnings = match (&self.egress, &self.record.uplink, namespace) {
             (Egress::None(reason), ..) => vec![warning(reason)],
             (Egress::Masquerade { doubt, .. }, Some(uplink), Some(namespace)) => {
                 let mut warnings = host::connect(&self.dir.name, uplink, self.record.mtu, namespace.as_fd())?;
@@ -413,6 +461,7 @@ impl Attachment {
             }
             _ => Vec::new(),
         };
+        warnings.extend(unguarded);
         if let Some(making) = &mut self.making {
             // The addresses are on the host now, where others see them.
             making._host = None;

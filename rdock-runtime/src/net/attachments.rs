@@ -35,7 +35,6 @@ pub(crate) struct Attachments {
 /// A socket of the payload's namespace: domain, type, protocol.
 pub(crate) type SocketKind = (i32, i32, i32);
 
-#[allow(dead_code)]
 impl Attachments {
     /// Finds or makes the networks, and takes an address in each. Blocking: waits while others make a network.
     ///
@@ -61,6 +60,9 @@ impl Attachments {
             let mut attachment = Attachment::prepare(subject, endpoint, index as u32, index == first)?;
             if index != first {
                 this.warnings.extend(attachment.make()?);
+            } else if subject.rootless && attachment.is_user_defined() {
+                let network = attachment.name().to_owned();
+                this.warnings.push(Warning::NetworkNotShared { network });
             }
             this.all.push(attachment);
         }
@@ -72,6 +74,7 @@ impl Attachments {
     ///
     /// # Errors
     /// When the state cannot be read or written.
+    #[allow(dead_code)]
     pub(crate) fn adopt(subject: Subject<'_>, endpoints: &[EndpointSpec]) -> Result<Self, NetError> {
         let mut this = Self::default();
         let first = gateway_of(endpoints);
@@ -85,10 +88,6 @@ impl Attachments {
         }
         this.all.sort_by_key(|attachment| attachment.number);
         Ok(this)
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.all.is_empty()
     }
 
     /// The one that the default route leads into, and the helper lives in.
@@ -277,6 +276,7 @@ impl Attachments {
     ///
     /// # Errors
     /// When a record cannot be written.
+    #[allow(dead_code)]
     pub(crate) fn rename(&mut self, name: &str) -> Result<(), NetError> {
         self.all
             .iter_mut()

@@ -419,7 +419,6 @@ impl Range4 {
 }
 
 impl Definition {
-    #[allow(dead_code)]
     /// Whether containers of the network may talk to each other.
     pub(super) fn neighbours_talk(&self) -> bool {
         self.options.get(ICC).and_then(|value| truth(value)) != Some(false)

@@ -11,8 +11,10 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage,
 };
+use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
@@ -67,6 +69,8 @@ pub(super) struct Interface {
     pub(super) ip6: Option<(Ipv6Addr, u8)>,
     pub(super) gateway6: Option<Ipv6Addr>,
     pub(super) link_local: Vec<IpAddr>,
+    /// Only the gateway is reached, no other container.
+    pub(super) isolated: bool,
 }
 
 /// In a network's namespace just made: `lo`, the bridge, the gateway's addresses.
@@ -113,12 +117,38 @@ pub(super) fn attach(unique: u32, interface: &Interface) -> AttachMessage {
         LinkAttribute::Controller(BRIDGE),
         LinkAttribute::LinkInfo(veth(peer)),
     ];
-    let bytes = encode(RouteNetlinkMessage::NewLink(port), NEW);
+    let mut bytes = encode(RouteNetlinkMessage::NewLink(port), NEW);
+    bytes.extend(guarded_port(unique, interface));
     AttachMessage {
         payload_namespace_at: position_of(&bytes, PLACEHOLDER),
         protocol: 0,
         bytes,
     }
+}
+
+/// Only frames with the interface's own address come in by its port; kernels before 5.16 pass the lock over.
+fn guarded_port(unique: u32, interface: &Interface) -> Vec<u8> {
+    let mut port = link(port_index(unique));
+    port.attributes = vec![LinkAttribute::LinkInfo(vec![
+        LinkInfo::PortKind(InfoPortKind::Bridge),
+        LinkInfo::PortData(InfoPortData::BridgePort(vec![
+            InfoBridgePort::Learning(false),
+            InfoBridgePort::Isolated(interface.isolated),
+            InfoBridgePort::Locked(true),
+        ])),
+    ])];
+    let mut entry = NeighbourMessage::default();
+    entry.header.family = AddressFamily::Bridge;
+    entry.header.ifindex = port_index(unique);
+    entry.header.state = NeighbourState::Noarp;
+    entry.header.flags = NeighbourFlags::Controller;
+    entry.attributes = vec![NeighbourAttribute::LinkLayerAddress(interface.mac.to_vec())];
+    let mut bytes = encode(RouteNetlinkMessage::NewLink(port), NLM_F_ACK);
+    bytes.extend(encode(
+        RouteNetlinkMessage::NewNeighbour(entry),
+        NLM_F_ACK | NLM_F_CREATE,
+    ));
+    bytes
 }
 
 fn port_index(unique: u32) -> u32 {
@@ -455,6 +485,7 @@ mod tests {
             ip6: None,
             gateway6: None,
             link_local: Vec::new(),
+            isolated: false,
         }
     }
 
@@ -466,7 +497,8 @@ mod tests {
         let at = message.payload_namespace_at.expect("a position");
         assert_eq!(&message.bytes[at..at + 4], PLACEHOLDER.to_ne_bytes());
         message.bytes[at..at + 4].copy_from_slice(&7i32.to_ne_bytes());
-        let RouteNetlinkMessage::NewLink(link) = decode(&message.bytes) else {
+        let first = u32::from_ne_bytes(message.bytes[..4].try_into().unwrap()) as usize;
+        let RouteNetlinkMessage::NewLink(link) = decode(&message.bytes[..first]) else {
             panic!("not a link")
         };
         assert!(link.attributes.contains(&LinkAttribute::Controller(BRIDGE)));

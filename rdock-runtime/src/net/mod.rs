@@ -11,6 +11,7 @@ mod definition;
 mod error;
 mod files;
 mod forwarding;
+mod guard;
 mod host;
 mod messages;
 mod namespace;

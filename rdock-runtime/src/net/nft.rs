@@ -17,12 +17,17 @@ const DEL_TABLE: u16 = SUBSYSTEM | 2;
 const NEW_CHAIN: u16 = SUBSYSTEM | 3;
 const GET_CHAIN: u16 = SUBSYSTEM | 4;
 const NEW_RULE: u16 = SUBSYSTEM | 6;
+const NEW_SET: u16 = SUBSYSTEM | 9;
+const NEW_ELEMENT: u16 = SUBSYSTEM | 12;
 const GET_RULE: u16 = SUBSYSTEM | 7;
 const DEL_RULE: u16 = SUBSYSTEM | 8;
 const NESTED: u16 = 0x8000;
 /// Bases of a payload expression.
+const LINK_HEADER: u32 = 0;
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
+/// The first register of four bytes; the others follow.
+const SHORT_REGISTER: u32 = 8;
 
 /// The protocol family of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,12 +35,12 @@ pub(super) enum Family {
     Any = 0,
     Inet = 1,
     Ipv4 = 2,
+    Bridge = 7,
 }
 
 /// Hooks of the IP families.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hook {
-    #[allow(dead_code)]
     Prerouting = 0,
     Input = 1,
     Forward = 2,
@@ -111,6 +116,28 @@ impl Batch {
         self.change(NEW_CHAIN, NLM_F_CREATE | NLM_F_EXCL, family, &body);
     }
 
+    /// A set of keys with this number of bytes.
+    pub(super) fn set(&mut self, family: Family, table: &str, set: Set) {
+        let body = [
+            string(1, table),
+            string(2, set.name),
+            number(3, 0),
+            number(4, set.kind),
+            number(5, set.length),
+            // A number within the batch.
+            number(10, set.number),
+        ]
+        .concat();
+        self.change(NEW_SET, NLM_F_CREATE | NLM_F_EXCL, family, &body);
+    }
+
+    /// Adds a key, which may be there already.
+    pub(super) fn element(&mut self, family: Family, table: &str, set: Set, key: &[u8]) {
+        let element = nested(1, &nested(1, &raw(1, key)));
+        let body = [string(1, table), string(2, set.name), nested(3, &element)].concat();
+        self.change(NEW_ELEMENT, NLM_F_CREATE, family, &body);
+    }
+
     /// A rule at the end of a chain.
     pub(super) fn append(&mut self, family: Family, table: &str, chain: &str, rule: &Rule) {
         self.change(
@@ -152,6 +179,59 @@ impl Batch {
     }
 }
 
+/// A named set.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Set {
+    pub(super) name: &'static str,
+    /// Within the batch that makes it.
+    pub(super) number: u32,
+    /// What nft(8) shows the keys as: the number of their type.
+    pub(super) kind: u32,
+    /// Bytes of a key.
+    pub(super) length: u32,
+}
+
+/// Where the sender of a frame says who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sender {
+    /// Addresses in an ARP packet.
+    Arp,
+    /// The frame's source and the IPv4 packet's.
+    Ipv4,
+    /// The frame's source and the IPv6 packet's.
+    Ipv6,
+    /// The frame's source and the target of a neighbour advertisement.
+    Advertisement,
+}
+
+impl Sender {
+    /// Header, offset and length of the address.
+    fn address(self) -> (u32, u32, u32) {
+        match self {
+            Self::Arp => (NETWORK_HEADER, 14, 4),
+            Self::Ipv4 => (NETWORK_HEADER, 12, 4),
+            Self::Ipv6 => (NETWORK_HEADER, 8, 16),
+            Self::Advertisement => (TRANSPORT_HEADER, 8, 16),
+        }
+    }
+
+    /// Header and offset of the hardware address.
+    fn hardware(self) -> (u32, u32) {
+        match self {
+            Self::Arp => (NETWORK_HEADER, 8),
+            _ => (LINK_HEADER, 6),
+        }
+    }
+
+    fn ether_type(self) -> u16 {
+        match self {
+            Self::Arp => 0x0806,
+            Self::Ipv4 => 0x0800,
+            Self::Ipv6 | Self::Advertisement => 0x86dd,
+        }
+    }
+}
+
 /// What a rule looks for and does, in order.
 #[derive(Debug, Default)]
 pub(super) struct Rule {
@@ -187,9 +267,50 @@ impl Rule {
         self
     }
 
+    /// Matches frames of this kind.
+    pub(super) fn ether_type(mut self, sender: Sender) -> Self {
+        // Key 1 is the protocol above the link.
+        self.expression("meta", &[number(1, 1), number(2, 1)].concat());
+        self.compare(true, &sender.ether_type().to_be_bytes());
+        self
+    }
+
+    /// Matches ICMPv6 messages of a type, in frames of IPv6.
+    pub(super) fn icmpv6(mut self, kind: u8) -> Self {
+        self.expression("meta", &[number(1, 1), number(2, 16)].concat());
+        self.compare(true, &[58]);
+        self.load(1, TRANSPORT_HEADER, 0, 1);
+        self.compare(true, &[kind]);
+        self
+    }
+
+    /// Matches when the sender's address is one of `owned` and, with its hardware address, none of `pairs`.
+    pub(super) fn usurps(mut self, sender: Sender, owned: Set, pairs: Set) -> Self {
+        let (header, offset, length) = sender.address();
+        self.load(1, header, offset, length);
+        self.lookup(owned, 1, false);
+        // Both in registers that follow each other: eight bytes for the hardware address.
+        let (hardware_header, hardware_offset) = sender.hardware();
+        self.load(SHORT_REGISTER, hardware_header, hardware_offset, 6);
+        self.load(SHORT_REGISTER + 2, header, offset, length);
+        self.lookup(pairs, SHORT_REGISTER, true);
+        self
+    }
+
+    fn lookup(&mut self, set: Set, register: u32, absent: bool) {
+        let body = [
+            string(1, set.name),
+            number(2, register),
+            number(4, set.number),
+            number(5, u32::from(absent)),
+        ]
+        .concat();
+        self.expression("lookup", &body);
+    }
+
     /// Matches the packet's destination address.
     pub(super) fn destination(mut self, ip: Ipv4Addr) -> Self {
-        self.load(NETWORK_HEADER, 16, 4);
+        self.load(1, NETWORK_HEADER, 16, 4);
         self.compare(true, &ip.octets());
         self
     }
@@ -199,7 +320,7 @@ impl Rule {
         // Key 16 is the number of the transport protocol.
         self.expression("meta", &[number(1, 1), number(2, 16)].concat());
         self.compare(true, &[protocol]);
-        self.load(TRANSPORT_HEADER, 2, 2);
+        self.load(1, TRANSPORT_HEADER, 2, 2);
         self.compare(true, &port.to_be_bytes());
         self
     }
@@ -263,10 +384,10 @@ impl Rule {
         self
     }
 
-    /// Loads bytes of a header into register 1.
-    fn load(&mut self, header: u32, offset: u32, length: u32) {
+    /// Loads bytes of a header into a register.
+    fn load(&mut self, register: u32, header: u32, offset: u32, length: u32) {
         let body = [
-            number(1, 1),
+            number(1, register),
             number(2, header),
             number(3, offset),
             number(4, length),

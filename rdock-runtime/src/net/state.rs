@@ -53,6 +53,9 @@ pub(super) struct NetworkRecord {
     /// Missing where it has no IPv6.
     #[serde(default)]
     pub(super) ipv6: Option<Range6>,
+    /// It has rules against containers that speak for others.
+    #[serde(default)]
+    pub(super) guarded: bool,
 }
 
 /// The veth pair between the host and the network.
@@ -394,6 +397,7 @@ impl NetworkRecord {
             mtu,
             uplink,
             ipv6: None,
+            guarded: false,
         }
     }
 

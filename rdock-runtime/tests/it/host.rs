@@ -353,10 +353,11 @@ const BEHIND: u32 = 21;
 /// An address behind the host.
 const SECRET: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
 
-struct Socket(OwnedFd);
+/// A netlink socket.
+pub(crate) struct Socket(OwnedFd);
 
 impl Socket {
-    fn open(protocol: Option<Protocol>) -> std::io::Result<Self> {
+    pub(crate) fn open(protocol: Option<Protocol>) -> std::io::Result<Self> {
         let family = rustix::net::AddressFamily::NETLINK;
         let socket = rustix::net::socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
         rustix::net::bind(&socket, &SocketAddrNetlink::new(0, 0))?;
@@ -432,7 +433,15 @@ impl Socket {
         self.request(RouteNetlinkMessage::SetLink(link))
     }
 
-    fn address(&self, index: u32, ip: Ipv4Addr, prefix: u8) -> std::io::Result<()> {
+    /// Gives an interface another hardware address.
+    pub(crate) fn hardware(&self, index: u32, mac: [u8; 6]) -> std::io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.attributes = vec![LinkAttribute::Address(mac.to_vec())];
+        self.request(RouteNetlinkMessage::SetLink(link))
+    }
+
+    pub(crate) fn address(&self, index: u32, ip: Ipv4Addr, prefix: u8) -> std::io::Result<()> {
         let mut message = AddressMessage::default();
         message.header.family = AddressFamily::Inet;
         message.header.prefix_len = prefix;

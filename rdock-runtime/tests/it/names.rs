@@ -26,6 +26,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             forwarded,
         ),
         trial("rt_internal_dns", internal),
+        trial("rt_net_isolation", isolation),
+        trial("rt_net_isolation_of_addresses", usurpers),
+        trial("rt_net_isolation_within_a_network", no_talk),
+        trial("rt_ipv6_ra_with_ipv6", no_advertisements),
         trial("a_running_container_joins_and_leaves_networks", joins_and_leaves),
         trial("a_network_lives_as_long_as_somebody_is_in_it", lifetime),
     ]
@@ -149,7 +153,7 @@ fn by_name() -> Tested {
     let answer = lab.says(&format!("in three dial TO=two:{PORT}"))?;
     check(answer.starts_with("failed"), || answer)?;
     for (from, to) in [("three", ip(&two)), ("one", ip(&three))] {
-        let answer = lab.says(&format!("in {from} dial TO={to}:{PORT}"))?;
+        let answer = lab.says(&format!("in {from} dial TO={to}:{PORT} PATIENCE=300"))?;
         check(answer.starts_with("failed"), || {
             format!("{from} reaches {to}: {answer}")
         })?;
@@ -309,6 +313,122 @@ fn packets_sent() -> std::io::Result<Vec<u64>> {
         .filter(|(name, _)| matches!(*name, "OutRequests" | "ForwDatagrams"))
         .filter_map(|(_, value)| value.parse().ok())
         .collect())
+}
+
+fn isolation() -> Tested {
+    let mut lab = Lab::open("nameserver 192.0.2.2\noptions timeout:1 attempts:1\n")?;
+    let networks = ["default", "one", "two", "closed"];
+    lab.does("network one subnet=10.77.1.0/24")?;
+    lab.does("network two subnet=10.77.2.0/24")?;
+    lab.does("network closed internal subnet=10.77.3.0/24")?;
+    let mut places = Vec::new();
+    for network in networks {
+        lab.does(&format!("run in-{network} net={network}"))?;
+        let info = lab.info(&format!("in-{network}"))?;
+        let file = lab.root.path().join(format!("networks/{network}/network.json"));
+        let record: serde_json::Value = serde_json::from_slice(&std::fs::read(file)?)?;
+        // The container, its gateway, and the network's end of the way out.
+        let mut addresses = vec![
+            info.networks[0].ip.to_string(),
+            info.networks[0].gateway.to_string(),
+        ];
+        addresses.extend(record["uplink"]["inside"].as_str().map(str::to_owned));
+        places.push(addresses);
+    }
+    for (from, own) in networks.iter().zip(&places) {
+        // What is asked for is there: the container itself.
+        let answer = lab.does(&format!("in in-{from} dial TO={}:{PORT}", own[0]))?;
+        check(answer.starts_with("you are"), || answer)?;
+        for (to, addresses) in networks.iter().zip(&places).filter(|(to, _)| *to != from) {
+            for address in addresses {
+                let answer = lab.says(&format!("in in-{from} dial TO={address}:{PORT} PATIENCE=150"))?;
+                check(answer.starts_with("failed"), || {
+                    format!("{from} reaches {address} of {to}: {answer}")
+                })?;
+            }
+            let answer = lab.says(&format!("in in-{from} dial TO=in-{to}:{PORT} PATIENCE=150"))?;
+            check(answer.starts_with("failed"), || {
+                format!("{from} knows in-{to}: {answer}")
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn usurpers() -> Tested {
+    let mut lab = Lab::open("")?;
+    lab.does("network net")?;
+    for name in ["victim", "peer"] {
+        lab.does(&format!("run {name} net=net"))?;
+    }
+    for name in ["by-address", "by-hardware", "honest"] {
+        lab.does(&format!("run {name} net=net cap=NET_ADMIN"))?;
+    }
+    let place = |lab: &mut Lab, name: &str| -> Tested<_> { Ok(lab.info(name)?.networks.remove(0)) };
+    let (victim, peer) = (place(&mut lab, "victim")?, place(&mut lab, "peer")?);
+    let reaches = |lab: &mut Lab| lab.does(&format!("in peer dial TO={}:{PORT}", victim.ip));
+    reaches(&mut lab)?;
+    let own = place(&mut lab, "by-hardware")?.ip;
+    let gateway = victim.gateway;
+    for (who, claims) in [
+        ("by-address", format!("VICTIM={}", victim.ip)),
+        ("by-address", format!("VICTIM={gateway}")),
+        (
+            "by-hardware",
+            format!("VICTIM={} MAC={} OWN={own}", victim.ip, victim.mac),
+        ),
+    ] {
+        let answer = lab.does(&format!("in {who} usurp {claims} PEER={}", peer.ip))?;
+        same(&answer, "no answer").map_err(|error| format!("{who} {claims}: {error}"))?;
+        let table = lab.does("in peer read FILES=/proc/net/arp")?;
+        let line = table
+            .split('|')
+            .find(|line| line.starts_with(&format!("{} ", victim.ip)));
+        check(line.is_some_and(|line| line.contains(&victim.mac)), || table)?;
+        let answer = reaches(&mut lab)?;
+        same(&answer, &format!("you are {}", peer.ip))?;
+    }
+    // An address that nobody has may be claimed, as a virtual one is; so the test can see an answer at all.
+    let octets = victim.ip.octets();
+    let free = Ipv4Addr::new(octets[0], octets[1], 200, 200);
+    let answer = lab.does(&format!("in honest usurp VICTIM={free} PEER={}", peer.ip))?;
+    same(&answer, &format!("you are {free}"))
+}
+
+fn no_talk() -> Tested {
+    let mut lab = Lab::open("")?;
+    lab.does("network apart com.docker.network.bridge.enable_icc=false")?;
+    lab.does("run one net=apart")?;
+    lab.does("run two net=apart")?;
+    let answer = lab.says(&format!("in one dial TO=two:{PORT}"))?;
+    check(answer.starts_with("failed"), || answer)?;
+    let answer = lab.does("in one dial TO=198.51.100.7:80")?;
+    same(&answer, "you are 192.0.2.2")
+}
+
+fn no_advertisements() -> Tested {
+    let mut lab = Lab::open("")?;
+    lab.does("network six ipv6")?;
+    lab.does("network four")?;
+    lab.does("run both net=six net=four")?;
+    let read = |lab: &mut Lab, interface: &str| {
+        let settings =
+            ["accept_ra", "disable_ipv6"].map(|name| format!("/proc/sys/net/ipv6/conf/{interface}/{name}"));
+        lab.does(&format!("in both read FILES={}", settings[0]))
+            .and_then(|first| Ok((first, lab.does(&format!("in both read FILES={}", settings[1]))?)))
+    };
+    same(&read(&mut lab, "eth0")?, &("0".to_owned(), "0".to_owned()))?;
+    same(&read(&mut lab, "eth1")?, &("0".to_owned(), "1".to_owned()))?;
+    // Nothing but what was given, and what the kernel makes for the link.
+    let info = lab.info("both")?;
+    let given = info.networks[0].ip6.ok_or("no IPv6 address")?;
+    let given = given.octets().map(|byte| format!("{byte:02x}")).concat();
+    let addresses = lab.does("in both read FILES=/proc/net/if_inet6")?;
+    for line in addresses.split('|') {
+        let expected = line.ends_with(" lo") || line.starts_with(&given) || line.starts_with("fe80");
+        check(expected, || addresses.clone())?;
+    }
+    Ok(())
 }
 
 fn joins_and_leaves() -> Tested {

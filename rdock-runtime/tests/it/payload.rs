@@ -20,6 +20,7 @@ pub(crate) fn play(role: &str) -> ExitCode {
         "read" => read(),
         "dial" => dial(),
         "ask" => ask(),
+        "usurp" => usurp(),
         "lab" => crate::lab::play(),
         "host" => host(),
         "probe" => crate::probe::play(),
@@ -77,12 +78,48 @@ fn fetch() -> Tested {
     Ok(())
 }
 
-/// Prints what a server at `TO`, a name or an address with a port, says.
+/// Prints what a server at `TO`, a name or an address with a port, says, if it answers in `PATIENCE` milliseconds.
 fn dial() -> Tested {
     use std::net::ToSocketAddrs;
     let to = variable("TO")?;
     let address = to.to_socket_addrs()?.next().ok_or("no address")?;
-    writeln!(std::io::stdout(), "{}", get(address)?)?;
+    let patience = std::env::var("PATIENCE").map_or(Ok(2000), |text| text.parse())?;
+    let answer = get_within(address, Duration::from_millis(patience))?;
+    writeln!(std::io::stdout(), "{answer}")?;
+    Ok(())
+}
+
+/// Takes the address `VICTIM` (or the hardware address `MAC`) and calls `PEER` with it; prints what comes back.
+fn usurp() -> Tested {
+    /// Of a container's first interface.
+    const INTERFACE: u32 = 64;
+    let socket = crate::host::Socket::open(None)?;
+    let (victim, peer): (Ipv4Addr, Ipv4Addr) = (variable("VICTIM")?.parse()?, variable("PEER")?.parse()?);
+    let mut from = victim;
+    match std::env::var("MAC") {
+        Ok(text) => {
+            let mut mac = [0; 6];
+            for (byte, text) in mac.iter_mut().zip(text.split(':')) {
+                *byte = u8::from_str_radix(text, 16)?;
+            }
+            socket.hardware(INTERFACE, mac)?;
+            from = variable("OWN")?.parse()?;
+        }
+        // More precise than the container's own, so that it is preferred.
+        Err(_) => socket.address(INTERFACE, victim, 24)?,
+    }
+    let socket = UdpSocket::bind((from, 0))?;
+    socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+    let mut answer = [0; 64];
+    for _ in 0..10 {
+        socket.send_to(b"who am I", (peer, PORT))?;
+        if let Ok((size, _)) = socket.recv_from(&mut answer) {
+            let answer = String::from_utf8_lossy(&answer[..size]).into_owned();
+            writeln!(std::io::stdout(), "{answer}")?;
+            return Ok(());
+        }
+    }
+    writeln!(std::io::stdout(), "no answer")?;
     Ok(())
 }
 
@@ -158,7 +195,11 @@ fn read() -> Tested {
 }
 
 pub(crate) fn get(address: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
+    get_within(address, Duration::from_secs(2))
+}
+
+fn get_within(address: SocketAddr, patience: Duration) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, patience)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
