@@ -6,7 +6,8 @@ use clap::{Args, ValueEnum};
 use rdock_runtime::image::{Platform, Progress, Reference};
 use rdock_runtime::{
     Container, ContainerSpec, EndpointSpec, Mount, MountSource, NamespaceMode, NetworkJoin, NetworkMode,
-    PortMapping, Runtime, Seccomp, VolumesFrom, parse_env_file, parse_env_flag, parse_exposed, parse_size,
+    PortForwarding, PortMapping, Runtime, Seccomp, VolumesFrom, parse_env_file, parse_env_flag,
+    parse_exposed, parse_size,
 };
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,6 +19,13 @@ enum PullPolicy {
     Always,
     Missing,
     Never,
+}
+
+/// See [`PortForwarding`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Forwarding {
+    Splice,
+    Kernel,
 }
 
 #[derive(Debug, Args)]
@@ -53,6 +61,9 @@ pub(crate) struct Run {
     /// Publish every port the image exposes on a free port
     #[arg(short = 'P', long)]
     publish_all: bool,
+    /// How published ports reach the container: by this program (splice) or the kernel, which keeps clients' addresses
+    #[arg(long, value_enum, default_value = "splice")]
+    port_forwarding: Forwarding,
     /// Bind a path or mount a volume (SOURCE:TARGET[:ro])
     #[arg(short, long)]
     volume: Vec<String>,
@@ -380,6 +391,10 @@ impl Run {
             spec.expose.extend(parse_exposed(text).map_err(bad)?);
         }
         spec.publish_all = self.publish_all;
+        spec.port_forwarding = match self.port_forwarding {
+            Forwarding::Splice => PortForwarding::Splice,
+            Forwarding::Kernel => PortForwarding::Kernel,
+        };
         Ok(())
     }
 

@@ -14,6 +14,7 @@ use crate::plan::HostFacts;
 use crate::process::ProcessIdentity;
 use crate::remove::{everything, helper_has_ended};
 use crate::runtime::Runtime;
+use crate::spec::PortForwarding;
 use crate::start::{self, Namespaces, Run};
 use crate::state::{ContainerDir, Exit, ExitReason, Happened, History, Record};
 use std::time::{Duration, Instant};
@@ -225,6 +226,11 @@ pub(crate) fn adopt(runtime: &Runtime, id: &str) -> Result<Started> {
     let endpoints = crate::network_files::kept_endpoints(&dir)?;
     let mut networks = net::Attachments::adopt(subject, endpoints.as_ref().unwrap_or(&planned.networks))?;
     networks.set_name_servers(&record.spec.dns);
+    if record.spec.port_forwarding == PortForwarding::Kernel {
+        let published = ports.iter().map(net::publish::BoundPort::published).collect();
+        // The event loop serves all clients otherwise.
+        let _ = networks.translate(published);
+    }
     if networks.have_names() && adopted.pid >= 0 {
         // Without names it would be worse off than without an owner.
         let _ = resume_resolver(&helper, &mut networks);

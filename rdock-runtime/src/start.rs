@@ -17,9 +17,10 @@ use crate::owner::{Started, Streams};
 use crate::plan::{HealthPlan, HostFacts, NamespaceKind, Places, Planned};
 use crate::process::ProcessIdentity;
 use crate::runtime::Runtime;
-use crate::spec::{ContainerSpec, NamespaceMode, NetworkMode, Seccomp};
+use crate::spec::{ContainerSpec, NamespaceMode, NetworkMode, PortForwarding, Seccomp};
 use crate::state::{BoundAddress, ContainerDir, Happened, Start, Status, now};
 use crate::step::Step;
+use crate::warning::Warning;
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::os::fd::OwnedFd;
@@ -248,7 +249,7 @@ fn launch(
         Some(before) => (Some(before.start), before.namespaces, before.networks),
         None => (None, None, None),
     };
-    let ports = match (&kept, &earlier) {
+    let mut ports = match (&kept, &earlier) {
         // Its owner has them still.
         (Some(_), _) => Vec::new(),
         (None, Some(earlier)) => bind_again(&earlier.ports)?,
@@ -269,6 +270,11 @@ fn launch(
         }
     };
     networks.set_name_servers(&spec.dns);
+    if networks.are_internal() && !ports.is_empty() {
+        let network = planned.networks[0].network.clone();
+        warnings.push(Warning::PortsNotPublished { network }.to_string());
+        ports.clear();
+    }
     let shared = shared_network(runtime, &planned.network)?;
     if shared.is_none() && kept.is_none() {
         let host_network = planned.network == NetworkMode::Host;
@@ -350,6 +356,13 @@ fn launch(
     let helper = undo.helper.insert(launched?);
     let followed = follow(helper, name, &mut networks, &mut streams, &mut warnings)?;
     networks.record_holder(helper.pid())?;
+    if spec.port_forwarding == PortForwarding::Kernel {
+        let published = ports.iter().map(net::publish::BoundPort::published).collect();
+        if let Err(error) = networks.translate(published) {
+            let reason = crate::remove::describe(&error).join(": ");
+            warnings.push(Warning::PortsNotTranslated { reason }.to_string());
+        }
+    }
     // A volume that was filled is complete now.
     drop(prepared.copies);
     let endpoints = networks.infos();

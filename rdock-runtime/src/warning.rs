@@ -43,6 +43,11 @@ pub enum Warning {
         /// The network the container has instead.
         network: String,
     },
+    /// Published ports are served by the event loop, although the kernel's address translation was asked for.
+    PortsNotTranslated {
+        /// What is in the way.
+        reason: String,
+    },
     /// A volume of the image would replace a file system of the kernel.
     ImageVolume {
         /// Where the image wants it.
@@ -114,6 +119,12 @@ impl fmt::Display for Warning {
                 write!(
                     f,
                     "published ports are discarded: the container has the network {network}"
+                )
+            }
+            Self::PortsNotTranslated { reason } => {
+                write!(
+                    f,
+                    "published ports do not keep their clients' addresses: {reason}"
                 )
             }
             Self::ImageVolume { path } => {

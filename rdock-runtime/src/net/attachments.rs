@@ -7,6 +7,7 @@ use super::attachment::{Attachment, EndpointInfo, Subject};
 use super::error::NetError;
 use super::publish::SocketMaker;
 use super::resolver::{Config, Names, Resolver};
+use super::translation::{Published, Translation};
 use crate::launch::{BridgedPlan, Helper};
 use crate::reactor::Loop;
 use crate::spec::EndpointSpec;
@@ -30,6 +31,9 @@ pub(crate) struct Attachments {
     has_resolver: bool,
     /// One more network is being joined.
     joining: bool,
+    /// Ports that the kernel translates, and the rules that do it.
+    translated: Vec<Published>,
+    translation: Option<Translation>,
 }
 
 /// A socket of the payload's namespace: domain, type, protocol.
@@ -74,7 +78,6 @@ impl Attachments {
     ///
     /// # Errors
     /// When the state cannot be read or written.
-    #[allow(dead_code)]
     pub(crate) fn adopt(subject: Subject<'_>, endpoints: &[EndpointSpec]) -> Result<Self, NetError> {
         let mut this = Self::default();
         let first = gateway_of(endpoints);
@@ -88,6 +91,10 @@ impl Attachments {
         }
         this.all.sort_by_key(|attachment| attachment.number);
         Ok(this)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.all.is_empty()
     }
 
     /// The one that the default route leads into, and the helper lives in.
@@ -134,6 +141,20 @@ impl Attachments {
             return Ok(None);
         };
         Resolver::start(events, bound, self.resolver_config(), sockets).map(Some)
+    }
+
+    /// Has the kernel translate published ports, to the network that the default route leads into.
+    ///
+    /// # Errors
+    /// When there is no way from the host into it, or the kernel refuses; the event loop serves all clients then.
+    pub(crate) fn translate(&mut self, ports: Vec<Published>) -> Result<(), NetError> {
+        // The earlier rules have the ports.
+        self.translation = None;
+        self.translated = ports;
+        if let (Some(first), false) = (self.first(), self.translated.is_empty()) {
+            self.translation = Some(Translation::make(first, &self.translated)?);
+        }
+        Ok(())
     }
 
     /// What the container's resolver answers from now.
@@ -276,7 +297,6 @@ impl Attachments {
     ///
     /// # Errors
     /// When a record cannot be written.
-    #[allow(dead_code)]
     pub(crate) fn rename(&mut self, name: &str) -> Result<(), NetError> {
         self.all
             .iter_mut()
@@ -506,7 +526,7 @@ impl Attachments {
     }
 
     /// Has the helper live in the network that published ports lead to; on the host when there is none.
-    pub(crate) fn settle(&self, helper: &Helper) {
+    pub(crate) fn settle(&mut self, helper: &Helper) {
         let host = || std::fs::File::open("/proc/thread-self/ns/net").map(OwnedFd::from);
         let namespace = match self.first() {
             Some(first) => first
@@ -519,6 +539,9 @@ impl Attachments {
             let _ = helper.release_network(namespace.as_fd());
             let _ = helper.keep_network(namespace.as_fd(), true);
         }
+        let ports = std::mem::take(&mut self.translated);
+        // Without rules the event loop serves all clients.
+        let _ = self.translate(ports);
     }
 
     /// What the networks were asked for as, for a later start.

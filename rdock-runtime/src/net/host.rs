@@ -26,7 +26,7 @@ pub(super) const DOCKER_CHAIN: &str = "DOCKER-USER";
 /// Before the rule's interface in a comment, so that the janitor finds it.
 pub(super) const COMMENT: &str = "rdock uplink ";
 /// The place of source NAT among the hooks (NF_IP_PRI_NAT_SRC).
-const SOURCE_NAT: i32 = 100;
+pub(super) const SOURCE_NAT: i32 = 100;
 
 /// The rules inside the network's namespace: containers leave masqueraded, nothing new comes in by the uplink.
 pub(super) fn inner_rules() -> Vec<u8> {
@@ -39,6 +39,11 @@ pub(super) fn inner_rules() -> Vec<u8> {
             .interface(Interface::In, true, UPLINK_NAME)
             .known_connection();
         batch.append(Family::Inet, filter, name, &known.verdict(Verdict::Accept));
+        // Published ports, by the tables of `translation`.
+        let translated = Rule::default()
+            .interface(Interface::In, true, UPLINK_NAME)
+            .translated();
+        batch.append(Family::Inet, filter, name, &translated.verdict(Verdict::Accept));
         let new = Rule::default().interface(Interface::In, true, UPLINK_NAME);
         batch.append(Family::Inet, filter, name, &new.verdict(Verdict::Drop));
     }
@@ -59,7 +64,7 @@ pub(super) fn inner_rules() -> Vec<u8> {
 }
 
 /// The place of destination NAT among the hooks (NF_IP_PRI_NAT_DST).
-const DESTINATION_NAT: i32 = -100;
+pub(super) const DESTINATION_NAT: i32 = -100;
 
 /// The rules inside a container that has a resolver: its port 53 is the resolver's own port.
 pub(super) fn resolver_rules() -> Vec<u8> {

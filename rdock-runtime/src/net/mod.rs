@@ -24,6 +24,7 @@ mod state;
 mod subnet;
 mod subnet6;
 mod sweep;
+mod translation;
 
 pub use attachment::EndpointInfo;
 pub(crate) use attachment::Subject;
@@ -34,6 +35,7 @@ pub use error::NetError;
 pub(crate) use files::{Resolving, Wishes, hosts, resolv_conf};
 pub use networks::{NetworkInfo, NetworkMember, Networks, SubnetInfo};
 pub(crate) use resolver::Resolver;
+pub(crate) use translation::Published;
 
 use state::{HolderRecord, NetworkDir};
 use std::fs;

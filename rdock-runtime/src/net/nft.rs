@@ -345,20 +345,39 @@ impl Rule {
     }
 
     /// Matches packets of connections that are established, or related to one.
-    pub(super) fn known_connection(mut self) -> Self {
+    pub(super) fn known_connection(self) -> Self {
         // Key 0 is the state: bit 1 established, bit 2 related.
-        let (states, none) = (6u32.to_ne_bytes(), 0u32.to_ne_bytes());
-        self.expression("ct", &[number(1, 1), number(2, 0)].concat());
+        self.connection(0, 6)
+    }
+
+    /// Matches packets of connections whose destination was translated here.
+    pub(super) fn translated(self) -> Self {
+        // Key 2 is the status: IPS_DST_NAT.
+        self.connection(2, 1 << 5)
+    }
+
+    /// Matches when one of the bits is set in what connection tracking says.
+    fn connection(mut self, key: u32, bits: u32) -> Self {
+        let (bits, none) = (bits.to_ne_bytes(), 0u32.to_ne_bytes());
+        self.expression("ct", &[number(1, 1), number(2, key)].concat());
         let body = [
             number(1, 1),
             number(2, 1),
             number(3, 4),
-            nested(4, &raw(1, &states)),
+            nested(4, &raw(1, &bits)),
             nested(5, &raw(1, &none)),
         ]
         .concat();
         self.expression("bitwise", &body);
         self.compare(false, &none);
+        self
+    }
+
+    /// Matches packets for an address of this host.
+    pub(super) fn for_this_host(mut self) -> Self {
+        // The type (3) of the destination address (flag 2), RTN_LOCAL.
+        self.expression("fib", &[number(1, 1), number(2, 3), number(3, 2)].concat());
+        self.compare(true, &2u32.to_ne_bytes());
         self
     }
 

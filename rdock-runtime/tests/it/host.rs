@@ -5,7 +5,7 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
     NetlinkPayload,
 };
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
@@ -17,13 +17,16 @@ use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 use rustix::net::{Protocol, RecvFlags, SendFlags, SocketFlags, SocketType};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::io::{BufRead, BufReader, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 /// The host's address in the LAN.
 pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+/// Both in IPv6.
+pub(crate) const HOST6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
+pub(crate) const NEIGHBOUR6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 /// The neighbour's.
 pub(crate) const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// "The outside": an address behind the neighbour, with a server that tells clients who they are.
@@ -75,6 +78,7 @@ pub(crate) fn lay_host(firewall: Firewall) -> Tested<(OwnedFd, OwnedFd)> {
         route.up(INDEX)?;
         route.address(1, Ipv4Addr::new(198, 51, 100, 7), 32)?;
         route.address(INDEX, NEIGHBOUR, 24)?;
+        route.address(INDEX, NEIGHBOUR6, 64)?;
         let listener = TcpListener::bind(OUTSIDE)?;
         std::thread::spawn(move || {
             while let Ok((mut client, from)) = listener.accept() {
@@ -343,6 +347,7 @@ fn lay_cable(lan: OwnedFd) -> std::io::Result<()> {
     route.up(1)?;
     route.cable(INDEX, "eth0", &lan)?;
     route.address(INDEX, HOST, 24)?;
+    route.address(INDEX, HOST6, 64)?;
     route.route(Ipv4Addr::UNSPECIFIED, 0, NEIGHBOUR)
 }
 
@@ -441,15 +446,17 @@ impl Socket {
         self.request(RouteNetlinkMessage::SetLink(link))
     }
 
-    pub(crate) fn address(&self, index: u32, ip: Ipv4Addr, prefix: u8) -> std::io::Result<()> {
+    pub(crate) fn address(&self, index: u32, ip: impl Into<IpAddr>, prefix: u8) -> std::io::Result<()> {
+        let ip = ip.into();
         let mut message = AddressMessage::default();
         message.header.family = AddressFamily::Inet;
+        if ip.is_ipv6() {
+            message.header.family = AddressFamily::Inet6;
+            message.header.flags = AddressHeaderFlags::Nodad;
+        }
         message.header.prefix_len = prefix;
         message.header.index = index;
-        message.attributes = vec![
-            AddressAttribute::Local(IpAddr::V4(ip)),
-            AddressAttribute::Address(IpAddr::V4(ip)),
-        ];
+        message.attributes = vec![AddressAttribute::Local(ip), AddressAttribute::Address(ip)];
         self.request(RouteNetlinkMessage::NewAddress(message))
     }
 

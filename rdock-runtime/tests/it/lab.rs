@@ -241,6 +241,8 @@ fn spec(name: &str, options: &[&str]) -> Tested<ContainerSpec> {
             }
             "cap" => spec = spec.cap_add(value),
             "ready" => spec.ready.clear(),
+            "expose" => spec.expose.extend(rdock_runtime::parse_exposed(value)?),
+            "all" => spec = spec.publish_all(value == "yes"),
             "env" => {
                 let (name, text) = value.split_once(':').ok_or("no NAME:VALUE")?;
                 spec = spec.env(name, text);

@@ -16,6 +16,7 @@ mod names;
 mod network;
 mod payload;
 mod probe;
+mod published;
 mod readiness;
 mod security;
 mod settings;
@@ -95,6 +96,7 @@ fn main() -> std::process::ExitCode {
     let trials = [
         network::trials(),
         names::trials(),
+        published::trials(),
         settings::trials(),
         volumes::trials(),
         readiness::trials(),

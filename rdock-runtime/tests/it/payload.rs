@@ -21,6 +21,7 @@ pub(crate) fn play(role: &str) -> ExitCode {
         "dial" => dial(),
         "ask" => ask(),
         "usurp" => usurp(),
+        "shout" => shout(),
         "lab" => crate::lab::play(),
         "host" => host(),
         "probe" => crate::probe::play(),
@@ -123,6 +124,34 @@ fn usurp() -> Tested {
     Ok(())
 }
 
+/// Prints what a server at `TO` says by UDP, if it answers in `PATIENCE` milliseconds.
+fn shout() -> Tested {
+    let patience = Duration::from_millis(variable("PATIENCE")?.parse()?);
+    writeln!(std::io::stdout(), "{}", call(variable("TO")?.parse()?, patience)?)?;
+    Ok(())
+}
+
+/// Asks a server by UDP; the first datagram may be lost while addresses are found.
+pub(crate) fn call(address: SocketAddr, patience: Duration) -> std::io::Result<String> {
+    let any: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(address)?;
+    socket.set_read_timeout(Some(patience / 3))?;
+    let mut answer = [0; 64];
+    let mut last = std::io::ErrorKind::TimedOut.into();
+    for _ in 0..3 {
+        socket.send(b"who am I")?;
+        match socket.recv(&mut answer) {
+            Ok(size) => return Ok(String::from_utf8_lossy(&answer[..size]).into_owned()),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
 /// Prints the records of `NAME` that the container's resolver knows, of one `KIND`, by `BY` (udp or tcp); or its code.
 fn ask() -> Tested {
     use simple_dns::rdata::RData;
@@ -198,7 +227,7 @@ pub(crate) fn get(address: SocketAddr) -> std::io::Result<String> {
     get_within(address, Duration::from_secs(2))
 }
 
-fn get_within(address: SocketAddr, patience: Duration) -> std::io::Result<String> {
+pub(crate) fn get_within(address: SocketAddr, patience: Duration) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, patience)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut answer = String::new();

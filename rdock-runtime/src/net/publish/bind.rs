@@ -47,6 +47,16 @@ pub(crate) struct BoundPort {
     pub(super) socket: OwnedFd,
 }
 
+impl BoundPort {
+    pub(crate) fn published(&self) -> crate::net::Published {
+        crate::net::Published {
+            host: self.address,
+            protocol: self.protocol,
+            container: self.container_port,
+        }
+    }
+}
+
 /// Binds every port, or none.
 ///
 /// A request without an address gives two: `0.0.0.0` and, where the host has IPv6, `[::]`, on one port number.
@@ -156,6 +166,10 @@ fn bind_socket(address: SocketAddr, protocol: Protocol) -> Result<(OwnedFd, Sock
             sockopt::set_socket_reuseaddr(&socket, false)?;
         }
         other => other?,
+    }
+    if protocol == Protocol::Udp {
+        super::datagram::prepare(&socket, address)
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
     }
     Ok((socket, address))
 }

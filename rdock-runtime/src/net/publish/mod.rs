@@ -5,6 +5,7 @@
 //! gateway as its client, never 127.0.0.1. The bytes go through the owner's event loop.
 
 mod bind;
+mod datagram;
 mod listening;
 mod relay;
 mod tcp;

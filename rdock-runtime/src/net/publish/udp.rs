@@ -1,5 +1,6 @@
 //! A published UDP port: one socket inside for each client, forgotten when it is silent.
 
+use super::datagram::{self, Client as Who};
 use super::{SocketAnswer, SocketMaker};
 use crate::launch::SocketPlace;
 use crate::reactor::{Interest, Loop, Timer, Token};
@@ -7,7 +8,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -36,7 +37,7 @@ struct State {
     socket: Option<(OwnedFd, Token)>,
     sockets: Rc<dyn SocketMaker>,
     to: SocketAddrV4,
-    clients: HashMap<SocketAddr, Client>,
+    clients: HashMap<Who, Client>,
     sweep: Option<Timer>,
     buffer: Vec<u8>,
     /// The container is in no network.
@@ -116,26 +117,21 @@ impl Port {
             } = &mut *this;
             let Some((socket, _)) = socket else { return };
             // An error here is the echo of an answer that its client did not want.
-            let Ok((size, _, Some(from))) =
-                rustix::net::recvfrom(&*socket, &mut buffer[..], RecvFlags::empty())
-            else {
+            let Ok((size, from)) = datagram::receive(socket, &mut buffer[..]) else {
                 return;
             };
-            let Ok(from) = SocketAddr::try_from(from) else {
-                continue;
-            };
-            let datagram = &buffer[..size];
+            let bytes = &buffer[..size];
             let full = clients.len() >= CLIENTS || *nowhere;
             match clients.get_mut(&from) {
                 Some(Client::Known { socket, heard, .. }) => {
                     *heard = Instant::now();
                     // Lost, as datagrams may be; a refusal is read from the socket too.
-                    let _ = rustix::net::send(&*socket, datagram, SendFlags::empty());
+                    let _ = rustix::net::send(&*socket, bytes, SendFlags::empty());
                 }
-                Some(Client::Waiting(waiting)) if waiting.len() < WAITING => waiting.push(datagram.to_vec()),
+                Some(Client::Waiting(waiting)) if waiting.len() < WAITING => waiting.push(bytes.to_vec()),
                 Some(Client::Waiting(_)) => {}
                 None if !full => {
-                    clients.insert(from, Client::Waiting(vec![datagram.to_vec()]));
+                    clients.insert(from, Client::Waiting(vec![bytes.to_vec()]));
                     let sockets = this.sockets.clone();
                     drop(this);
                     self.ask(events, &*sockets, from);
@@ -145,7 +141,7 @@ impl Port {
         }
     }
 
-    fn ask(&self, events: &mut Loop, sockets: &dyn SocketMaker, from: SocketAddr) {
+    fn ask(&self, events: &mut Loop, sockets: &dyn SocketMaker, from: Who) {
         let that = self.clone();
         let answer: SocketAnswer = Box::new(move |events, made| {
             let made = made.ok().and_then(|mut made| made.pop());
@@ -159,7 +155,7 @@ impl Port {
     }
 
     /// `None` when the client cannot be served.
-    fn begin(&self, events: &mut Loop, from: SocketAddr, socket: OwnedFd) -> Option<()> {
+    fn begin(&self, events: &mut Loop, from: Who, socket: OwnedFd) -> Option<()> {
         let mut this = self.0.borrow_mut();
         this.socket.as_ref()?;
         let Some(Client::Waiting(waiting)) = this.clients.remove(&from) else {
@@ -186,7 +182,7 @@ impl Port {
         Some(())
     }
 
-    fn take_from_server(&self, events: &mut Loop, client: SocketAddr) {
+    fn take_from_server(&self, events: &mut Loop, client: Who) {
         for _ in 0..TURN {
             let mut this = self.0.borrow_mut();
             let State {
@@ -204,7 +200,7 @@ impl Port {
             match rustix::net::recv(&*socket, &mut buffer[..], RecvFlags::empty()) {
                 Ok((size, _)) => {
                     *heard = Instant::now();
-                    let _ = rustix::net::sendto(&*host, &buffer[..size], SendFlags::empty(), &client);
+                    let _ = datagram::send(host, &buffer[..size], client);
                 }
                 Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return,
                 // Nobody is there: the next datagram tries again.
