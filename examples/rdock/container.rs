@@ -2,7 +2,7 @@
 
 use crate::streams::print;
 use crate::{Failure, Outcome};
-use clap::Args;
+use clap::{Args, Subcommand};
 use rdock_runtime::{Container, Runtime};
 use std::time::Duration;
 
@@ -115,14 +115,94 @@ impl Rm {
 pub(crate) struct Port {
     /// The container
     container: String,
+    /// Only this port of the container: 80, 80/udp
+    port: Option<String>,
 }
 
 impl Port {
     pub(crate) fn execute(self, runtime: &Runtime) -> Outcome {
-        for bound in runtime.container(&self.container)?.inspect()?.ports {
-            let protocol = format!("{:?}", bound.protocol).to_lowercase();
-            print(&format!("{}/{protocol} -> {}", bound.container, bound.host));
+        let info = runtime.container(&self.container)?.inspect()?;
+        let word = |protocol| format!("{protocol:?}").to_lowercase();
+        let Some(text) = &self.port else {
+            for bound in info.ports {
+                print(&format!(
+                    "{}/{} -> {}",
+                    bound.container,
+                    word(bound.protocol),
+                    bound.host
+                ));
+            }
+            return Ok(0);
+        };
+        let wrong = || Failure::new(format!("not a port: {text:?}; expected 80 or 80/udp"));
+        let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let port: u16 = port.parse().map_err(|_| wrong())?;
+        if !matches!(protocol, "tcp" | "udp") {
+            return Err(wrong());
         }
-        Ok(0)
+        let mut found = false;
+        for bound in info.ports {
+            if bound.container == port && word(bound.protocol) == protocol {
+                print(&bound.host.to_string());
+                found = true;
+            }
+        }
+        match found {
+            true => Ok(0),
+            false => Err(Failure::new(format!(
+                "no public port '{port}/{protocol}' published for {}",
+                self.container
+            ))),
+        }
+    }
+}
+
+/// docker's verbs behind `container`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Containers {
+    /// List containers
+    #[command(visible_alias = "list", alias = "ps")]
+    Ls(crate::ps::Ps),
+    /// Remove containers that do not run
+    Prune(crate::system::ContainerPrune),
+    /// Show everything about containers, as JSON
+    Inspect(crate::inspect::Inspect),
+    /// Show what containers use
+    Stats(crate::stats::StatsArguments),
+    /// List the processes of a container
+    Top(crate::top::TopArguments),
+    /// Show the output of a container
+    Logs(crate::logs::LogsArguments),
+    /// List the published ports of a container
+    Port(Port),
+    /// Run a command in a running container
+    Exec(crate::exec::ExecArguments),
+    /// Stop containers
+    Stop(Stop),
+    /// Send a signal to containers
+    Kill(Kill),
+    /// Wait until containers end
+    Wait(Wait),
+    /// Remove containers
+    #[command(visible_alias = "remove")]
+    Rm(Rm),
+}
+
+impl Containers {
+    pub(crate) async fn execute(self, runtime: &Runtime) -> Outcome {
+        match self {
+            Self::Ls(verb) => verb.execute(runtime),
+            Self::Prune(verb) => verb.execute(runtime).await,
+            Self::Inspect(verb) => verb.of_kind("container").execute(runtime),
+            Self::Stats(verb) => verb.execute(runtime).await,
+            Self::Top(verb) => verb.execute(runtime).await,
+            Self::Logs(verb) => verb.execute(runtime).await,
+            Self::Port(verb) => verb.execute(runtime),
+            Self::Exec(verb) => verb.execute(runtime).await,
+            Self::Stop(verb) => verb.execute(runtime).await,
+            Self::Kill(verb) => verb.execute(runtime).await,
+            Self::Wait(verb) => verb.execute(runtime).await,
+            Self::Rm(verb) => verb.execute(runtime).await,
+        }
     }
 }

@@ -3,7 +3,7 @@
 use crate::streams::print;
 use crate::table::{Format, ago, show, size};
 use crate::{Failure, Outcome};
-use clap::Args;
+use clap::{Args, Subcommand};
 use rdock_runtime::Runtime;
 use rdock_runtime::image::{Progress, Reference};
 use std::path::PathBuf;
@@ -155,5 +155,43 @@ impl Load {
             }
         }
         Ok(0)
+    }
+}
+
+/// docker's verbs behind `image`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageVerbs {
+    /// List images
+    #[command(visible_alias = "list")]
+    Ls(Images),
+    /// Remove images
+    #[command(visible_alias = "remove")]
+    Rm(Rmi),
+    /// Give an image another name
+    Tag(Tag),
+    /// Load images from an archive
+    Load(Load),
+    /// Download an image from a registry
+    Pull(crate::pull::Pull),
+    /// Upload an image to a registry
+    Push(crate::push::Push),
+    /// Show everything about images, as JSON
+    Inspect(crate::inspect::Inspect),
+    /// Remove images without a name
+    Prune(crate::system::ImagePrune),
+}
+
+impl ImageVerbs {
+    pub(crate) async fn execute(self, runtime: &Runtime) -> Outcome {
+        match self {
+            Self::Ls(verb) => verb.execute(runtime),
+            Self::Rm(verb) => verb.execute(runtime),
+            Self::Tag(verb) => verb.execute(runtime),
+            Self::Load(verb) => verb.execute(runtime),
+            Self::Pull(verb) => verb.execute(runtime).await,
+            Self::Push(verb) => verb.execute(runtime).await,
+            Self::Inspect(verb) => verb.of_kind("image").execute(runtime),
+            Self::Prune(verb) => verb.execute(runtime),
+        }
     }
 }

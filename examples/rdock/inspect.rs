@@ -1,37 +1,71 @@
 //! `rdock inspect`: one JSON array, with docker's field names.
 
 use crate::streams::print;
+use crate::template::Template;
 use crate::{Failure, Outcome};
 use clap::Args;
 use rdock_runtime::image::Image;
-use rdock_runtime::{Container, ExitReason, RestartPolicy, Runtime, Status};
+use rdock_runtime::{Container, ContainerInfo, ExitReason, Protocol, RestartPolicy, Runtime, Status};
 use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Args)]
 pub(crate) struct Inspect {
     /// container, image, volume or network; the first that fits otherwise
     #[arg(long = "type")]
     kind: Option<String>,
+    /// json or a template
+    #[arg(short, long)]
+    format: Option<String>,
+    /// The size of what containers have written too
+    #[arg(short, long)]
+    size: bool,
     /// Names or ids
     #[arg(required = true)]
     names: Vec<String>,
 }
 
 impl Inspect {
+    /// Only objects of this kind.
+    pub(crate) fn of_kind(mut self, kind: &str) -> Self {
+        self.kind = Some(kind.to_owned());
+        self
+    }
+
     pub(crate) fn execute(self, runtime: &Runtime) -> Outcome {
-        let mut found = Vec::new();
+        let template = match self.format.as_deref() {
+            None | Some("" | "json") => None,
+            Some(text) => Some(Template::parse(text).map_err(Failure::of_template)?),
+        };
+        let (mut found, mut code) = (Vec::new(), 0);
         for name in &self.names {
-            found.push(self.find(runtime, name)?);
+            match self.find(runtime, name) {
+                Ok(object) => found.push(object),
+                // What is there is shown all the same.
+                Err(failure) => {
+                    failure.say();
+                    code = 1;
+                }
+            }
         }
-        print(&format!("{:#}", Value::Array(found)));
-        Ok(0)
+        match (&template, self.format.as_deref()) {
+            (Some(template), _) => {
+                for object in &found {
+                    let failed = |reason| Failure::new(format!("template: {reason}"));
+                    print(&template.render(object).map_err(failed)?);
+                }
+            }
+            (None, Some("json")) => print(&Value::Array(found).to_string()),
+            (None, _) => print(&format!("{:#}", Value::Array(found))),
+        }
+        Ok(code)
     }
 
     fn find(&self, runtime: &Runtime, name: &str) -> Result<Value, Failure> {
         let is = |kind: &str| self.kind.as_deref().is_none_or(|wanted| wanted == kind);
         if is("container") {
             match runtime.container(name) {
-                Ok(container) => return container_json(&container),
+                Ok(container) => return container_json(runtime, &container, self.size),
                 Err(rdock_runtime::Error::NoSuchContainer { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -56,7 +90,7 @@ impl Inspect {
     }
 }
 
-fn container_json(container: &Container) -> Result<Value, Failure> {
+fn container_json(runtime: &Runtime, container: &Container, sized: bool) -> Result<Value, Failure> {
     let info = container.inspect()?;
     let started = container.started_at()?;
     let exit = info.status.exit().cloned();
@@ -123,7 +157,38 @@ fn container_json(container: &Container) -> Result<Value, Failure> {
         .command
         .split_first()
         .map_or((None, Vec::new()), |(path, args)| (Some(path), args.to_vec()));
-    Ok(json!({
+    // An image that was removed by force has said what it says in the command already.
+    let image = runtime.images().get(&info.image_id).ok().flatten();
+    let config = config_json(&info, image.as_ref(), &container.exposed_ports(&info));
+    let binds: Vec<String> = info
+        .mounts
+        .iter()
+        .filter(|mount| mount.kind != "tmpfs")
+        .map(|mount| {
+            let source = mount.name.as_ref().unwrap_or(&mount.source);
+            format!(
+                "{source}:{}:{}",
+                mount.target,
+                if mount.read_only { "ro" } else { "rw" }
+            )
+        })
+        .collect();
+    let mut bindings = Map::new();
+    for port in &info.spec.ports {
+        let key = format!(
+            "{}/{}",
+            port.container,
+            format!("{:?}", port.protocol).to_lowercase()
+        );
+        let place = json!({
+            "HostIp": port.host_ip.map(|ip| ip.to_string()).unwrap_or_default(),
+            "HostPort": port.host.map(|port| port.to_string()).unwrap_or_default(),
+        });
+        if let Value::Array(places) = bindings.entry(key).or_insert_with(|| Value::Array(Vec::new())) {
+            places.push(place);
+        }
+    }
+    let mut object = json!({
         "Id": info.id,
         "Name": format!("/{}", info.name),
         "Created": info.created,
@@ -145,22 +210,12 @@ fn container_json(container: &Container) -> Result<Value, Failure> {
         },
         "RestartCount": info.restart_count,
         "Image": info.image_id,
-        "Config": {
-            "Image": info.image,
-            "Hostname": info.spec.hostname.clone().unwrap_or_else(|| info.id[..12].to_owned()),
-            "User": info.spec.user,
-            "Env": info.spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>(),
-            "Labels": info.spec.labels,
-            "Tty": info.spec.terminal,
-            "OpenStdin": info.spec.interactive,
-            "WorkingDir": info.spec.working_dir,
-            "Entrypoint": info.spec.entrypoint,
-            "Cmd": info.spec.args,
-            "StopSignal": info.spec.stop_signal,
-            "StopTimeout": info.spec.stop_timeout.as_secs(),
-        },
+        "Config": config,
         "HostConfig": {
             "AutoRemove": info.spec.auto_remove,
+            "LogConfig": {"Type": info.spec.log.driver.as_str(), "Config": info.spec.log.options()},
+            "Binds": binds,
+            "PortBindings": bindings,
             "RestartPolicy": {"Name": info.spec.restart.name(), "MaximumRetryCount": maximum},
             "Privileged": info.spec.privileged,
             "Init": info.spec.init,
@@ -193,7 +248,61 @@ fn container_json(container: &Container) -> Result<Value, Failure> {
         },
         "Warnings": info.warnings,
         "LogPath": info.state_dir.join("log"),
-    }))
+    });
+    if sized {
+        let written = container.written_bytes()?;
+        let image = image.as_ref().map_or(0, Image::size);
+        object["SizeRw"] = json!(written);
+        object["SizeRootFs"] = json!(written + image);
+    }
+    Ok(object)
+}
+
+/// What the container is, after the image's defaults.
+fn config_json(info: &ContainerInfo, image: Option<&Image>, exposed: &BTreeSet<(u16, Protocol)>) -> Value {
+    let spec = &info.spec;
+    let base = image
+        .map(|image| image.config().config.clone())
+        .unwrap_or_default();
+    let own = |entry: &String| {
+        let name = entry.split('=').next().unwrap_or_default();
+        spec.env.iter().any(|(other, _)| other == name)
+    };
+    let mut env: Vec<String> = base.env.iter().filter(|entry| !own(entry)).cloned().collect();
+    env.extend(spec.env.iter().map(|(name, value)| format!("{name}={value}")));
+    let mut labels: BTreeMap<String, String> = base.labels.clone().into_iter().collect();
+    labels.extend(spec.labels.clone());
+    let exposed: Map<String, Value> = exposed
+        .iter()
+        .map(|(port, protocol)| {
+            (
+                format!("{port}/{}", format!("{protocol:?}").to_lowercase()),
+                json!({}),
+            )
+        })
+        .collect();
+    // An entry point of one's own takes the image's command away.
+    let command = match (spec.args.is_empty(), &spec.entrypoint) {
+        (false, _) => spec.args.clone(),
+        (true, Some(_)) => Vec::new(),
+        (true, None) => base.cmd.clone().unwrap_or_default(),
+    };
+    json!({
+        "Image": info.image,
+        "Hostname": spec.hostname.clone().unwrap_or_else(|| info.id[..12].to_owned()),
+        "Domainname": spec.domainname.clone().unwrap_or_default(),
+        "User": spec.user.clone().unwrap_or(base.user),
+        "Env": env,
+        "Labels": labels,
+        "ExposedPorts": exposed,
+        "Tty": spec.terminal,
+        "OpenStdin": spec.interactive,
+        "WorkingDir": spec.working_dir.clone().unwrap_or(base.working_dir),
+        "Entrypoint": spec.entrypoint.clone().or(base.entrypoint.clone()),
+        "Cmd": command,
+        "StopSignal": spec.stop_signal.clone().or(base.stop_signal.clone()),
+        "StopTimeout": spec.stop_timeout.as_secs(),
+    })
 }
 
 fn image_json(image: &Image) -> Value {

@@ -223,6 +223,12 @@ enum Verb {
     Port(container::Port),
     /// Show everything about containers, images, volumes and networks, as JSON
     Inspect(inspect::Inspect),
+    /// Manage containers
+    #[command(subcommand, name = "container")]
+    Containers(container::Containers),
+    /// Manage images
+    #[command(subcommand, name = "image")]
+    ImageVerbs(image::ImageVerbs),
     /// Manage volumes
     #[command(subcommand)]
     Volume(volume::Volume),
@@ -233,8 +239,11 @@ enum Verb {
     Compose(Box<compose::Compose>),
     /// Show what this root is and what this machine can do
     Info(system::InfoArguments),
+    /// Show and remove what this root keeps
+    #[command(subcommand)]
+    System(system::System),
     /// Show the version
-    Version,
+    Version(system::VersionArguments),
 }
 
 /// docker's code for words it does not understand.
@@ -308,7 +317,7 @@ fn open(root: Option<PathBuf>) -> Result<Runtime, Failure> {
 
 async fn run_verb(arguments: Arguments) -> Outcome {
     match arguments.verb {
-        Verb::Version => return system::version(),
+        Verb::Version(verb) => return verb.execute(),
         Verb::Login(verb) => return verb.execute().await,
         Verb::Logout(verb) => return verb.execute().await,
         Verb::Compose(verb) => return verb.execute(),
@@ -347,6 +356,8 @@ async fn run_verb(arguments: Arguments) -> Outcome {
         Verb::Rm(verb) => verb.execute(&runtime).await,
         Verb::Port(verb) => verb.execute(&runtime),
         Verb::Inspect(verb) => verb.execute(&runtime),
+        Verb::Containers(verb) => verb.execute(&runtime).await,
+        Verb::ImageVerbs(verb) => verb.execute(&runtime).await,
         Verb::Volume(verb) => verb.execute(&runtime),
         Verb::Network(verb) => verb.execute(&runtime).await,
         Verb::Info(verb) => verb.execute(&runtime),
@@ -354,6 +365,7 @@ async fn run_verb(arguments: Arguments) -> Outcome {
         Verb::Logout(verb) => verb.execute().await,
         Verb::Compose(verb) => verb.execute(),
         Verb::Registry(verb) => verb.execute().await,
-        Verb::Version => system::version(),
+        Verb::System(verb) => verb.execute(&runtime).await,
+        Verb::Version(verb) => verb.execute(),
     }
 }

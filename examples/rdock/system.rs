@@ -1,35 +1,273 @@
-//! `rdock info` and `version`.
+//! `rdock system`, `info` and `version`.
 
-use crate::Outcome;
-use crate::streams::print;
-use crate::table::Format;
-use clap::Args;
-use rdock_runtime::Runtime;
+use crate::listing::{Form, Listing};
+use crate::streams::{self, print};
+use crate::table::size;
+use crate::template::Template;
+use crate::{Failure, Outcome};
+use clap::{Args, Subcommand};
+use rdock_runtime::image::PruneFilter;
+use rdock_runtime::{ContainerPruneFilter, DiskShare, Runtime, VolumeFilter};
+use serde_json::{Map, Value, json};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum System {
+    /// Show what this root takes on the disk
+    Df {
+        /// table, json, or a template
+        #[arg(long, default_value = "table")]
+        format: String,
+    },
+    /// Show what happens in this root
+    Events(crate::events::EventsArguments),
+    /// Show what this root is and what this machine can do
+    Info(InfoArguments),
+    /// Remove what nothing uses: containers that do not run, networks, images without a name
+    Prune(Prune),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Prune {
+    /// All images that no container uses
+    #[arg(short, long)]
+    all: bool,
+    /// Anonymous volumes that no container uses too
+    #[arg(long)]
+    volumes: bool,
+    /// until=, label=, label!=
+    #[arg(long)]
+    filter: Vec<String>,
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ContainerPrune {
+    /// until=, label=, label!=
+    #[arg(long)]
+    filter: Vec<String>,
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImagePrune {
+    /// All that no container uses, not only those without a name
+    #[arg(short, long)]
+    all: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+}
+
+const DISK: Listing = Listing {
+    fields: &[
+        ("Type", "TYPE"),
+        ("TotalCount", "TOTAL"),
+        ("Active", "ACTIVE"),
+        ("Size", "SIZE"),
+        ("Reclaimable", "RECLAIMABLE"),
+    ],
+    usual: &["Type", "TotalCount", "Active", "Size", "Reclaimable"],
+};
+
+impl System {
+    pub(crate) async fn execute(self, runtime: &Runtime) -> Outcome {
+        match self {
+            Self::Df { format } => {
+                let form = Form::parse(&format)?;
+                let usage = runtime.disk_usage().await?;
+                let rows = [
+                    ("Images", usage.images),
+                    ("Containers", usage.containers),
+                    ("Local Volumes", usage.volumes),
+                ];
+                DISK.show(
+                    &form,
+                    rows.into_iter().map(|(name, share)| row(name, share)).collect(),
+                )
+            }
+            Self::Events(verb) => verb.execute(runtime).await,
+            Self::Info(verb) => verb.execute(runtime),
+            Self::Prune(verb) => verb.execute(runtime).await,
+        }
+    }
+}
+
+fn row(name: &str, share: DiskShare) -> Map<String, Value> {
+    let part = (100 * share.reclaimable).checked_div(share.bytes).unwrap_or(0);
+    let cells = [
+        ("Type", name.to_owned()),
+        ("TotalCount", share.total.to_string()),
+        ("Active", share.active.to_string()),
+        ("Size", size(share.bytes)),
+        ("Reclaimable", format!("{} ({part}%)", size(share.reclaimable))),
+    ];
+    let cells = cells.into_iter();
+    cells
+        .map(|(name, cell)| (name.to_owned(), Value::String(cell)))
+        .collect()
+}
+
+/// Asks, unless told not to.
+fn may(force: bool, what: &str) -> Result<bool, Failure> {
+    if force {
+        return Ok(true);
+    }
+    streams::say(&format!("WARNING! This will remove {what}."));
+    streams::say("Are you sure you want to continue? [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+}
+
+fn containers_of(filters: &[String]) -> Result<ContainerPruneFilter, Failure> {
+    let mut filter = ContainerPruneFilter::default();
+    for condition in filters {
+        filter.add(condition)?;
+    }
+    Ok(filter)
+}
+
+fn listed(heading: &str, names: &[String]) {
+    if !names.is_empty() {
+        print(heading);
+        names.iter().for_each(|name| print(name));
+        print("");
+    }
+}
+
+impl Prune {
+    async fn execute(self, runtime: &Runtime) -> Outcome {
+        let filter = containers_of(&self.filter)?;
+        let images = if self.all {
+            "all images without a container"
+        } else {
+            "all images without a name"
+        };
+        let volumes = if self.volumes {
+            ", all anonymous volumes not used by a container"
+        } else {
+            ""
+        };
+        let what = format!("all stopped containers, all networks not used by a container{volumes}, {images}");
+        if !may(self.force, &what)? {
+            return Ok(0);
+        }
+        let containers = runtime.prune_containers(&filter).await?;
+        listed("Deleted Containers:", &containers.ids);
+        let mut bytes = containers.bytes;
+        // What a filter of containers says of labels and times has no meaning for the rest.
+        let networks = match self.filter.is_empty() {
+            true => runtime.networks().prune(|_| true)?,
+            false => Vec::new(),
+        };
+        listed("Deleted Networks:", &networks);
+        if self.volumes {
+            let volumes = runtime.volumes().prune_with(&VolumeFilter::default())?;
+            listed("Deleted Volumes:", &volumes.names);
+            bytes += volumes.bytes;
+        }
+        if self.filter.is_empty() {
+            bytes += images_pruned(runtime, self.all)?;
+        }
+        print(&format!("Total reclaimed space: {}", size(bytes)));
+        Ok(0)
+    }
+}
+
+fn images_pruned(runtime: &Runtime, all: bool) -> Result<u64, Failure> {
+    let pruned = runtime.images().prune(&PruneFilter { all })?;
+    let ids: Vec<String> = pruned.images.iter().map(|id| format!("deleted: {id}")).collect();
+    listed("Deleted Images:", &ids);
+    Ok(pruned.bytes)
+}
+
+impl ContainerPrune {
+    pub(crate) async fn execute(self, runtime: &Runtime) -> Outcome {
+        let filter = containers_of(&self.filter)?;
+        if !may(self.force, "all stopped containers")? {
+            return Ok(0);
+        }
+        let pruned = runtime.prune_containers(&filter).await?;
+        listed("Deleted Containers:", &pruned.ids);
+        print(&format!("Total reclaimed space: {}", size(pruned.bytes)));
+        Ok(0)
+    }
+}
+
+impl ImagePrune {
+    pub(crate) fn execute(self, runtime: &Runtime) -> Outcome {
+        let what = if self.all {
+            "all images without a container"
+        } else {
+            "all images without a name"
+        };
+        if !may(self.force, what)? {
+            return Ok(0);
+        }
+        let bytes = images_pruned(runtime, self.all)?;
+        print(&format!("Total reclaimed space: {}", size(bytes)));
+        Ok(0)
+    }
+}
 
 #[derive(Debug, Args)]
 pub(crate) struct InfoArguments {
-    /// table or json
-    #[arg(short, long, value_enum, default_value = "table")]
-    format: Format,
+    /// table, json or a template
+    #[arg(short, long, default_value = "table")]
+    format: String,
 }
 
 impl InfoArguments {
     pub(crate) fn execute(self, runtime: &Runtime) -> Outcome {
-        let info =
-            serde_json::to_value(runtime.info()?).map_err(|error| crate::Failure::new(error.to_string()))?;
-        if self.format == Format::Json {
-            print(&info.to_string());
-            return Ok(0);
-        }
-        for (name, value) in info.as_object().into_iter().flatten() {
-            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            print(&format!("{}: {value}", name.replace('_', " ")));
+        let info = serde_json::to_value(runtime.info()?).map_err(|error| Failure::new(error.to_string()))?;
+        match self.format.as_str() {
+            "table" | "" => {
+                for (name, value) in info.as_object().into_iter().flatten() {
+                    let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                    print(&format!("{}: {value}", name.replace('_', " ")));
+                }
+            }
+            "json" => print(&info.to_string()),
+            text => {
+                let template = Template::parse(text).map_err(Failure::of_template)?;
+                print(&template.render(&info).map_err(Failure::new)?);
+            }
         }
         Ok(0)
     }
 }
 
-pub(crate) fn version() -> Outcome {
-    print(&format!("rdock {}", env!("CARGO_PKG_VERSION")));
-    Ok(0)
+#[derive(Debug, Args)]
+pub(crate) struct VersionArguments {
+    /// json or a template
+    #[arg(short, long)]
+    format: Option<String>,
+}
+
+impl VersionArguments {
+    pub(crate) fn execute(self) -> Outcome {
+        let version = env!("CARGO_PKG_VERSION");
+        let system = rustix::system::uname();
+        let whole = json!({
+            "Client": {
+                "Version": version,
+                "Os": "linux",
+                "Arch": std::env::consts::ARCH,
+                "KernelVersion": system.release().to_string_lossy(),
+            },
+        });
+        match self.format.as_deref() {
+            None | Some("") => print(&format!("rdock {version}")),
+            Some("json") => print(&whole.to_string()),
+            Some(text) => {
+                let template = Template::parse(text).map_err(Failure::of_template)?;
+                print(&template.render(&whole).map_err(Failure::new)?);
+            }
+        }
+        Ok(0)
+    }
 }

@@ -9,6 +9,7 @@ mod connections;
 mod container;
 mod control;
 mod create;
+mod disk;
 mod error;
 mod events;
 mod exec;
@@ -17,6 +18,7 @@ mod health;
 mod identity;
 mod launch;
 mod lifecycle;
+mod list;
 mod logs;
 mod moment;
 mod monitor;
@@ -48,6 +50,7 @@ mod warning;
 pub use base::LayeredContainer;
 pub use cgroup::CgroupError;
 pub use container::{Attached, Container, ContainerInfo};
+pub use disk::{ContainerPruneFilter, DiskShare, DiskUsage, PrunedContainers};
 pub use error::{Cause, Error, Result};
 pub use events::{Event, EventAction, EventFilter, EventKind, Events};
 pub use exec::{Exec, ExecProcess, ExecTerminal};
@@ -56,6 +59,7 @@ pub use files::{
 };
 pub use health::{Health, HealthResult, HealthStatus};
 pub use lifecycle::{ContainerUpdate, WaitCondition};
+pub use list::ContainerFilter;
 pub use logs::{LogLine, LogStream, Logs};
 pub use net::{
     EndpointInfo, NetError, NetworkInfo, NetworkMember, NetworkSpec, Networks, SubnetInfo, SubnetSpec,

@@ -12,6 +12,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("events_are_dockers_lines_and_objects", events),
         trial("events_stream_what_other_commands_do", stream),
         trial("log_options_limit_what_is_kept", logs),
+        trial("ps_has_dockers_filters_and_formats", ps),
+        trial("inspect_fills_templates_in", inspect),
+        trial("top_and_stats_show_running_containers", usage),
+        trial("prune_and_df_know_what_nothing_uses", prune),
     ]
 }
 
@@ -149,5 +153,249 @@ fn logs(tiny: &Tiny) -> Tested {
     ])?;
     tiny.run(&["logs", "silent"])?.failed(1, &["not kept"], None);
     assert_eq!(tiny.run(&["rm", "silent"])?.code, Some(0));
+    tiny.nothing_left()
+}
+
+fn ps(tiny: &Tiny) -> Tested {
+    let web = [
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "--network",
+        "none",
+        "--label",
+        "tier=front",
+        "tiny",
+        "sleep",
+        "60",
+    ];
+    tiny.start(&web)?;
+    tiny.start(&[
+        "run",
+        "--name",
+        "done",
+        "--network",
+        "none",
+        "-v",
+        "/data",
+        "tiny",
+        "exit",
+        "3",
+    ])?;
+    let names = |more: &[&str]| -> Result<Vec<String>, Box<dyn std::error::Error>> {
+        let done = tiny.run(&[&["ps", "--format", "{{.Names}}"], more].concat())?;
+        assert_eq!(done.code, Some(0), "{done:?}");
+        Ok(done.stdout.lines().map(str::to_owned).collect())
+    };
+    for (words, expected) in [
+        (&[][..], &["web"][..]),
+        (&["-a"], &["done", "web"]),
+        (&["-l"], &["done"]),
+        (&["-n", "2"], &["done", "web"]),
+        (&["-a", "-f", "name=^we"], &["web"]),
+        (&["-a", "-f", "name=o"], &["done"]),
+        (&["-f", "status=exited"], &["done"]),
+        (&["-a", "-f", "exited=3"], &["done"]),
+        (&["-a", "-f", "exited=0"], &[]),
+        (&["-f", "label=tier"], &["web"]),
+        (&["-f", "label=tier=back"], &[]),
+        (&["-a", "-f", "ancestor=tiny"], &["done", "web"]),
+        (&["-a", "-f", "ancestor=other"], &[]),
+        (&["-a", "-f", "before=done"], &["web"]),
+        (&["-a", "-f", "since=web"], &["done"]),
+        (&["-a", "-f", "volume=/data"], &["done"]),
+        (&["-a", "-f", "network=none"], &["done", "web"]),
+        (&["-a", "-f", "expose=8080"], &["done", "web"]),
+        (&["-a", "-f", "publish=8080"], &[]),
+        (&["-a", "-f", "health=none"], &["done", "web"]),
+    ] {
+        assert_eq!(names(words)?, expected, "{words:?}");
+    }
+    let json = tiny.run(&["ps", "--format", "json"])?;
+    let row: serde_json::Value = serde_json::from_str(&json.stdout)?;
+    assert_eq!(
+        (&row["State"], &row["Labels"]),
+        (&"running".into(), &"tier=front".into())
+    );
+    assert_eq!(row["Ports"], "8080/tcp");
+    let table = tiny.run(&["ps", "-a", "--format", "table {{.Names}}\\t{{.Status}}"])?;
+    let lines: Vec<&str> = table.stdout.lines().collect();
+    assert_eq!(lines[0], "NAMES     STATUS");
+    assert!(lines[1].starts_with("done      Exited (3) "), "{table:?}");
+    assert!(tiny.run(&["ps", "-s"])?.stdout.contains("(virtual "));
+    let one = tiny.run(&[
+        "ps",
+        "-a",
+        "--format",
+        "{{json .Names}} {{upper .State}}",
+        "-f",
+        "name=done",
+    ])?;
+    assert_eq!(one.stdout, "\"done\" EXITED\n");
+    tiny.run(&["ps", "-f", "colour=red"])?
+        .failed(1, &["not a filter", "colour=red"], None);
+    tiny.run(&["ps", "-f", "before=none"])?.failed(1, &["none"], None);
+    tiny.run(&["ps", "--format", "{{.Names"])?
+        .failed(64, &["template parsing error"], None);
+    assert_eq!(tiny.run(&["rm", "-f", "-v", "web", "done"])?.code, Some(0));
+    tiny.nothing_left()
+}
+
+fn inspect(tiny: &Tiny) -> Tested {
+    tiny.start(&[
+        "run",
+        "-d",
+        "--name",
+        "seen",
+        "--network",
+        "none",
+        "-e",
+        "OWN=x",
+        "--log-opt",
+        "max-size=1m",
+        "tiny",
+        "sleep",
+        "60",
+    ])?;
+    let filled = |template: &str| -> Result<String, Box<dyn std::error::Error>> {
+        Ok(tiny
+            .run(&["inspect", "-f", template, "seen"])?
+            .stdout
+            .trim_end()
+            .to_owned())
+    };
+    for (template, expected) in [
+        ("{{.State.Status}} {{.State.Running}}", "running true"),
+        ("{{.Name}}", "/seen"),
+        ("{{join .Config.Env \" \"}}", "PATH=/ FROM_IMAGE=yes OWN=x"),
+        ("{{json .Config.Entrypoint}}", "[\"/payload\"]"),
+        (
+            "{{range $port, $x := .Config.ExposedPorts}}{{$port}};{{end}}",
+            "8080/tcp;",
+        ),
+        ("{{index .HostConfig.LogConfig.Config \"max-size\"}}", "1048576"),
+        ("{{if .State.Health}}checked{{else}}unchecked{{end}}", "unchecked"),
+        ("{{len .Mounts}} {{printf \"%04d\" .State.ExitCode}}", "0 0000"),
+    ] {
+        assert_eq!(filled(template)?, expected, "{template}");
+    }
+    tiny.run(&["inspect", "-f", "{{.Nothing}}", "seen"])?
+        .failed(1, &["Nothing"], None);
+    tiny.run(&["inspect", "-f", "{{nothing}}", "seen"])?
+        .failed(64, &["nothing"], None);
+    let both = tiny.run(&["inspect", "seen", "missing"])?;
+    assert_eq!(both.code, Some(1));
+    let shown: serde_json::Value = serde_json::from_str(&both.stdout)?;
+    assert_eq!(
+        (shown.as_array().map(Vec::len), &shown[0]["Name"]),
+        (Some(1), &"/seen".into())
+    );
+    assert!(both.stderr.contains("no such object: missing"), "{both:?}");
+    assert_eq!(tiny.run(&["rm", "-f", "seen"])?.code, Some(0));
+    tiny.nothing_left()
+}
+
+fn usage(tiny: &Tiny) -> Tested {
+    tiny.start(&[
+        "run",
+        "-d",
+        "--name",
+        "busy",
+        "--network",
+        "none",
+        "tiny",
+        "sleep",
+        "60",
+    ])?;
+    let top = tiny.run(&["top", "busy"])?;
+    let lines: Vec<&str> = top.stdout.lines().collect();
+    assert_eq!(
+        lines[0].split_whitespace().collect::<Vec<_>>()[..2],
+        ["UID", "PID"],
+        "{top:?}"
+    );
+    assert!(
+        lines.len() == 2 && lines[1].ends_with("/payload sleep 60"),
+        "{top:?}"
+    );
+    let own = tiny.run(&["top", "busy", "-o", "nspid,comm"])?;
+    assert!(own.stdout.ends_with("1         payload\n"), "{own:?}");
+    tiny.run(&["top", "busy", "-o", "colour"])?
+        .failed(1, &["colour", "no such column"], None);
+    let stats = tiny.run(&[
+        "stats",
+        "--no-stream",
+        "--format",
+        "{{.Name}} {{.PIDs}} {{.CPUPerc}}",
+    ])?;
+    assert!(
+        stats.stdout.starts_with("busy 1 ") && stats.stdout.ends_with("%\n"),
+        "{stats:?}"
+    );
+    let table = tiny.run(&["stats", "--no-stream", "busy"])?;
+    assert!(table.stdout.starts_with("CONTAINER ID   NAME"), "{table:?}");
+    tiny.run(&["stats", "--no-stream", "missing"])?
+        .failed(1, &["missing"], None);
+    assert_eq!(tiny.run(&["rm", "-f", "busy"])?.code, Some(0));
+    tiny.run(&["top", "busy"])?.failed(1, &["busy"], None);
+    tiny.nothing_left()
+}
+
+fn prune(tiny: &Tiny) -> Tested {
+    tiny.start(&[
+        "run",
+        "--name",
+        "old",
+        "--network",
+        "none",
+        "-v",
+        "/kept",
+        "tiny",
+        "write",
+        "/data/x",
+        "12345",
+    ])?;
+    tiny.start(&[
+        "run",
+        "-d",
+        "--name",
+        "up",
+        "--network",
+        "none",
+        "tiny",
+        "sleep",
+        "60",
+    ])?;
+    let df = tiny.run(&[
+        "system",
+        "df",
+        "--format",
+        "{{.Type}} {{.TotalCount}} {{.Active}}",
+    ])?;
+    assert_eq!(df.stdout, "Images 1 1\nContainers 2 1\nLocal Volumes 1 1\n");
+    assert!(
+        tiny.run(&["system", "df"])?
+            .stdout
+            .starts_with("TYPE            TOTAL     ACTIVE")
+    );
+    let refused = tiny.run(&["container", "prune"])?;
+    assert!(
+        refused.stderr.contains("Are you sure") && refused.stdout.is_empty(),
+        "{refused:?}"
+    );
+    let kept = tiny.run(&["container", "prune", "-f", "--filter", "until=24h"])?;
+    assert_eq!(kept.stdout, "Total reclaimed space: 0B\n");
+    let pruned = tiny.run(&["system", "prune", "-f"])?;
+    assert!(pruned.stdout.starts_with("Deleted Containers:\n"), "{pruned:?}");
+    assert!(
+        !pruned.stdout.contains("Deleted Images"),
+        "the image has a name: {pruned:?}"
+    );
+    assert_eq!(tiny.run(&["ps", "-a", "--format", "{{.Names}}"])?.stdout, "up\n");
+    assert_eq!(tiny.run(&["rm", "-f", "up"])?.code, Some(0));
+    let images = tiny.run(&["image", "prune", "-a", "-f"])?;
+    assert!(images.stdout.contains("Deleted Images:"), "{images:?}");
+    assert_eq!(tiny.run(&["image", "ls", "-q"])?.stdout, "");
     tiny.nothing_left()
 }

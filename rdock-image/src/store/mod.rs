@@ -180,6 +180,11 @@ impl ImageStore {
         Layer::open(self.layout(), diff_id).is_ok()
     }
 
+    /// Returns the size of a layer in the store: bytes of its files.
+    pub fn layer_size(&self, diff_id: &Digest) -> Result<u64> {
+        Ok(Layer::open(self.layout(), diff_id)?.size())
+    }
+
     /// Opens the tree of an image's layers for reading, without mounting it.
     pub fn view(&self, image: &Image) -> Result<MergedView> {
         let stack = chain::stack(self.layout(), image.diff_ids())?;
