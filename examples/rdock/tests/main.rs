@@ -9,6 +9,7 @@ mod files;
 mod fixtures;
 mod leaks;
 mod observe;
+mod orchestrator;
 mod program;
 mod pty;
 mod publish;
@@ -36,6 +37,7 @@ fn main() -> std::process::ExitCode {
         standalone::trials(&stage),
         verbs::trials(),
         observe::trials(),
+        orchestrator::trials(),
         bad_input::trials(),
         files::trials(),
         compose::trials(),
