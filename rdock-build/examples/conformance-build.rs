@@ -5,6 +5,10 @@
 //! `conformance-build.md`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line program")]
 
+#[path = "conformance-build/builds.rs"]
+mod builds;
+#[path = "../tests/it/busybox.rs"]
+mod busybox;
 #[path = "conformance-build/language.rs"]
 mod language;
 #[path = "conformance-build/tree.rs"]
@@ -58,14 +62,25 @@ fn name(dir: &Path) -> String {
 }
 
 fn known(suite: &str) -> bool {
-    language::case(suite).is_some()
+    language::case(suite).is_some() || matches!(suite, "golden" | "exclude")
 }
 
 /// Runs a suite and returns how many cases fail.
 fn run(dir: &Path) -> Result<usize, String> {
     let text = std::fs::read_to_string(dir.join("cases.jsonl")).map_err(|error| error.to_string())?;
     let suite = name(dir);
-    let case = language::case(&suite).ok_or_else(|| format!("unknown suite {suite}"))?;
+    type Case<'a> = Box<dyn Fn(&Value, &Value) -> Outcome + 'a>;
+    let site;
+    let case: Case = match suite.as_str() {
+        "golden" | "exclude" => {
+            site = builds::Site::open(dir).map_err(|error| format!("the base image: {error}"))?;
+            match suite.as_str() {
+                "golden" => Box::new(|input, expect| site.golden(input, expect)),
+                _ => Box::new(|input, expect| site.exclude(input, expect)),
+            }
+        }
+        _ => Box::new(language::case(&suite).ok_or_else(|| format!("unknown suite {suite}"))?),
+    };
     let (mut passed, mut failed) = (0, 0);
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
         let row: Value =

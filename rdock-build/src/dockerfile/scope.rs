@@ -361,7 +361,17 @@ impl Scope {
                     });
                 }
             }
-            Kind::User(text) | Kind::Workdir(text) | Kind::Stopsignal(text) => one(text)?,
+            Kind::User(text) | Kind::Workdir(text) => one(text)?,
+            Kind::Stopsignal(text) => {
+                one(text)?;
+                super::values::signal(text).map_err(|(reason, meant)| Problem::Arguments {
+                    instruction: "STOPSIGNAL",
+                    reason: match meant {
+                        Some(meant) => format!("{reason} (did you mean {meant}?)"),
+                        None => reason,
+                    },
+                })?;
+            }
             Kind::Expose(ports) => {
                 let mut words = Vec::new();
                 for port in ports.iter() {

@@ -95,7 +95,7 @@ pub struct ExposedPort {
 
 impl ExposedPort {
     /// Returns the entries of the image config: `80/tcp`.
-    pub fn entries(&self) -> impl Iterator<Item = String> {
+    pub fn entries(&self) -> impl Iterator<Item = String> + use<> {
         let protocol = self.protocol;
         (self.first..=self.last).map(move |port| format!("{port}/{protocol}"))
     }
@@ -142,6 +142,42 @@ pub fn exposed_port(text: &str) -> Result<ExposedPort, String> {
         last,
         protocol,
     })
+}
+
+/// Names of signals, and their numbers' limits on Linux.
+const SIGNALS: [&str; 34] = [
+    "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL", "PIPE",
+    "POLL", "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU",
+    "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ",
+];
+
+/// Checks a value of STOPSIGNAL: a number from 1 to 64, or a name with or without `SIG`, `RTMIN+3` and `RTMAX-2`
+/// included. The error is the rule it breaks, with what may have been meant.
+pub(crate) fn signal(text: &str) -> Result<(), (String, Option<String>)> {
+    if let Ok(number) = text.parse::<u32>() {
+        return match number {
+            1..=64 => Ok(()),
+            _ => Err((format!("knows no signal {number}: they are 1 to 64"), None)),
+        };
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let offset = |rest: &str, sign: char| {
+        rest.is_empty()
+            || rest
+                .strip_prefix(sign)
+                .and_then(|n| n.parse::<u32>().ok())
+                .is_some_and(|n| n <= 30)
+    };
+    let realtime = name.strip_prefix("RTMIN").is_some_and(|rest| offset(rest, '+'))
+        || name.strip_prefix("RTMAX").is_some_and(|rest| offset(rest, '-'));
+    match realtime || SIGNALS.contains(&name) {
+        true => Ok(()),
+        false => Err((
+            format!("knows no signal {text:?}"),
+            suggest::closest_exact(name, SIGNALS).map(|name| format!("SIG{name}")),
+        )),
+    }
 }
 
 fn port_range(text: &str) -> Option<(u16, u16)> {
@@ -222,6 +258,16 @@ mod tests {
         }
         for text in ["", "m", "-1", "1x", "99999999999999999999p"] {
             assert_eq!(size(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        for text in ["9", "SIGTERM", "term", "SIGRTMIN+3", "RTMAX-1", "64", "SIGUSR1"] {
+            assert_eq!(signal(text), Ok(()), "{text}");
+        }
+        for text in ["", "0", "65", "SIGTREM", "SIGRTMIN+99", "SIG", "-9"] {
+            assert!(signal(text).is_err(), "{text}");
         }
     }
 

@@ -273,19 +273,21 @@ impl Copying<'_> {
             entry,
         };
         self.make(target, destination)?;
-        walk(&tree, &selected, self.exclude, &mut |relative, entry| {
+        // What the archive has takes the place of what is there, only directories become one.
+        target.over_directories = true;
+        let walked = walk(&tree, &selected, self.exclude, &mut |relative, entry| {
             if relative.as_os_str().is_empty() {
                 return Ok(());
             }
             let attributes = self.attributes(&tree, &entry.info());
             let at = destination.join(relative);
             match entry.info().kind {
-                // What the archive has takes the place of what is no directory.
                 FileKind::Dir => target.replace_by_directory(&at, entry, attributes),
                 _ => target.file(&at, entry, attributes, self.above(), number),
             }
-        })?;
-        Ok(())
+        });
+        target.over_directories = false;
+        Ok(walked?)
     }
 
     /// Writes a file that the Dockerfile holds.

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 const DIR: OFlags = OFlags::RDONLY
@@ -45,6 +46,8 @@ pub(crate) struct Target {
     links: HashMap<(usize, (u64, u64)), PathBuf>,
     /// May this process give files away?
     privileged: bool,
+    /// Do directories give way to files, as when an archive is unpacked?
+    pub(crate) over_directories: bool,
     /// Directories opened last: most files come in the order of their directories.
     last: Option<(PathBuf, std::rc::Rc<OwnedFd>)>,
 }
@@ -68,6 +71,7 @@ impl Target {
             pending: BTreeMap::new(),
             links: HashMap::new(),
             privileged,
+            over_directories: false,
             last: None,
         })
     }
@@ -272,8 +276,18 @@ impl Target {
         let (parent, name) = self.split(path, above)?;
         match rustix::fs::unlinkat(&parent, &name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
+            Err(Errno::ISDIR | Errno::PERM) if self.over_directories => {
+                remove(&parent, name.as_os_str()).map_err(|e| wrong("replace", path, e))?;
+                self.pending.retain(|made, _| !made.starts_with(path));
+                self.links.retain(|_, first| !first.starts_with(path));
+                self.last = None;
+            }
             Err(Errno::ISDIR | Errno::PERM) => return Err(over_a_directory(path)),
             Err(errno) => return Err(wrong("replace", path, errno)),
+        }
+        // A directory of the layers below is hidden by the file.
+        if self.over_directories {
+            return Ok((parent, name));
         }
         let old = self.below.entry(path, false).map_err(|error| error.to_string())?;
         if old.is_some_and(|old| old.info().kind == FileKind::Dir) {
@@ -330,6 +344,26 @@ impl Target {
         }
         Ok(())
     }
+}
+
+/// Removes a directory of this layer with all that is in it.
+fn remove(parent: &OwnedFd, name: &OsStr) -> rustix::io::Result<()> {
+    let dir = rustix::fs::openat(parent, name, DIR, Mode::empty())?;
+    let mut entries = Vec::new();
+    for entry in rustix::fs::Dir::read_from(&dir)? {
+        let entry = entry?;
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            entries.push(entry.file_name().to_owned());
+        }
+    }
+    for entry in entries {
+        let entry = OsStr::from_bytes(entry.to_bytes());
+        match rustix::fs::unlinkat(&dir, entry, AtFlags::empty()) {
+            Err(Errno::ISDIR | Errno::PERM) => remove(&dir, entry)?,
+            other => other?,
+        }
+    }
+    rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
 }
 
 fn create(parent: &OwnedFd, name: &Path, path: &Path) -> Result<OwnedFd> {

@@ -86,14 +86,9 @@ pub(crate) fn apply(kind: &Kind, config: &mut ContainerConfig, cmd_set: &mut boo
                     .insert(path.clone(), Value::Object(serde_json::Map::new()));
             }
         }
-        Kind::Workdir(path) => {
-            let base = if config.working_dir.is_empty() {
-                "/"
-            } else {
-                &config.working_dir
-            };
-            config.working_dir = join(base, path);
-        }
+        // An absolute path stays as it is written, as in BuildKit.
+        Kind::Workdir(path) if path.starts_with('/') => config.working_dir = path.clone(),
+        Kind::Workdir(path) => config.working_dir = join(&config.working_dir, path),
         _ => {}
     }
     Ok(())
@@ -194,7 +189,6 @@ pub(crate) fn history(kind: &Kind, config: &ContainerConfig, source: &str) -> St
         Kind::Stopsignal(signal) => format!("STOPSIGNAL {signal}"),
         Kind::User(user) => format!("USER {user}"),
         Kind::Volume(paths) => format!("VOLUME [{}]", paths.join(" ")),
-        Kind::Workdir(path) if path.starts_with('/') => format!("WORKDIR {path}"),
         Kind::Workdir(_) => format!("WORKDIR {}", config.working_dir),
         Kind::Onbuild(onbuild) => format!("ONBUILD {}", onbuild.expression),
         Kind::Maintainer(name) => format!("MAINTAINER {name}"),

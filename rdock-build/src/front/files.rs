@@ -111,11 +111,7 @@ impl Front<'_> {
             None => None,
         };
         let written = &files.destination;
-        let working_dir = match state.config.config.working_dir.as_str() {
-            "" => "/",
-            dir => dir,
-        };
-        let mut destination = join(working_dir, written);
+        let mut destination = join(&state.config.config.working_dir, written);
         let is_directory =
             written.ends_with('/') || written == "." || written.ends_with("/.") || written.ends_with("..");
         if is_directory && !destination.ends_with('/') {

@@ -439,12 +439,13 @@ impl Front<'_> {
                 }
                 state.config.config.env = state.scope.image_env().to_vec();
                 let mut layer = None;
+                let working_dir = config::join("/", &state.config.config.working_dir);
                 if let Kind::Workdir(_) = kind
-                    && state.config.config.working_dir != "/"
+                    && working_dir != "/"
                 {
                     let operation = Operation::MakeDirectory {
                         base: state.step,
-                        path: state.config.config.working_dir.clone(),
+                        path: working_dir,
                         user: state.config.config.user.clone(),
                     };
                     state.step = self.step(at, operation);

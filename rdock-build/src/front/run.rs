@@ -37,10 +37,7 @@ impl Front<'_> {
             };
             return Err(self.problem(at.source, at.span, problem));
         }
-        let working_dir = match state.config.config.working_dir.as_str() {
-            "" => "/".to_owned(),
-            dir => dir.to_owned(),
-        };
+        let working_dir = join("/", &state.config.config.working_dir);
         let mut mounts = Vec::new();
         for mount in state.scope.mounts(at.source, run)? {
             mounts.push(self.mount(at, &mount, &working_dir)?);

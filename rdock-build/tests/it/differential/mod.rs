@@ -10,7 +10,10 @@ mod record;
 use crate::busybox::busybox;
 use crate::{Tested, trial};
 use libtest_mimic::Trial;
+use rdock_build::runtime::Runtime;
+use rdock_build::{Builder, PullPolicy, Secret};
 use rdock_image::{Image, ImageStore};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -74,9 +77,10 @@ impl Case {
     }
 }
 
-/// The base image in a store, made once for all cases.
+/// The base image in a store, made once for all cases. A few tests at a time are enough: builds share its cache.
 struct Stage {
     dir: tempfile::TempDir,
+    runtime: Runtime,
     store: ImageStore,
     base: Image,
 }
@@ -87,9 +91,15 @@ fn stage() -> Tested<Arc<Stage>> {
     let made = STAGE.get_or_init(|| {
         let make = || -> Tested<Arc<Stage>> {
             let dir = tempfile::tempdir()?;
-            let store = ImageStore::open(dir.path().join("image"))?;
+            let runtime = Runtime::open(dir.path().join("root"))?;
+            let store = runtime.images().clone();
             let base = base::import(&store, dir.path())?;
-            Ok(Arc::new(Stage { dir, store, base }))
+            Ok(Arc::new(Stage {
+                dir,
+                runtime,
+                store,
+                base,
+            }))
         };
         make().map_err(|error| error.to_string())
     });
@@ -107,10 +117,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         .map(Case::open)
         .collect();
     cases.sort_by(|a, b| a.name.cmp(&b.name));
-    let missing = match (rustix::process::geteuid().is_root(), std::env::var_os(RECORD)) {
-        (false, _) => Some("needs root".to_owned()),
-        (true, None) => Some("the builder builds nothing yet".to_owned()),
-        (true, Some(_)) => busybox().err().map(|error| error.to_string()),
+    let missing = match rustix::process::geteuid().is_root() {
+        false => Some("needs root".to_owned()),
+        true => busybox().err().map(|error| error.to_string()),
     };
     (cases.into_iter())
         .map(|case| {
@@ -124,7 +133,76 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 fn compare(case: &Case) -> Tested {
-    let address = std::env::var_os(RECORD).ok_or("nothing to compare with")?;
-    let found = record::build(case, &*stage()?, &address)?;
-    Ok(std::fs::write(case.expected(), image::text(&found)?)?)
+    let stage = stage()?;
+    if let Some(address) = std::env::var_os(RECORD) {
+        let found = record::build(case, &stage, &address)?;
+        return Ok(std::fs::write(case.expected(), image::text(&found)?)?);
+    }
+    let expected: Value = serde_json::from_str(&std::fs::read_to_string(case.expected())?)?;
+    let found = build(case, &stage)?;
+    match (found, expected["error"].as_str()) {
+        (Err(_), Some(_)) => Ok(()),
+        (Err(error), None) => Err(error),
+        (Ok(_), Some(error)) => Err(format!("it builds; BuildKit says: {error}").into()),
+        (Ok(found), None) if found == expected => Ok(()),
+        (Ok(found), None) => Err(difference(&expected, &found).into()),
+    }
+}
+
+/// Builds a case here. The outer error is the test's own, the inner one the build's.
+fn build(case: &Case, stage: &Stage) -> Tested<Tested<Value>> {
+    let dir = tempfile::tempdir_in(stage.dir.path())?;
+    case.write_context(dir.path())?;
+    let mut builder = Builder::new(dir.path())
+        .pull(PullPolicy::Never)
+        .secret(record::SECRET.0, Secret::Value(record::SECRET.1.into()));
+    for (name, value) in &case.args {
+        builder = builder.build_arg(name, value);
+    }
+    if let Some(target) = &case.target {
+        builder = builder.target(target);
+    }
+    let tokio = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let built = match tokio.block_on(builder.build(&stage.runtime)) {
+        Ok(built) => built,
+        Err(error) => return Ok(Err(chain(&error).into())),
+    };
+    let made = built.image.ok_or("no image was made")?;
+    Ok(image::describe(stage.runtime.images(), &made, stage))
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// The fields that differ, each line for itself.
+fn difference(expected: &Value, found: &Value) -> String {
+    let mut text = String::new();
+    let mut compare = |name: &str, expected: &Value, found: &Value| {
+        if expected != found {
+            text.push_str(&format!("\n{name}\n  expected {expected}\n  found    {found}"));
+        }
+    };
+    let empty = serde_json::Map::new();
+    for (name, value) in expected.as_object().unwrap_or(&empty) {
+        match (value.as_object(), found[name].as_object()) {
+            (Some(expected), Some(found)) => {
+                for key in expected
+                    .keys()
+                    .chain(found.keys().filter(|key| !expected.contains_key(*key)))
+                {
+                    let nothing = Value::Null;
+                    let of = |map: &serde_json::Map<_, _>| map.get(key).cloned().unwrap_or(nothing.clone());
+                    compare(&format!("{name}: {key}"), &of(expected), &of(found));
+                }
+            }
+            _ => compare(name, value, &found[name]),
+        }
+    }
+    text
 }
