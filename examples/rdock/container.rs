@@ -7,7 +7,7 @@ use rdock_runtime::{Container, Runtime};
 use std::time::Duration;
 
 /// Does something to each container; goes on after a failure, and fails in the end.
-async fn each(
+pub(crate) async fn each(
     runtime: &Runtime,
     names: &[String],
     action: impl AsyncFn(&Container, &str) -> Result<(), rdock_runtime::Error>,
@@ -26,11 +26,19 @@ async fn each(
     Ok(code)
 }
 
+/// A timeout as docker writes it: a negative one never passes.
+pub(crate) fn seconds(count: i64) -> Duration {
+    u64::try_from(count).map_or(Duration::MAX, Duration::from_secs)
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Stop {
-    /// Seconds until SIGKILL
-    #[arg(short, long, visible_alias = "timeout")]
-    time: Option<u64>,
+    /// The signal, instead of the container's own
+    #[arg(short, long)]
+    signal: Option<String>,
+    /// Seconds until SIGKILL, -1 for never
+    #[arg(short, long, visible_alias = "timeout", allow_hyphen_values = true)]
+    time: Option<i64>,
     /// Containers
     #[arg(required = true)]
     containers: Vec<String>,
@@ -38,9 +46,9 @@ pub(crate) struct Stop {
 
 impl Stop {
     pub(crate) async fn execute(self, runtime: &Runtime) -> Outcome {
-        let timeout = self.time.map(Duration::from_secs);
+        let timeout = self.time.map(seconds);
         each(runtime, &self.containers, async |container, name| {
-            container.stop(timeout).await?;
+            container.stop_with(self.signal.as_deref(), timeout).await?;
             print(name);
             Ok(())
         })

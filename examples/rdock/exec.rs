@@ -92,7 +92,7 @@ impl ExecArguments {
         if !self.interactive {
             attached.stdin = None;
         }
-        let mut pumps = streams::pump(attached, false);
+        let mut pumps = streams::pump(attached, Vec::new());
         let status = loop {
             let passed = tokio::select! {
                 status = process.wait() => break status?,

@@ -3,32 +3,40 @@
 //! Every command opens the root, does its work in this process and ends; there is no daemon. The only
 //! processes that stay are the monitors of detached containers, and those are this very program again.
 
+mod attach;
 mod build;
 mod build_progress;
 mod compose;
 mod container;
 mod cp;
+mod create;
 mod diff;
 mod events;
 mod exec;
 mod image;
 mod inspect;
+mod lifetime;
 mod listing;
 mod login;
 mod logs;
 mod network;
+mod pause;
 mod ps;
 mod pull;
 mod push;
 mod registry;
+mod rename;
+mod restart;
 mod run;
 mod save;
+mod start;
 mod stats;
 mod streams;
 mod system;
 mod table;
 mod template;
 mod top;
+mod update;
 mod volume;
 
 use clap::{Parser, Subcommand};
@@ -191,6 +199,22 @@ enum Verb {
     Load(image::Load),
     /// Create and run a container
     Run(Box<run::Run>),
+    /// Create a container without starting it
+    Create(Box<create::Create>),
+    /// Start containers
+    Start(start::Start),
+    /// Stop containers and start them again
+    Restart(restart::Restart),
+    /// Connect this terminal to a running container
+    Attach(attach::Attach),
+    /// Freeze the processes of containers
+    Pause(pause::Pause),
+    /// Let paused containers go on
+    Unpause(pause::Pause),
+    /// Give a container another name
+    Rename(rename::Rename),
+    /// Change limits and restart policy of containers
+    Update(update::Update),
     /// List containers
     Ps(ps::Ps),
     /// Copy files between a container and this host
@@ -324,7 +348,7 @@ async fn run_verb(arguments: Arguments) -> Outcome {
         Verb::Registry(verb) => return verb.execute().await,
         _ => {}
     }
-    let is_run = matches!(arguments.verb, Verb::Run(_));
+    let is_run = matches!(arguments.verb, Verb::Run(_) | Verb::Create(_));
     let runtime = open(arguments.root).map_err(|failure| Failure {
         code: if is_run { 125 } else { 1 },
         ..failure
@@ -340,6 +364,14 @@ async fn run_verb(arguments: Arguments) -> Outcome {
         Verb::Save(verb) => verb.execute(&runtime),
         Verb::Load(verb) => verb.execute(&runtime),
         Verb::Run(verb) => verb.execute(&runtime).await,
+        Verb::Create(verb) => verb.execute(&runtime).await,
+        Verb::Start(verb) => verb.execute(&runtime).await,
+        Verb::Restart(verb) => verb.execute(&runtime).await,
+        Verb::Attach(verb) => verb.execute(&runtime).await,
+        Verb::Pause(verb) => verb.execute(&runtime, true).await,
+        Verb::Unpause(verb) => verb.execute(&runtime, false).await,
+        Verb::Rename(verb) => verb.execute(&runtime).await,
+        Verb::Update(verb) => verb.execute(&runtime).await,
         Verb::Ps(verb) => verb.execute(&runtime),
         Verb::Cp(verb) => verb.execute(&runtime).await,
         Verb::Diff(verb) => verb.execute(&runtime).await,

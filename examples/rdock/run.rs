@@ -1,17 +1,15 @@
 //! `rdock run`.
 
-use crate::streams::{self, RawMode};
-use crate::{Failure, Outcome, chain};
+use crate::lifetime::{Connection, Lifetime};
+use crate::{Failure, Outcome, attach, chain, streams};
 use clap::{Args, ValueEnum};
 use rdock_runtime::image::{Platform, Progress, Reference};
 use rdock_runtime::{
-    Container, ContainerSpec, EndpointSpec, Mount, MountSource, NamespaceMode, NetworkJoin, NetworkMode,
+    ContainerSpec, EndpointSpec, Mount, MountSource, NamespaceMode, NetworkJoin, NetworkMode,
     PortForwarding, PortMapping, Runtime, Seccomp, VolumesFrom, parse_env_file, parse_env_flag,
     parse_exposed, parse_size,
 };
 use std::path::PathBuf;
-use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// When an image is pulled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -190,12 +188,16 @@ pub(crate) struct Run {
     /// A label (NAME=VALUE)
     #[arg(short, long)]
     label: Vec<String>,
+    #[command(flatten)]
+    lifetime: Lifetime,
+    #[command(flatten)]
+    connection: Connection,
     /// Signal that stops the container
     #[arg(long)]
     stop_signal: Option<String>,
-    /// Seconds until SIGKILL when stopping
-    #[arg(long)]
-    stop_timeout: Option<u64>,
+    /// Seconds until SIGKILL when stopping, -1 for never
+    #[arg(long, allow_hyphen_values = true)]
+    stop_timeout: Option<i64>,
     /// -1000 to 1000
     #[arg(long, allow_hyphen_values = true)]
     oom_score_adj: Option<i32>,
@@ -348,9 +350,10 @@ impl Run {
             spec.log.parse_option(text).map_err(bad)?;
         }
         spec.stop_signal.clone_from(&self.stop_signal);
-        if let Some(seconds) = self.stop_timeout {
-            spec.stop_timeout = Duration::from_secs(seconds);
+        if let Some(count) = self.stop_timeout {
+            spec.stop_timeout = crate::container::seconds(count);
         }
+        self.lifetime.apply(&mut spec)?;
         spec.oom_score_adj = self.oom_score_adj;
         Ok(spec)
     }
@@ -417,16 +420,11 @@ impl Run {
         if self.tty && self.interactive && !self.detach && !streams::is_terminal() {
             return Err(wrong("the input device is not a TTY".to_owned()));
         }
+        // Before anything is made for them.
+        self.connection.keys()?;
         let spec = self.spec()?;
         self.bring_image(runtime).await?;
-        if let Some(path) = &self.cidfile
-            && path.exists()
-        {
-            return Err(wrong(format!(
-                "{} exists already: remove it, or another container has it",
-                path.display()
-            )));
-        }
+        self.check_cidfile()?;
         let (container, attached) = match self.detach {
             true => (spec.start_detached(runtime).await.map_err(Failure::of_run)?, None),
             false => {
@@ -446,8 +444,38 @@ impl Run {
                 streams::print(container.id());
                 Ok(0)
             }
-            // Without -i the keys stay this terminal's, so that Ctrl-C is still a signal.
-            Some(attached) => attach(&container, attached, spec.terminal, self.interactive).await,
+            Some(attached) => {
+                let (terminal, interactive) = (spec.terminal, self.interactive);
+                attach::lend(&container, attached, terminal, interactive, &self.connection).await
+            }
+        }
+    }
+
+    /// `rdock create`: makes the container and prints its id.
+    pub(crate) async fn create(self, runtime: &Runtime) -> Outcome {
+        if self.detach || !self.connection.is_default() {
+            return Err(wrong(
+                "unknown flag: create takes no --detach, --detach-keys or --sig-proxy".to_owned(),
+            ));
+        }
+        let spec = self.spec()?;
+        self.bring_image(runtime).await?;
+        self.check_cidfile()?;
+        let container = spec.create(runtime).await.map_err(Failure::of_run)?;
+        if let Some(path) = &self.cidfile {
+            std::fs::write(path, container.id())?;
+        }
+        streams::print(container.id());
+        Ok(0)
+    }
+
+    fn check_cidfile(&self) -> Result<(), Failure> {
+        match &self.cidfile {
+            Some(path) if path.exists() => Err(wrong(format!(
+                "{} exists already: remove it, or another container has it",
+                path.display()
+            ))),
+            _ => Ok(()),
         }
     }
 
@@ -487,54 +515,4 @@ impl Run {
         }
         Ok(())
     }
-}
-
-/// This terminal belongs to the payload until it ends; its exit code is ours.
-async fn attach(
-    container: &Container,
-    attached: rdock_runtime::Attached,
-    terminal: bool,
-    interactive: bool,
-) -> Outcome {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut quit = signal(SignalKind::quit())?;
-    let mut resized = signal(SignalKind::window_change())?;
-    let raw = if terminal && interactive && streams::is_terminal() {
-        Some(RawMode::enter()?)
-    } else {
-        None
-    };
-    if terminal && streams::is_terminal() {
-        let (rows, columns) = streams::size();
-        // One that just ended has no terminal any more.
-        let _ = container.resize(rows, columns).await;
-    }
-    let mut pumps = streams::pump(attached, raw.is_some());
-    let mut wait = std::pin::pin!(container.wait());
-    let exit = loop {
-        let passed = tokio::select! {
-            exit = &mut wait => break exit?,
-            _ = interrupt.recv() => "INT",
-            _ = terminate.recv() => "TERM",
-            _ = hangup.recv() => "HUP",
-            _ = quit.recv() => "QUIT",
-            _ = resized.recv() => {
-                let (rows, columns) = streams::size();
-                // One that just ended has no terminal any more.
-                let _ = container.resize(rows, columns).await;
-                continue;
-            }
-            Some(left) = pumps.left.recv() => {
-                drop(raw);
-                return Ok(left.code());
-            }
-        };
-        // One that just ended needs no signal; the wait says so.
-        let _ = container.kill(passed).await;
-    };
-    pumps.finish().await?;
-    drop(raw);
-    Ok(exit.code() as u8)
 }

@@ -89,8 +89,8 @@ impl Left {
     }
 }
 
-/// Starts copying. With `keys` ctrl-p ctrl-q detaches.
-pub(crate) fn pump(streams: Attached, keys: bool) -> Pumps {
+/// Starts copying. Typing `keys` detaches, unless there are none.
+pub(crate) fn pump(streams: Attached, keys: Vec<u8>) -> Pumps {
     let (tell, left) = tokio::sync::mpsc::unbounded_channel();
     let mut outputs = Vec::new();
     if let Some(stdout) = streams.stdout {
@@ -104,7 +104,7 @@ pub(crate) fn pump(streams: Attached, keys: bool) -> Pumps {
     if let Some(stdin) = streams.stdin {
         let tell = tell.clone();
         // Blocked in a read when everything else ends; the end of this program ends it.
-        std::thread::spawn(move || input(stdin, keys, &tell));
+        std::thread::spawn(move || input(stdin, &keys, &tell));
     }
     Pumps {
         outputs,
@@ -145,12 +145,10 @@ fn copy(from: OwnedFd, to: &mut dyn Write, tell: &tokio::sync::mpsc::UnboundedSe
     }
 }
 
-fn input(to: OwnedFd, keys: bool, tell: &tokio::sync::mpsc::UnboundedSender<Left>) {
-    const CTRL_P: u8 = 0x10;
-    const CTRL_Q: u8 = 0x11;
+fn input(to: OwnedFd, keys: &[u8], tell: &tokio::sync::mpsc::UnboundedSender<Left>) {
     let mut to = File::from(to);
     let mut buffer = vec![0u8; 16 << 10];
-    let mut held = false;
+    let mut typed = 0;
     let mut stdin = io::stdin();
     loop {
         let count = match stdin.read(&mut buffer) {
@@ -159,18 +157,21 @@ fn input(to: OwnedFd, keys: bool, tell: &tokio::sync::mpsc::UnboundedSender<Left
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(_) => return,
         };
-        let mut passed = Vec::with_capacity(count + 1);
+        let mut passed = Vec::with_capacity(count + keys.len());
         for &byte in &buffer[..count] {
-            if keys && held && byte == CTRL_Q {
-                // Nobody hears it when everything has ended anyway.
-                let _ = tell.send(Left::Keys);
-                return;
+            if !keys.is_empty() && keys[typed] == byte {
+                typed += 1;
+                if typed == keys.len() {
+                    // Nobody hears it when everything has ended anyway.
+                    let _ = tell.send(Left::Keys);
+                    return;
+                }
+                continue;
             }
-            if held {
-                passed.push(CTRL_P);
-            }
-            held = keys && byte == CTRL_P;
-            if !held {
+            // What looked like the beginning of the keys was none, and may be one now.
+            passed.extend_from_slice(&keys[..typed]);
+            typed = usize::from(keys.len() > 1 && keys[0] == byte);
+            if typed == 0 {
                 passed.push(byte);
             }
         }

@@ -117,11 +117,42 @@ impl Container {
     /// # Errors
     /// As [`Self::start`].
     pub async fn restart(&self, timeout: Option<Duration>) -> Result<()> {
+        self.restart_with(None, timeout).await
+    }
+
+    /// [`Self::stop`] with another signal than the container's own.
+    ///
+    /// # Errors
+    /// [`Error::Signal`]; otherwise as [`Self::stop`].
+    pub async fn stop_with(&self, signal: Option<&str>, timeout: Option<Duration>) -> Result<Exit> {
+        let timeout = timeout.unwrap_or(self.record().spec.stop_timeout);
+        let request = Request::Stop {
+            signal: self.signal_number(signal)?,
+            timeout_ms: milliseconds(timeout),
+        };
+        self.ask_for_exit(request).await
+    }
+
+    fn signal_number(&self, signal: Option<&str>) -> Result<i32> {
+        match signal {
+            None => Ok(self.record().stop_signal),
+            Some(text) => crate::signal::parse(text).ok_or_else(|| Error::Signal {
+                text: text.to_owned(),
+            }),
+        }
+    }
+
+    /// [`Self::restart`] with another signal than the container's own.
+    ///
+    /// # Errors
+    /// [`Error::Signal`]; otherwise as [`Self::restart`].
+    pub async fn restart_with(&self, signal: Option<&str>, timeout: Option<Duration>) -> Result<()> {
+        let signal = self.signal_number(signal)?;
         let timeout = timeout.unwrap_or(self.record().spec.stop_timeout);
         let this = self.clone();
         if blocking(move || this.status()).await?.exit().is_none() {
             let request = Request::Restart {
-                signal: self.record().stop_signal,
+                signal,
                 timeout_ms: milliseconds(timeout),
             };
             match self.ask_done(request).await {
