@@ -73,8 +73,13 @@ pub(crate) fn everything(runtime: &Runtime, record: &Record) -> Remains {
     if !remains.0.is_empty() {
         return remains;
     }
+    // In one step: whoever is killed in the middle leaves nothing that looks like a container.
     let path = runtime.state().path(&record.id);
-    let removed = std::fs::remove_dir_all(&path);
+    let gone = runtime.state().gone(&record.id);
+    let removed = match std::fs::rename(&path, &gone) {
+        Ok(()) => std::fs::remove_dir_all(&gone),
+        other => other,
+    };
     match removed {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             remains.note::<()>(Err(Error::state("remove", &path)(error)));

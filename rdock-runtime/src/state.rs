@@ -17,7 +17,8 @@
 //!                        hosts hostname resolv.conf
 //! ```
 //! A container directory appears by rename with its record in it, so it is never seen half made. Until then
-//! it is `.new-<id>-` and the process that fills it; a name is a link to its file `claim`.
+//! it is `.new-<id>-` and the process that fills it; a name is a link to its file `claim`. It disappears by rename
+//! too, to `.gone-<id>`.
 //! Unknown fields are ignored and optional sections may be absent: a newer version can add health,
 //! restarts and secrets without an older one failing.
 
@@ -305,6 +306,11 @@ impl Containers {
 
     pub(crate) fn path(&self, id: &str) -> PathBuf {
         self.dir.join(id)
+    }
+
+    /// Where the directory of a container is while it is being removed.
+    pub(crate) fn gone(&self, id: &str) -> PathBuf {
+        self.dir.join(format!(".gone-{id}"))
     }
 
     /// Makes the container's directory, with its record, visible in one step; `owned` by this process, or by nobody yet.

@@ -8,6 +8,7 @@ mod compose;
 mod files;
 mod fixtures;
 mod leaks;
+mod life;
 mod observe;
 mod orchestrator;
 mod program;
@@ -42,6 +43,7 @@ fn main() -> std::process::ExitCode {
         files::trials(),
         compose::trials(),
         publish::trials(),
+        life::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }

@@ -16,6 +16,8 @@ pub(crate) fn play(role: &str) -> ExitCode {
         "leaks-host" => leaks::host(),
         "leaks-open" => leaks::open(),
         "leaks-watch" => leaks::watch(),
+        "leaks-crowd" => leaks::crowd(),
+        "leaks-work" => leaks::work(),
         _ => Err(format!("no such role: {role}").into()),
     };
     match played {

@@ -37,9 +37,8 @@ impl ContainerDir {
     /// The right to change the container, when nobody has it.
     pub(crate) fn try_lock_changes(&self) -> Result<Option<ChangeLock>> {
         let path = self.file("changes");
-        // A container of an older version has no such file.
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
-        let open = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600));
+        // Not made when it is missing: the container is just being removed then.
+        let open = rustix::fs::open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
         let file = open.map_err(|errno| Error::state("open", &path)(errno.into()))?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}

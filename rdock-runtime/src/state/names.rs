@@ -112,6 +112,10 @@ impl Containers {
     pub(crate) fn sweep_unfinished(&self) {
         for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
+            // Whoever removes one now does not mind help.
+            if name.starts_with(".gone-") {
+                let _ = fs::remove_dir_all(entry.path());
+            }
             if name.starts_with(".new-") && filled_by(&name).is_none_or(|(_, alive)| !alive) {
                 // What stays is tried again at the next open.
                 let _ = fs::remove_dir_all(entry.path());

@@ -5,6 +5,7 @@
 //! program gets says which plan step the call belongs to. Then the program, the helper or both are killed at 200
 //! moments: some for each step, the rest at random calls or while the payload runs.
 
+mod crowd;
 mod remains;
 mod tracer;
 mod watch;
@@ -17,11 +18,37 @@ use std::io::{Read, Write};
 use std::process::Command;
 use std::sync::Arc;
 
+pub(crate) use crowd::{crowd, work};
 pub(crate) use watch::watch;
 
 /// The tests of this file.
 pub(crate) fn trials(stage: &Arc<Stage>) -> Vec<Trial> {
-    vec![stage.trial("nothing_is_left_after_200_kills", nothing_is_left)]
+    vec![
+        stage.trial("nothing_is_left_after_200_kills", nothing_is_left),
+        crate::tiny::trial(
+            "nothing_is_left_after_1000_kills_in_a_crowd",
+            crowd_leaves_nothing,
+        ),
+    ]
+}
+
+/// Starters, monitors, helpers and payloads are killed while four processes use the same root.
+fn crowd_leaves_nothing(tiny: &crate::tiny::Tiny) -> Tested {
+    needs_root("the containers have a network and control groups")?;
+    let scratch = tempfile::tempdir()?;
+    let mut command = Command::new("unshare");
+    command
+        .args(["--net", "--mount", "--propagation", "private"])
+        .arg(std::env::current_exe()?)
+        .env("RDOCK_TEST_ROLE", "leaks-crowd")
+        .env("RDOCK_ROOT", tiny.file("root"))
+        .env("CONTAINERS_REGISTRIES_CONF", tiny.file("registries.conf"))
+        .env("TMPDIR", scratch.path());
+    let output = command.output()?;
+    let table = success(&command, &output)?;
+    // The figures are wanted even from a run that passes.
+    std::io::stderr().lock().write_all(table.as_bytes())?;
+    Ok(())
 }
 
 type Played = Result<(), Box<dyn std::error::Error>>;

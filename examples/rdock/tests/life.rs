@@ -1,0 +1,371 @@
+//! The verbs and flags of a container's life, on an image that holds one program.
+
+use crate::program::{Tested, needs_root};
+use crate::pty::Terminal;
+use crate::tiny::{Tiny, trial};
+use libtest_mimic::Trial;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+/// The tests of this file.
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("create_start_and_start_again", create),
+        trial("start_attached_has_output_and_exit_code", start_attached),
+        trial("restart_policy_and_health_are_shown", shown),
+        trial("pause_rename_update_and_restart", changes),
+        trial("attach_shares_output_and_leaves_by_keys", attach),
+        trial("flags_that_do_not_fit_are_refused", refused),
+        trial("two_hundred_containers_come_and_go", two_hundred),
+    ]
+}
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// Runs a command that must succeed; its output without the last newline.
+fn ok(tiny: &Tiny, args: &[&str]) -> Result<String, Box<dyn std::error::Error>> {
+    let done = tiny.start(args)?;
+    if done.code != Some(0) {
+        return Err(format!("{args:?}: {done:?}").into());
+    }
+    Ok(done.stdout.trim_end().to_owned())
+}
+
+/// Asks until the answer is right; it follows from an event in another process.
+fn until(tiny: &Tiny, args: &[&str], right: impl Fn(&str) -> bool) -> Tested {
+    let deadline = Instant::now() + SOON;
+    loop {
+        let said = ok(tiny, args)?;
+        if right(&said) {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(format!("{args:?} still says {said:?}").into());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn create(tiny: &Tiny) -> Tested {
+    let cidfile = tiny.file("id").display().to_string();
+    let id = ok(
+        tiny,
+        &[
+            "create",
+            "--name",
+            "made",
+            "--cidfile",
+            &cidfile,
+            "--network",
+            "none",
+            "tiny",
+            "echo",
+            "hello",
+            ",",
+            "exit",
+            "3",
+        ],
+    )?;
+    assert_eq!(std::fs::read_to_string(&cidfile)?, id);
+    assert!(ok(tiny, &["ps", "-a"])?.contains("Created"));
+    assert_eq!(ok(tiny, &["ps", "-q"])?, "");
+    assert_eq!(ok(tiny, &["start", "made"])?, "made");
+    assert_eq!(ok(tiny, &["wait", "made"])?, "3");
+    assert_eq!(ok(tiny, &["start", "made"])?, "made");
+    assert_eq!(ok(tiny, &["wait", "made"])?, "3");
+    assert_eq!(ok(tiny, &["logs", "made"])?, "hello\nhello");
+    ok(tiny, &["rm", "made"])?;
+    tiny.nothing_left()
+}
+
+fn start_attached(tiny: &Tiny) -> Tested {
+    ok(
+        tiny,
+        &[
+            "create",
+            "--name",
+            "one",
+            "--network",
+            "none",
+            "tiny",
+            "echo",
+            "out",
+            ",",
+            "err",
+            "bad",
+            ",",
+            "exit",
+            "5",
+        ],
+    )?;
+    let done = tiny.start(&["start", "-a", "one"])?;
+    assert_eq!(
+        (done.code, &*done.stdout, &*done.stderr),
+        (Some(5), "out\n", "bad\n")
+    );
+    ok(tiny, &["rm", "one"])?;
+    // One that removes itself, also when whoever started it is gone.
+    ok(
+        tiny,
+        &[
+            "run",
+            "-d",
+            "--rm",
+            "--name",
+            "two",
+            "--network",
+            "none",
+            "tiny",
+            "sleep",
+            "1",
+        ],
+    )?;
+    until(tiny, &["ps", "-aq"], str::is_empty)?;
+    tiny.nothing_left()
+}
+
+fn shown(tiny: &Tiny) -> Tested {
+    ok(
+        tiny,
+        &[
+            "run",
+            "-d",
+            "--name",
+            "ill",
+            "--network",
+            "none",
+            "--health-cmd",
+            "none",
+            "--health-interval",
+            "50ms",
+            "--health-retries",
+            "1",
+            "--health-timeout",
+            "2s",
+            "tiny",
+            "sleep",
+            "60",
+        ],
+    )?;
+    until(tiny, &["ps"], |said| said.contains("(unhealthy)"))?;
+    let inspected = ok(tiny, &["inspect", "ill"])?;
+    let found: serde_json::Value = serde_json::from_str(&inspected)?;
+    assert_eq!(found[0]["State"]["Health"]["Status"], "unhealthy");
+    assert!(found[0]["State"]["Health"]["Log"][0]["ExitCode"].as_i64() != Some(0));
+    ok(tiny, &["rm", "-f", "ill"])?;
+    ok(
+        tiny,
+        &[
+            "run",
+            "-d",
+            "--name",
+            "again",
+            "--network",
+            "none",
+            "--restart",
+            "on-failure:2",
+            "tiny",
+            "exit",
+            "6",
+        ],
+    )?;
+    until(tiny, &["ps", "-a"], |said| said.contains("Exited (6)"))?;
+    let found: serde_json::Value = serde_json::from_str(&ok(tiny, &["inspect", "again"])?)?;
+    assert_eq!(found[0]["RestartCount"], 2);
+    assert_eq!(found[0]["HostConfig"]["RestartPolicy"]["Name"], "on-failure");
+    assert_eq!(found[0]["HostConfig"]["RestartPolicy"]["MaximumRetryCount"], 2);
+    ok(tiny, &["rm", "again"])?;
+    tiny.nothing_left()
+}
+
+fn changes(tiny: &Tiny) -> Tested {
+    needs_root("a control group that can be frozen and limited")?;
+    ok(
+        tiny,
+        &[
+            "run",
+            "-d",
+            "--name",
+            "one",
+            "--network",
+            "none",
+            "--label-file",
+            &label_file(tiny)?,
+            "-l",
+            "tier=web",
+            "--stop-timeout",
+            "0",
+            "tiny",
+            "echo",
+            "up",
+            ",",
+            "sleep",
+            "60",
+        ],
+    )?;
+    let found: serde_json::Value = serde_json::from_str(&ok(tiny, &["inspect", "one"])?)?;
+    assert_eq!(found[0]["Config"]["Labels"]["from"], "file");
+    assert_eq!(found[0]["Config"]["Labels"]["tier"], "web");
+    assert_eq!(ok(tiny, &["pause", "one"])?, "one");
+    assert!(ok(tiny, &["ps"])?.contains("(Paused)"));
+    tiny.run(&["exec", "one", "/payload", "echo", "x"])?
+        .failed(1, &["paused"], None);
+    assert_eq!(ok(tiny, &["unpause", "one"])?, "one");
+    ok(tiny, &["rename", "one", "other"])?;
+    assert_eq!(
+        ok(
+            tiny,
+            &["update", "--memory", "64m", "--restart", "always", "other"]
+        )?,
+        "other"
+    );
+    let found: serde_json::Value = serde_json::from_str(&ok(tiny, &["inspect", "other"])?)?;
+    assert_eq!(found[0]["Name"], "/other");
+    assert_eq!(found[0]["HostConfig"]["Memory"], 64 << 20);
+    assert_eq!(found[0]["HostConfig"]["RestartPolicy"]["Name"], "always");
+    assert_eq!(ok(tiny, &["restart", "-t", "0", "other"])?, "other");
+    until(tiny, &["logs", "other"], |said| said == "up\nup")?;
+    assert_eq!(ok(tiny, &["stop", "-s", "KILL", "other"])?, "other");
+    assert!(ok(tiny, &["ps", "-a"])?.contains("Exited (137)"));
+    ok(tiny, &["rm", "other"])?;
+    tiny.nothing_left()
+}
+
+fn label_file(tiny: &Tiny) -> Result<String, Box<dyn std::error::Error>> {
+    let path = tiny.file("labels");
+    std::fs::write(&path, "# a remark\n\nfrom=file\ntier=none\n")?;
+    Ok(path.display().to_string())
+}
+
+fn attach(tiny: &Tiny) -> Tested {
+    ok(
+        tiny,
+        &[
+            "run",
+            "-dit",
+            "--name",
+            "shared",
+            "--network",
+            "none",
+            "tiny",
+            "cat",
+        ],
+    )?;
+    let attach = ["attach", "--detach-keys", "ctrl-a,x", "shared"];
+    let mut first = Terminal::start(&tiny.command(&attach)?, 24, 80)?;
+    let mut second = Terminal::start(&tiny.command(&attach)?, 24, 80)?;
+    // Both are connected once both see what one of them types.
+    std::thread::sleep(Duration::from_millis(300));
+    first.send("both\r")?;
+    first.expect("both", SOON)?;
+    second.expect("both", SOON)?;
+    first.send("\u{1}x")?;
+    assert_eq!(first.wait(SOON)?.code(), Some(0));
+    second.send("still\r")?;
+    second.expect("still", SOON)?;
+    ok(tiny, &["kill", "shared"])?;
+    assert_eq!(second.wait(SOON)?.code(), Some(137));
+    tiny.run(&["attach", "shared"])?
+        .failed(1, &["stopped container"], None);
+    ok(tiny, &["rm", "shared"])?;
+    // Without the proxy a signal is this program's own.
+    ok(
+        tiny,
+        &[
+            "run",
+            "-d",
+            "--name",
+            "plain",
+            "--network",
+            "none",
+            "tiny",
+            "sleep",
+            "60",
+        ],
+    )?;
+    let mut child = tiny
+        .command(&["attach", "--sig-proxy=false", "plain"])?
+        .stdout(Stdio::piped())
+        .spawn()?;
+    std::thread::sleep(Duration::from_millis(300));
+    rustix::process::kill_process(
+        rustix::process::Pid::from_child(&child),
+        rustix::process::Signal::TERM,
+    )?;
+    assert_eq!(child.wait()?.code(), None);
+    assert!(ok(tiny, &["ps"])?.contains("plain"));
+    ok(tiny, &["rm", "-f", "plain"])?;
+    tiny.nothing_left()
+}
+
+fn refused(tiny: &Tiny) -> Tested {
+    for (args, words) in [
+        (["run", "--rm", "--restart", "always"], ["--restart", "--rm"]),
+        (
+            ["run", "--restart", "sometimes", "-d"],
+            ["sometimes", "restart policy"],
+        ),
+        (
+            ["run", "--health-interval", "soon", "-d"],
+            ["--health-interval", "soon"],
+        ),
+        (
+            ["run", "--no-healthcheck", "--health-cmd", "x"],
+            ["--no-healthcheck", "--health-"],
+        ),
+        (
+            ["run", "--detach-keys", "ctrl-1", "-it"],
+            ["detach keys", "ctrl-1"],
+        ),
+    ] {
+        let done = tiny.run(&[&args[..], &["tiny"]].concat())?;
+        // Without a terminal -it is refused first.
+        if args[3] != "-it" {
+            done.failed(125, &words, None);
+        }
+    }
+    tiny.run(&["start", "none"])?
+        .failed(1, &["no such container"], None);
+    tiny.run(&["update", "none"])?.failed(1, &["flags"], None);
+    tiny.nothing_left()
+}
+
+fn two_hundred(tiny: &Tiny) -> Tested {
+    ok(tiny, &["run", "--rm", "--network", "none", "tiny"])?;
+    std::thread::scope(|scope| -> Result<(), String> {
+        let workers: Vec<_> = (0..4)
+            .map(|worker| {
+                scope.spawn(move || {
+                    for number in 0..50 {
+                        let name = format!("c-{worker}-{number}");
+                        let run = [
+                            "run",
+                            "-d",
+                            "--name",
+                            &name,
+                            "--network",
+                            "none",
+                            "tiny",
+                            "sleep",
+                            "60",
+                        ];
+                        ok(tiny, &run).map_err(|error| error.to_string())?;
+                        if number % 2 == 1 {
+                            ok(tiny, &["rm", "-f", &name]).map_err(|error| error.to_string())?;
+                        }
+                    }
+                    Ok::<(), String>(())
+                })
+            })
+            .collect();
+        for worker in workers {
+            worker.join().map_err(|_| "a worker panicked".to_owned())??;
+        }
+        Ok(())
+    })?;
+    let left = ok(tiny, &["ps", "-q"])?;
+    let left: Vec<&str> = left.split_whitespace().collect();
+    assert_eq!(left.len(), 100);
+    ok(tiny, &[&["rm", "-f"], &left[..]].concat())?;
+    tiny.nothing_left()
+}
