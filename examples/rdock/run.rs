@@ -5,9 +5,8 @@ use crate::{Failure, Outcome, attach, chain, streams};
 use clap::{Args, ValueEnum};
 use rdock_runtime::image::{Platform, Progress, Reference};
 use rdock_runtime::{
-    ContainerSpec, EndpointSpec, Mount, MountSource, NamespaceMode, NetworkJoin, NetworkMode,
-    PortForwarding, PortMapping, Runtime, Seccomp, VolumesFrom, parse_env_file, parse_env_flag,
-    parse_exposed, parse_size,
+    ContainerSpec, EndpointSpec, Mount, MountSource, NamespaceMode, NetworkJoin, NetworkMode, PortForwarding,
+    PortMapping, Runtime, Seccomp, VolumesFrom, parse_env_file, parse_env_flag, parse_exposed, parse_size,
 };
 use std::path::PathBuf;
 
