@@ -68,7 +68,7 @@ impl RegistryClient {
     /// from, is mounted; one that came from another registry goes from there, byte for byte. A layer that was made
     /// here, or is nowhere any more, is compressed on the way, and then the manifest in the registry is another one
     /// than that in the store: [`PushEvent::LayerCompressed`](crate::PushEvent::LayerCompressed) says so, and
-    /// `reference` means the one in the registry from then on.
+    /// the image's names in the store mean the one in the registry from then on.
     ///
     /// # Errors
     /// [`Error::Denied`](crate::Error::Denied), [`Error::Status`](crate::Error::Status) and so on;

@@ -529,7 +529,7 @@ impl Push {
         }
     }
 
-    /// Notes where the layers are now, and that the name means what the registry has.
+    /// Notes where the layers are now, and that the image's names mean what the registry has.
     async fn remember(
         &self,
         reference: &Reference,
@@ -563,14 +563,21 @@ impl Push {
         let renamed = (pushed.digest != *image.manifest_digest() && pushed.id == *image.id())
             .then(|| json(&manifest, "the manifest"))
             .transpose()?;
-        let (store, reference, digest) = (self.store.clone(), reference.clone(), pushed.digest.clone());
+        // It is the same image by all its names.
+        let mut names = image.references().to_vec();
+        if !names.contains(&reference.canonical()) {
+            names.push(reference.canonical());
+        }
+        let (store, digest) = (self.store.clone(), pushed.digest.clone());
         blocking(move || {
             for (diff_id, origin) in &origins {
                 store.add_origin(diff_id, origin)?;
             }
             if let Some(bytes) = renamed {
                 store.write_blob(&lease, &bytes, &digest)?;
-                store.commit(&lease, &reference, &digest)?;
+                for name in names.iter().filter(|name| name.digest().is_none()) {
+                    store.commit(&lease, name, &digest)?;
+                }
             }
             drop(lease);
             Ok(())

@@ -243,8 +243,10 @@ impl ImageStore {
         {
             return Ok(());
         }
+        // Another manifest of the same image, with other blobs of the same layers, takes its place.
         if let Ok(Some(old)) = read(&path)
             && old.manifest != *manifest
+            && self.id_of(&old.manifest) != self.id_of(manifest)
             && all(layout)?
                 .get(&old.manifest)
                 .is_some_and(|names| names.files.len() == 1)

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Proxies for HTTP, as URLs. Addresses of this machine are always reached directly.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct Proxies {
     /// For `http:`.
@@ -28,6 +28,18 @@ pub struct Proxies {
     pub https: Option<String>,
     /// Hosts, domains and networks without a proxy, separated by commas.
     pub none: Option<String>,
+}
+
+impl std::fmt::Debug for Proxies {
+    /// Without passwords.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shown = |proxy: &Option<String>| proxy.as_deref().map(crate::protocol::redacted);
+        f.debug_struct("Proxies")
+            .field("http", &shown(&self.http))
+            .field("https", &shown(&self.https))
+            .field("none", &self.none)
+            .finish()
+    }
 }
 
 /// How a client behaves. The default is anonymous, with Docker Hub and every other registry at its own address.

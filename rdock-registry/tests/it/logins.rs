@@ -31,6 +31,7 @@ pub(crate) fn tests() -> Vec<Trial> {
             a_helper_that_cannot_keep_is_an_error,
         ),
         trial("the_hub_has_dockers_key", the_hub_has_dockers_key),
+        trial("no_secret_is_shown", no_secret_is_shown),
     ]
 }
 
@@ -237,5 +238,77 @@ fn the_hub_has_dockers_key() {
     let read = Credentials::parse(text.as_bytes(), false).expect("valid");
     for name in ["docker.io", "index.docker.io", "docker.io/library/mysql"] {
         assert!(matches!(read.find(name).0, Credential::Basic { .. }), "{name}");
+    }
+}
+
+/// Whatever is printed of configurations, errors and events has no password and no token in it.
+fn no_secret_is_shown() {
+    let registry = Registry::with(|mut options| {
+        options.access = Access::Token {
+            users: BTreeMap::from([("u".to_owned(), "pass-secret".to_owned())]),
+            lifetime: Duration::from_secs(60),
+            anonymous: false,
+        };
+        options
+    });
+    let content = crate::content::Content::new(1, 142);
+    registry.add(&content, "a", "1");
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut shown = Vec::new();
+    login(at(dir.path()), &registry.host(), "pass-secret").expect("logged in");
+    let text = std::fs::read_to_string(dir.path().join("config.json")).expect("written");
+    let saved: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let refresh = saved["auths"][registry.host()]["identitytoken"]
+        .as_str()
+        .expect("a token")
+        .to_owned();
+    let mut basic = quick();
+    let credential = Credential::Basic {
+        user: "u".into(),
+        password: "pass-secret".into(),
+    };
+    basic.credentials.set(&registry.host(), credential);
+    basic.proxies.http = Some("http://me:pass-secret@proxy.example:3128".into());
+    for config in [at(dir.path()), basic] {
+        shown.push(format!("{config:?}"));
+        let client = RegistryClient::new(config.clone()).expect("a client");
+        shown.push(format!("{client:?}"));
+        let host = crate::Host::new();
+        host.pull(config.clone(), &format!("{}/a:1", registry.host()))
+            .expect("pulled");
+        shown.extend(host.events().iter().map(|event| format!("{event:?}")));
+        let image = crate::pushes::make(&host.store, &format!("{}/b:1", registry.host()), 143);
+        let (pushed, events) = crate::push_with(&host.store, config.clone(), image.references()[0].as_str());
+        shown.push(format!("{pushed:?}"));
+        shown.extend(events.iter().map(|event| format!("{event:?}")));
+        for status in [401, 403, 500] {
+            registry.set_faults(vec![rdock_registry::server::FaultRule::new(
+                rdock_registry::server::Fault::Status(status, None),
+            )]);
+            let mut config = config.clone();
+            config.retries = 1;
+            let error = host
+                .pull(config, &format!("{}/a:2", registry.host()))
+                .expect_err("it does not work");
+            shown.extend([format!("{error:?}"), error.to_string()]);
+            shown.extend(host.events().iter().map(|event| format!("{event:?}")));
+            registry.set_faults(Vec::new());
+        }
+    }
+    let bearers: Vec<_> = registry
+        .seen()
+        .iter()
+        .filter_map(|seen| seen.authorization.clone())
+        .map(|header| {
+            header
+                .split_once(' ')
+                .map_or(String::new(), |(_, secret)| secret.to_owned())
+        })
+        .collect();
+    assert!(!bearers.is_empty());
+    for text in shown {
+        for secret in bearers.iter().chain([&refresh, &"pass-secret".to_owned()]) {
+            assert!(!text.contains(secret.as_str()), "{secret} is in {text}");
+        }
     }
 }

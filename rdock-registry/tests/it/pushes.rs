@@ -211,6 +211,7 @@ fn a_layer_made_here_is_compressed_once() {
         let host = Host::new();
         let name = format!("{}/made:1", to.host());
         let image = make(&host.store, &name, seed);
+        tag(&host.store, &name, "local:1");
         let mut config = quick();
         config.compression = compression;
         let (pushed, events) = push(&host, config.clone(), &name);
