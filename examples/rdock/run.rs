@@ -64,6 +64,9 @@ pub(crate) struct Run {
     /// Bind a path or mount a volume (SOURCE:TARGET[:ro])
     #[arg(short, long)]
     volume: Vec<String>,
+    /// Give a secret as a file or a variable (NAME,src=FILE|env=VARIABLE[,type=mount|env][,target=][,uid=][,gid=][,mode=])
+    #[arg(long)]
+    secret: Vec<String>,
     /// Mount the volumes of another container (CONTAINER[:ro|:rw])
     #[arg(long)]
     volumes_from: Vec<String>,
@@ -258,6 +261,10 @@ impl Run {
         }
         for text in &self.volume {
             spec.mounts.push(Mount::parse_volume_flag(text).map_err(bad)?);
+        }
+        for text in &self.secret {
+            spec.secrets
+                .push(rdock_runtime::Secret::parse(text).map_err(bad)?);
         }
         for text in &self.volumes_from {
             spec.volumes_from.push(VolumesFrom::parse(text).map_err(bad)?);

@@ -23,11 +23,14 @@ pub struct Root {
     fd: i32,
     /// One empty read-only tmpfs for every masked directory.
     empty: i32,
+    /// One tmpfs for all secrets, and how many are in it.
+    memory: i32,
+    secrets: i32,
 }
 
 impl Root {
     pub fn none() -> Self {
-        Self { fd: -1, empty: -1 }
+        Self { fd: -1, empty: -1, memory: -1, secrets: 0 }
     }
 
     /// The new root, where there is one.
@@ -73,6 +76,7 @@ impl Root {
                 let (path, value) = (plan.text().at(bad, b"")?, plan.bytes().at(bad, b"")?);
                 self.sysctl(path, value).at(Step::Sysctl, path.bytes())
             }
+            op::SECRET => self.secret(plan),
             op::PIVOT => self.pivot().at(Step::PivotRoot, b""),
             op::READONLY_ROOT => {
                 let root = openat(AT_FDCWD, text!("/"), O_PATH | O_DIRECTORY, 0).at(Step::PivotRoot, b"/")?;
@@ -291,6 +295,60 @@ impl Root {
         done.at(step, target.bytes())
     }
 
+    /// A file in memory, bound read-only where the container expects it.
+    fn secret(&mut self, plan: &mut Plan<'static>) -> Done {
+        const NO_EXEC_DEV_SUID: u64 = 2 | 4 | 8;
+        let step = Step::Mount;
+        let (point, target) = (plan.text().at(step, b"")?, plan.text().at(step, b"")?);
+        let (uid, gid) = (plan.u32().at(step, b"")?, plan.u32().at(step, b"")?);
+        let mode = plan.u32().at(step, b"")?;
+        let content = plan.bytes().at(step, b"")?;
+        let done = (|| {
+            if self.memory < 0 {
+                let options = [text!("mode=0700"), text!("noswap")];
+                let flags = NO_EXEC_DEV_SUID as u32;
+                // Before 6.4, and in a user namespace, there is no `noswap`.
+                let made = make_file_system(text!("tmpfs"), flags, &options)
+                    .or_else(|_| make_file_system(text!("tmpfs"), flags, &options[..1]))?;
+                // Only what is attached in this namespace can be bound from (before 6.15).
+                let at = openat(AT_FDCWD, point, O_PATH | O_DIRECTORY, 0)?;
+                let moved = move_mount(made, at);
+                close(at);
+                moved?;
+                self.memory = made;
+            }
+            let mut name = [0u8; 32];
+            let name = descriptor_path(self.secrets, &mut name);
+            self.secrets += 1;
+            // Its number alone.
+            let slash = name.bytes().iter().rposition(|&byte| byte == b'/').ok_or(EINVAL)?;
+            let mut number = [0u8; 16];
+            let digits = &name.bytes()[slash + 1..];
+            number[..digits.len()].copy_from_slice(digits);
+            let number = Text::new(&number[..digits.len() + 1]);
+            let file = openat(self.memory, number, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW, 0o600)?;
+            let filled = write_all(file, content)
+                .and_then(|()| fchownat(file, text!(""), uid, gid, AT_EMPTY_PATH))
+                .and_then(|()| fchmod(file, mode));
+            close(file);
+            filled?;
+            let from = openat(self.memory, number, O_PATH | O_NOFOLLOW, 0)?;
+            let tree = open_tree(from, text!(""), false, true);
+            close(from);
+            let tree = tree?;
+            let to = mount_setattr(tree, false, ATTR_RDONLY | NO_EXEC_DEV_SUID, MS_PRIVATE)
+                .and_then(|()| self.target(target, Want::File, IN_ROOT));
+            let done = to.and_then(|to| {
+                let moved = move_mount(tree, to);
+                close(to);
+                moved
+            });
+            close(tree);
+            done
+        })();
+        done.at(step, target.bytes())
+    }
+
     fn device(&mut self, plan: &mut Plan<'static>) -> Done {
         let step = Step::Device;
         let path = plan.text().at(step, b"")?;
@@ -337,7 +395,12 @@ impl Root {
         };
         let over = if fstat(to)?.is_dir() {
             if self.empty < 0 {
+                // The first one is attached itself: only what is attached in this namespace can be bound from
+                // (before 6.15).
                 self.empty = make_file_system(text!("tmpfs"), ATTR_RDONLY as u32 | 14, &[text!("size=0k"), text!("nr_inodes=2"), text!("mode=0755")])?;
+                let done = move_mount(self.empty, to);
+                close(to);
+                return done;
             }
             open_tree(self.empty, text!(""), false, true)?
         } else {
@@ -401,13 +464,17 @@ impl Root {
             close(self.empty);
             self.empty = -1;
         }
+        if self.memory >= 0 {
+            close(self.memory);
+            self.memory = -1;
+        }
         Ok(())
     }
 
     /// Binds the terminal on /dev/console of the own root.
     pub fn bind_console(&self, slave: i32) -> Result<()> {
         let root = openat(AT_FDCWD, text!("/"), O_PATH | O_DIRECTORY, 0)?;
-        let inside = Self { fd: root, empty: -1 };
+        let inside = Self { fd: root, empty: -1, memory: -1, secrets: 0 };
         let to = inside.target(text!("/dev/console"), Want::File, IN_ROOT | RESOLVE_NO_SYMLINKS)?;
         let tree = open_tree(slave, text!(""), false, true)?;
         let done = move_mount(tree, to);
@@ -419,7 +486,7 @@ impl Root {
 
     /// Makes every directory of a path that is missing, inside `root`.
     pub fn make_directories(&self, root: i32, path: &[u8]) -> Result<()> {
-        let inside = Self { fd: root, empty: -1 };
+        let inside = Self { fd: root, empty: -1, memory: -1, secrets: 0 };
         let mut copy = [0u8; 4096];
         if path.len() >= copy.len() {
             return Err(E2BIG);

@@ -56,11 +56,15 @@ impl ContainerSpec {
         blocking(move || {
             let id = crate::identity::random_id().map_err(Error::system("read random numbers"))?;
             let host = HostFacts::gather(spec.privileged);
+            crate::secrets::keep(&runtime, &id, &spec)?;
             let owner = Ownership {
                 detached: true,
                 owned: false,
             };
-            let made = create(&runtime, &id, &spec, &image, owner, &host)?;
+            let made = create(&runtime, &id, &spec, &image, owner, &host).inspect_err(|_| {
+                // What stays is forgotten by the next open.
+                let _ = crate::secrets::forget(&runtime, &id);
+            })?;
             Ok(Container::new(runtime, made.dir, made.record))
         })
         .await

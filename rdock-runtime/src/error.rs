@@ -106,6 +106,14 @@ pub enum Error {
     /// The files of a container.
     #[error(transparent)]
     Files(#[from] crate::files::FilesError),
+    /// A secret cannot be had.
+    #[error("secret {name}: {reason}")]
+    Secret {
+        /// Its name.
+        name: String,
+        /// Why.
+        reason: String,
+    },
     /// The network or a published port.
     #[error(transparent)]
     Network(#[from] crate::net::NetError),

@@ -36,6 +36,7 @@ mod remove;
 mod runtime;
 mod scoped;
 mod seccomp;
+mod secrets;
 mod signal;
 mod spec;
 mod start;

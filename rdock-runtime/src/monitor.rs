@@ -170,11 +170,16 @@ pub(crate) fn run_new(
     // What is wrong with the spec is said by this process, before anything is made.
     create::check(spec, image)?;
     let id = crate::identity::random_id().map_err(Error::system("read random numbers"))?;
+    // The request has their names alone; the monitor, and every later one, finds them here.
+    crate::secrets::keep(runtime, &id, spec)?;
     let task = Task::Run {
         image: image.id().to_string(),
         spec: Box::new(spec.clone()),
     };
-    ask(runtime, &id, task, attach.then_some(spec))
+    ask(runtime, &id, task, attach.then_some(spec)).inspect_err(|_| {
+        // What stays is forgotten by the next open.
+        let _ = crate::secrets::forget(runtime, &id);
+    })
 }
 
 /// Starts a monitor for container `id` and waits for its answer. `attach` connects the container's streams to

@@ -70,6 +70,7 @@ pub(crate) fn everything(runtime: &Runtime, record: &Record) -> Remains {
         );
     }
     runtime.volumes().release(&record.id);
+    remains.note(crate::secrets::forget(runtime, &record.id));
     if !remains.0.is_empty() {
         return remains;
     }
@@ -120,6 +121,7 @@ pub(crate) fn sweep(runtime: &Runtime) -> Result<()> {
         // Another process may be removing it.
         let _ = crate::recover::recover(runtime, &id);
     }
+    crate::secrets::sweep(runtime);
     crate::net::janitor(runtime.root());
     Ok(())
 }

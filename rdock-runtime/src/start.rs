@@ -298,6 +298,18 @@ fn launch(
     let mut plan: LaunchPlan = planned.into_launch(prepared.mounts, root, places, |kind, other| {
         join(runtime, kind, other)
     })?;
+    let (files, variables) = crate::secrets::for_launch(runtime, id, spec)?;
+    plan.secrets = files;
+    for variable in variables {
+        let name = variable
+            .iter()
+            .position(|&byte| byte == b'=')
+            .map_or(0, |at| at + 1);
+        plan.process
+            .env
+            .retain(|known| !known.starts_with(&variable[..name]));
+        plan.process.env.push(variable);
+    }
     plan.process.seccomp = seccomp;
     plan.cgroup_procs = joining.procs;
     plan.cgroup_dir = joining.dir;

@@ -11,6 +11,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("volume_verbs_have_dockers_flags", volume_verbs),
         trial("run_has_volumes_from_another_container", volumes_from),
+        trial("run_gives_secrets_in_podmans_words", secrets),
         trial("cp_copies_as_docker_does", cp),
         trial("diff_export_and_commit_have_dockers_flags", keep),
     ]
@@ -246,4 +247,45 @@ fn keep(tiny: &Tiny) -> Tested {
     tiny.run(&["diff", "nobody"])?
         .failed(1, &["no such container: nobody"], None);
     Ok(())
+}
+
+fn secrets(tiny: &Tiny) -> Tested {
+    std::fs::write(tiny.file("key"), "of-the-file\n")?;
+    let from_file = format!("key,src={},mode=0400", tiny.file("key").display());
+    let show = [
+        "tiny",
+        "cat",
+        "/run/secrets/key",
+        ",",
+        "echo",
+        "$TOKEN",
+        ",",
+        "cat",
+        "/etc/other",
+    ];
+    let flags = [
+        "run",
+        "--rm",
+        "--secret",
+        &from_file,
+        "--secret",
+        "token,env=OUTSIDE,type=env,target=TOKEN",
+        "--secret",
+        "other,env=OUTSIDE,target=/etc/other",
+    ];
+    let mut command = tiny.command(&[&flags[..], &show[..]].concat())?;
+    let output = command.env("OUTSIDE", "of-the-variable").output()?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(
+        said, "of-the-file\nof-the-variable\nof-the-variable",
+        "{output:?}"
+    );
+    tiny.run(&["run", "--rm", "--secret", "stored", "tiny"])?.failed(
+        125,
+        &["there is no store of secrets"],
+        None,
+    );
+    tiny.run(&["run", "--rm", "--secret", "x,src=/none", "tiny"])?
+        .failed(125, &["/none"], None);
+    tiny.nothing_left()
 }

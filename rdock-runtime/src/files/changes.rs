@@ -105,7 +105,21 @@ impl Container {
     /// Where something is mounted in it.
     pub(super) fn mount_points(&self) -> BTreeSet<PathBuf> {
         let own = self.record().mounts.iter().map(|mount| mount.target.as_str());
-        SYSTEM_MOUNTS.into_iter().chain(own).map(PathBuf::from).collect()
+        let secrets = self
+            .record()
+            .spec
+            .secrets
+            .iter()
+            .filter_map(|secret| match &secret.target {
+                crate::spec::SecretTarget::File { path, .. } => Some(path.as_str()),
+                crate::spec::SecretTarget::Variable { .. } => None,
+            });
+        SYSTEM_MOUNTS
+            .into_iter()
+            .chain(own)
+            .chain(secrets)
+            .map(PathBuf::from)
+            .collect()
     }
 }
 

@@ -216,6 +216,17 @@ pub(super) fn launch(plan: LaunchPlan) -> io::Result<Encoded> {
             devices(&mut inside, &plan.devices, plan.user_namespace.is_some());
         }
     }
+    for secret in &plan.secrets {
+        // Nothing is taken from the state directory any more, and it is not seen from inside.
+        inside
+            .u32(op::SECRET)
+            .path(&plan.state_dir)
+            .path(&secret.target)
+            .u32(secret.uid)
+            .u32(secret.gid)
+            .u32(secret.mode)
+            .blob(&secret.content);
+    }
     if own_network {
         if let Some(network) = &bridged {
             inside.u32(op::NETWORK_WAIT);

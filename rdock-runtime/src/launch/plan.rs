@@ -23,6 +23,8 @@ pub(crate) struct LaunchPlan {
     pub(crate) root: RootPlan,
     /// In order; each is attached below the new root, its target resolved inside the root.
     pub(crate) mounts: Vec<MountPlan>,
+    /// Files in memory, bound after all mounts.
+    pub(crate) secrets: Vec<SecretPlan>,
     /// Device nodes below `/dev`, made (or bound from the host where mknod is refused).
     pub(crate) devices: Vec<DevicePlan>,
     /// Over-mounted with nothing: files by `/dev/null` (char 1:3 verified), directories by one shared empty read-only tmpfs. A missing path is skipped.
@@ -76,6 +78,25 @@ pub(crate) struct ViewPlan {
     pub(crate) bare: bool,
     /// The helper ends when this pidfd becomes readable, or the control socket closes.
     pub(crate) owner: OwnedFd,
+}
+
+/// A file in memory that the container sees read-only.
+#[derive(Clone)]
+pub(crate) struct SecretPlan {
+    /// Absolute path inside the container; made when missing.
+    pub(crate) target: PathBuf,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) mode: u32,
+    pub(crate) content: std::sync::Arc<[u8]>,
+}
+
+impl std::fmt::Debug for SecretPlan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SecretPlan")
+            .field("target", &self.target)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Contents of `uid_map` and `gid_map`; `setgroups` is denied when the maps are a single id.

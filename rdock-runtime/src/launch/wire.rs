@@ -142,6 +142,8 @@ pub(crate) mod op {
     /// Hands the root directory to the owner and keeps it mounted until the owner leaves. bare: u32, without what is
     /// mounted below it.
     pub(crate) const SHARE_ROOT: u32 = 60;
+    /// mount point outside the root, target, uid, gid, mode, content
+    pub(crate) const SECRET: u32 = 61;
     /// descriptors of the listening socket and of the status file, of the first kept one, count of those
     pub(crate) const ADOPT: u32 = 41;
 }

@@ -13,6 +13,7 @@ mod mounts;
 mod network;
 mod prepare;
 mod process;
+mod secrets;
 mod settings;
 mod show;
 #[cfg(test)]
@@ -230,6 +231,15 @@ fn all(
     let (masked_paths, readonly_paths) = mounts::system_paths(spec, host);
     let mut ports = settings::ports(spec, findings, &mut warnings);
     ports.extend(network::exposed(spec, image, &ports));
+    let mounts = mounts::mounts(
+        spec,
+        image,
+        host,
+        user_namespace.as_ref(),
+        findings,
+        &mut warnings,
+    );
+    secrets::check(spec, &mounts, single_id, findings);
     Planned {
         id: subject.id.to_owned(),
         process,
@@ -247,14 +257,7 @@ fn all(
             volatile: !subject.detached,
             user_namespace: user_namespace.is_some(),
         },
-        mounts: mounts::mounts(
-            spec,
-            image,
-            host,
-            user_namespace.as_ref(),
-            findings,
-            &mut warnings,
-        ),
+        mounts,
         devices: devices::devices(spec, host),
         masked_paths,
         readonly_paths,

@@ -12,6 +12,7 @@ mod network;
 mod parse;
 mod ports;
 mod ready;
+mod secrets;
 mod setters;
 
 pub use env::{parse_env_file, parse_env_flag};
@@ -24,6 +25,8 @@ pub use network::{EndpointSpec, NetworkJoin, PortForwarding, parse_exposed};
 pub use parse::{ParseError, parse_size};
 pub use ports::{PortMapping, Protocol};
 pub use ready::Ready;
+pub(crate) use secrets::SECRET_MAX;
+pub use secrets::{Secret, SecretSource, SecretTarget};
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -52,6 +55,8 @@ pub struct ContainerSpec {
     /// [`ContainerSpec::start`] and [`ContainerSpec::start_over_layers`] hand them over.
     #[serde(skip)]
     pub secret_env: Vec<(String, String)>,
+    /// Secrets and configs, as files in memory or as variables.
+    pub secrets: Vec<Secret>,
     /// Replaces the image's working directory; absolute.
     pub working_dir: Option<String>,
     /// `user`, `uid`, `user:group`, `uid:gid`; replaces the image's.
@@ -159,6 +164,7 @@ impl Default for ContainerSpec {
             args: Vec::new(),
             env: Vec::new(),
             secret_env: Vec::new(),
+            secrets: Vec::new(),
             working_dir: None,
             user: None,
             groups: Vec::new(),

@@ -40,6 +40,22 @@ impl ContainerSpec {
         self.env.push((name.into(), value.into()));
         self
     }
+    /// Adds a secret.
+    pub fn secret(mut self, secret: super::Secret) -> Self {
+        self.secrets.push(secret);
+        self
+    }
+    /// Adds a config: a secret whose file is `/NAME` where no other path was set.
+    pub fn config(mut self, mut config: super::Secret) -> Self {
+        let usual = format!("/run/secrets/{}", config.name);
+        if let super::SecretTarget::File { path, .. } = &mut config.target
+            && *path == usual
+        {
+            *path = format!("/{}", config.name);
+        }
+        self.secrets.push(config);
+        self
+    }
     /// Sets the working directory.
     pub fn working_dir(mut self, path: impl Into<String>) -> Self {
         self.working_dir = Some(path.into());

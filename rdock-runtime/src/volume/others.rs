@@ -7,9 +7,10 @@ use std::path::PathBuf;
 
 impl ContainerSpec {
     /// The spec with the mounts of the containers in `volumes_from`. Its own mounts come first: one of another
-    /// container whose target it has already is left out; of several containers the last one wins.
+    /// container whose target it has already is left out; of several containers the last one wins. What its secrets hold is read too.
     pub(crate) fn with_volumes_of_others(&self, runtime: &Runtime) -> Result<Self> {
         let mut spec = self.clone();
+        spec.read_secrets()?;
         for (at, from) in self.volumes_from.iter().enumerate().rev() {
             let (_, record) = runtime.state().find(&from.container)?;
             for info in &record.mounts {

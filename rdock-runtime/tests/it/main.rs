@@ -18,6 +18,7 @@ mod payload;
 mod probe;
 mod published;
 mod readiness;
+mod secrets;
 mod security;
 mod settings;
 mod streams;
@@ -107,6 +108,7 @@ fn main() -> std::process::ExitCode {
         streams::trials(),
         files::trials(),
         keep::trials(),
+        secrets::trials(),
         events::trials(),
         lifecycle::trials(),
         logs::trials(),

@@ -1,0 +1,237 @@
+//! What secrets promise: the container has them, and nobody else.
+
+use crate::probe::{Place, probe};
+use crate::{Tested, same, trial};
+use libtest_mimic::Trial;
+use rdock_runtime::{CommitOptions, Container, Error, Secret, blocking};
+use std::path::Path;
+use std::time::Duration;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("secrets_are_files_and_variables_of_a_container", scoped),
+        trial(
+            "secrets_of_a_detached_container_are_there_after_a_restart",
+            detached,
+        ),
+        trial("what_a_secret_cannot_be_is_a_typed_error", refusals),
+    ]
+}
+
+const NEEDLE: &str = "hunter2-unlikely-to-be-anywhere-else";
+
+/// Fails when a file below `dir` holds the needle.
+fn nowhere(dir: &Path) -> Tested {
+    let mut pending = vec![dir.to_owned()];
+    let mut files = 0;
+    while let Some(dir) = pending.pop() {
+        for entry in std::fs::read_dir(&dir)? {
+            let entry = entry?;
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                pending.push(entry.path());
+            } else if kind.is_file() {
+                files += 1;
+                let bytes = std::fs::read(entry.path())?;
+                if bytes
+                    .windows(NEEDLE.len())
+                    .any(|window| window == NEEDLE.as_bytes())
+                {
+                    return Err(format!("{} holds the secret", entry.path().display()).into());
+                }
+            }
+        }
+    }
+    same(&(files > 5), &true)
+}
+
+fn secrets() -> Tested<rdock_runtime::ContainerSpec> {
+    let file = tempfile::NamedTempFile::new()?;
+    std::fs::write(file.path(), NEEDLE)?;
+    let spec = probe(&["say up", "sleep 600000"])?
+        .secret(Secret::bytes("plain", NEEDLE))
+        .secret(
+            Secret::file("from-file", file.path())
+                .at("/etc/app/key")
+                .mode(0o400),
+        )
+        .secret(Secret::bytes("variable", NEEDLE).variable("THE_SECRET"))
+        .config(Secret::bytes("app.conf", format!("# {NEEDLE}\n")));
+    // It is read when the container is made, so the file must be there until then.
+    std::mem::forget(file);
+    Ok(spec)
+}
+
+/// What the container sees, by a process of its own.
+async fn sees(container: &Container) -> Tested {
+    let lines = [
+        "cat /run/secrets/plain",
+        "stat /run/secrets/plain",
+        "cat /etc/app/key",
+        "stat /etc/app/key",
+        "cat /app.conf",
+        "write /run/secrets/plain no",
+        "kind /app.conf",
+        "list /run/secrets",
+    ];
+    let exec = container.exec(["/test"]).env("PROBE", lines.join("\n"));
+    let output = exec.output().await?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let whole = format!("# {NEEDLE}");
+    same(
+        &said.lines().collect::<Vec<_>>(),
+        &vec![
+            NEEDLE,
+            "100444 0:0",
+            NEEDLE,
+            "100400 0:0",
+            &whole,
+            "errno 30",
+            "1021994",
+            "plain",
+        ],
+    )?;
+    let output = container.exec(["/test"]).env("PROBE", "env").output().await?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    same(&said.contains(&format!("THE_SECRET={NEEDLE};")), &true)
+}
+
+async fn up(container: &Container) -> Tested {
+    let mut logs = container.logs().follow(true);
+    while let Some(line) = logs.next().await? {
+        if line.bytes.starts_with(b"up") {
+            return Ok(());
+        }
+    }
+    Err("it ended early".into())
+}
+
+fn shown_nowhere(container: &Container) -> Tested {
+    let info = container.inspect()?;
+    for text in [format!("{info:?}"), serde_json::to_string(&info)?] {
+        same(&text.contains(NEEDLE), &false)?;
+        same(&text.contains("from-file"), &true)?;
+    }
+    Ok(())
+}
+
+fn scoped() -> Tested {
+    let place = Place::new()?;
+    blocking::wait(async {
+        let container = secrets()?.start(&place.runtime).await?;
+        up(&container).await?;
+        sees(&container).await?;
+        shown_nowhere(&container)?;
+        nowhere(place.root.path())?;
+        // Neither a list of changes nor an image has more than the container's own files.
+        let changes = container.changes().await?;
+        same(&changes.len(), &0).map_err(|error| format!("{changes:?}: {error}"))?;
+        let image = container.commit(&CommitOptions::default()).await?;
+        same(
+            &image.config().history.last().map(|last| last.empty_layer),
+            &Some(true),
+        )?;
+        nowhere(place.root.path())?;
+        container.remove().await?;
+        nowhere(place.root.path())
+    })?
+}
+
+fn detached() -> Tested {
+    let place = Place::new()?;
+    let marks = kept_for(&place)?;
+    blocking::wait(async {
+        let container = secrets()?.name("keeper").start_detached(&place.runtime).await?;
+        let tested = async {
+            up(&container).await?;
+            sees(&container).await?;
+            shown_nowhere(&container)?;
+            nowhere(place.root.path())?;
+            same(&marks.iter().any(|mark| mark.exists()), &true)?;
+            // Again by its monitor, and by a new one.
+            container.restart(Some(Duration::ZERO)).await?;
+            sees(&container).await?;
+            container.stop(Some(Duration::ZERO)).await?;
+            let found = place.runtime.container("keeper")?;
+            found.start().await?;
+            sees(&found).await?;
+            nowhere(place.root.path())
+        };
+        let tested = tested.await;
+        container.remove_with(true, true).await?;
+        tested?;
+        same(&marks.iter().any(|mark| mark.exists()), &false)?;
+        // Made, and started later.
+        let container = secrets()?.create(&place.runtime).await?;
+        let tested = async {
+            nowhere(place.root.path())?;
+            place.runtime.container(container.id())?.start().await?;
+            sees(&container).await?;
+            // What is gone from memory is said, and nothing runs without it.
+            container.stop(Some(Duration::ZERO)).await?;
+            for mark in &marks {
+                std::fs::remove_dir_all(mark).ok();
+            }
+            match container.start().await {
+                Err(error) if crate::chain(&error).contains("secret plain") => Ok(()),
+                other => Err(format!("{other:?}").into()),
+            }
+        };
+        let tested = tested.await;
+        container.remove_with(true, true).await?;
+        tested
+    })?
+}
+
+/// Where the secrets of a root may be kept.
+fn kept_for(place: &Place) -> Tested<Vec<std::path::PathBuf>> {
+    use std::os::unix::fs::MetadataExt;
+    let meta = std::fs::metadata(place.root.path().join("containers"))?;
+    let user = rustix::process::geteuid().as_raw();
+    let own = format!("{:x}-{:x}", meta.dev(), meta.ino());
+    Ok([
+        "/run".to_owned(),
+        format!("/run/user/{user}"),
+        "/dev/shm".to_owned(),
+    ]
+    .iter()
+    .map(|memory| Path::new(memory).join(format!("rdock-{user}")).join(&own))
+    .collect())
+}
+
+fn refusals() -> Tested {
+    let place = Place::new()?;
+    let refused = |secret: Secret| -> Tested<String> {
+        match place.run(&probe(&["say up"])?.secret(secret)) {
+            Ok((said, exit)) => Err(format!("it ran ({exit}): {said}").into()),
+            Err(error) => match error.downcast_ref::<Error>() {
+                Some(error @ (Error::Spec(_) | Error::Secret { .. } | Error::State { .. })) => {
+                    Ok(error.to_string())
+                }
+                _ => Err(error),
+            },
+        }
+    };
+    for (secret, words) in [
+        (Secret::bytes("", "x"), "is not a name"),
+        (
+            Secret::bytes("a", "x").at("/proc/version"),
+            "file system of the kernel",
+        ),
+        (Secret::bytes("a", "x").at("/a/"), "absolute path"),
+        (Secret::bytes("a", "x").mode(0o10000), "beyond 7777"),
+        (Secret::bytes("a", "x").variable("A=B"), "name of a variable"),
+        (Secret::bytes("a", "x\0").variable("A"), "NUL"),
+        (Secret::bytes("a", vec![0; (1 << 20) + 1]), "longer than 1 MiB"),
+        (Secret::bytes("a", "x").at("/etc/hosts"), "mounted twice"),
+        (Secret::file("a", "/none/at/all"), "/none/at/all"),
+        (
+            Secret::environment("a", "RDOCK_TEST_NO_SUCH_VARIABLE"),
+            "is not set",
+        ),
+    ] {
+        let said = refused(secret)?;
+        same(&said.contains(words), &true).map_err(|_| format!("{said:?} has no {words:?}"))?;
+    }
+    Ok(())
+}
