@@ -43,6 +43,11 @@ pub(crate) fn tests() -> Vec<Trial> {
             "the_real_registry_takes_pushes_by_tls",
             the_real_registry_takes_pushes_by_tls,
         ),
+        trial_if(
+            "the_real_registry_knows_a_client_by_its_certificate",
+            the_real_registry_knows_a_client_by_its_certificate,
+        ),
+        trial_if("oci_client_reads_what_is_pushed", oci_client_reads_what_is_pushed),
     ]
 }
 
@@ -190,6 +195,62 @@ fn the_real_registry_takes_pushes_by_tls() -> Result<(), Cannot> {
     Ok(())
 }
 
+fn the_real_registry_knows_a_client_by_its_certificate() -> Result<(), Cannot> {
+    let certificates = Certificates::make()?;
+    let registry = Real::empty(&Guard::Mutual(&certificates))?;
+    let address = format!("127.1:{}", registry.port);
+    let dirs = tempfile::tempdir().expect("a temporary directory");
+    let dir = dirs.path().join(format!("127.0.0.1:{}", registry.port));
+    std::fs::create_dir(&dir).expect("made");
+    std::fs::copy(certificates.path("ca.crt"), dir.join("ca.crt")).expect("copied");
+    let mut config = quick();
+    config.certificate_dirs = vec![dirs.path().to_owned()];
+    let host = Host::new();
+    let name = format!("{address}/made:1");
+    make(&host.store, &name, 79);
+    let (pushed, _) = push_with(&host.store, config.clone(), &name);
+    assert!(
+        matches!(pushed, Err(Error::Transport { .. })),
+        "without a certificate: {pushed:?}"
+    );
+    std::fs::copy(certificates.path("client.crt"), dir.join("client.cert")).expect("copied");
+    std::fs::copy(certificates.path("client.key"), dir.join("client.key")).expect("copied");
+    let (pushed, _) = push_with(&host.store, config.clone(), &name);
+    let pushed = pushed.expect("pushed");
+    let back = Host::new().pull(config, &name).expect("pulled back");
+    assert_eq!(*back.manifest_digest(), pushed.digest);
+    Ok(())
+}
+
+fn oci_client_reads_what_is_pushed() -> Result<(), Cannot> {
+    let registry = Real::empty(&Guard::None)?;
+    let host = Host::new();
+    let name = format!("127.0.0.1:{}/made:1", registry.port);
+    let image = make(&host.store, &name, 80);
+    let (pushed, _) = push_with(&host.store, quick(), &name);
+    let pushed = pushed.expect("pushed");
+    // That client takes the process's TLS provider, which this program may set: it is not the library.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let theirs = rdock_registry::oci_reference(&pushed.reference).expect("converts");
+    let client = Client::new(ClientConfig {
+        protocol: ClientProtocol::Http,
+        ..ClientConfig::default()
+    });
+    let anonymous = oci_distribution::secrets::RegistryAuth::Anonymous;
+    let kinds = vec!["application/vnd.oci.image.layer.v1.tar+gzip"];
+    let pulled = runtime()
+        .block_on(client.pull(&theirs, &anonymous, kinds))
+        .expect("oci-client pulls it");
+    assert_eq!(pulled.digest.as_deref(), Some(pushed.digest.as_str()));
+    assert_eq!(Digest::sha256_of(&pulled.config.data), *image.id());
+    let mut tar = Vec::new();
+    flate2::read::GzDecoder::new(&pulled.layers[0].data[..])
+        .read_to_end(&mut tar)
+        .expect("gzip");
+    assert_eq!(Digest::sha256_of(&tar), image.diff_ids()[0]);
+    Ok(())
+}
+
 /// Who may use a registry, and how.
 enum Guard<'a> {
     None,
@@ -197,6 +258,8 @@ enum Guard<'a> {
     Password,
     Token(&'a Issuer),
     Tls(&'a Certificates),
+    /// Clients show a certificate, too.
+    Mutual(&'a Certificates),
 }
 
 fn openssl(dir: &Path, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>, Cannot> {
@@ -272,6 +335,39 @@ impl Certificates {
             "extensions",
             "-out",
             "server.crt",
+        ];
+        openssl(dir.path(), &sign, b"")?;
+        let request = [
+            "req",
+            "-subj",
+            "/CN=client",
+            "-keyout",
+            "client.key",
+            "-out",
+            "client.csr",
+        ];
+        openssl(dir.path(), &[&request[..], &key[..]].concat(), b"")?;
+        std::fs::write(
+            dir.path().join("client-extensions"),
+            "extendedKeyUsage=clientAuth\n",
+        )
+        .expect("written");
+        let sign = [
+            "x509",
+            "-req",
+            "-in",
+            "client.csr",
+            "-CA",
+            "ca.crt",
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-days",
+            "2",
+            "-extfile",
+            "client-extensions",
+            "-out",
+            "client.crt",
         ];
         openssl(dir.path(), &sign, b"")?;
         Ok(Self(dir))
@@ -488,9 +584,13 @@ impl Real {
                     issuer.dir.path().join("token.crt").display()
                 );
             }
-            Guard::Tls(certificates) => {
+            Guard::Tls(certificates) | Guard::Mutual(certificates) => {
+                let clients = match guard {
+                    Guard::Mutual(_) => format!(", clientcas: [{}]", certificates.path("ca.crt").display()),
+                    _ => String::new(),
+                };
                 config += &format!(
-                    "  tls: {{certificate: {}, key: {}}}\n",
+                    "  tls: {{certificate: {}, key: {}{clients}}}\n",
                     certificates.path("server.crt").display(),
                     certificates.path("server.key").display()
                 );
