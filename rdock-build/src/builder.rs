@@ -409,6 +409,7 @@ impl Job {
             no_cache: builder.no_cache,
             no_cache_stages: builder.no_cache_stages.clone(),
             host_network: builder.host_network || builder.network == NetworkMode::Host,
+            ignore: opened.inputs.0.get("").map(|context| context.ignore.clone()),
         };
         let resolve = |reference: &Reference| self.image(store, &lease, reference);
         let plan = front::plan(&file, &wishes, &resolve)?;

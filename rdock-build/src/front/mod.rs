@@ -6,10 +6,12 @@ mod run;
 use config::join;
 
 use crate::dockerfile::{
-    BuildArgs, Dockerfile, Globals, Instruction, Kind, ParseError, Place, Problem, Scope, Source, Span,
+    BuildArgs, Dockerfile, Globals, Instruction, Kind, ParseError, Place, Problem, Report, Rule, Scope,
+    Source, Span,
 };
 use crate::error::{BuildError, Result};
 use crate::graph::{Graph, Input, NamedContext, Operation, StepId};
+use crate::ignore::Patterns;
 use rdock_image::{BoxError, ContainerConfig, Digest, History, ImageConfig, Platform, Reference};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +35,8 @@ pub(crate) struct Wishes {
     pub(crate) no_cache: bool,
     pub(crate) no_cache_stages: BTreeSet<String>,
     pub(crate) host_network: bool,
+    /// What the context leaves out, for the build checks.
+    pub(crate) ignore: Option<Patterns>,
 }
 
 /// One line of history.
@@ -75,6 +79,7 @@ pub(crate) struct Front<'a> {
     done: BTreeMap<usize, StageState>,
     images: BTreeMap<String, (StepId, ResolvedImage)>,
     warnings: Vec<(Option<Place>, String)>,
+    checks: Report,
 }
 
 /// Where an instruction of a stage stands.
@@ -91,6 +96,8 @@ struct At<'a> {
 pub(crate) fn plan(file: &Dockerfile, wishes: &Wishes, resolve: &Resolve<'_>) -> Result<Plan> {
     let target = target(file, wishes)?;
     let globals = Arc::new(Globals::new(file, &wishes.args)?);
+    let checks = file.check(&wishes.args, wishes.ignore.as_ref())?;
+    checks.result(file)?;
     let mut front = Front {
         file,
         globals,
@@ -100,6 +107,7 @@ pub(crate) fn plan(file: &Dockerfile, wishes: &Wishes, resolve: &Resolve<'_>) ->
         done: BTreeMap::new(),
         images: BTreeMap::new(),
         warnings: Vec::new(),
+        checks,
     };
     let stages: Vec<usize> = front.reachable(target)?.into_iter().collect();
     file.supported(stages.iter().map(|stage| &file.stages[*stage]))?;
@@ -108,6 +116,13 @@ pub(crate) fn plan(file: &Dockerfile, wishes: &Wishes, resolve: &Resolve<'_>) ->
             None,
             format!("build argument {name:?} was not consumed: no ARG declares it"),
         ));
+    }
+    for warning in &front.checks.warnings {
+        // Those come from the stages, which know their base's variables.
+        if warning.rule != Rule::UndefinedVar {
+            let place = Some(file.place(warning.span));
+            front.warnings.push((place, warning.to_string()));
+        }
     }
     for stage in stages {
         front.stage(stage)?;
@@ -335,10 +350,15 @@ impl Front<'_> {
             };
             self.instruction(&mut state, &at, instruction, &mut cmd_set)?;
         }
-        for (span, name) in state.scope.take_undefined() {
-            let place = self.place(source, span);
-            self.warnings
-                .push((Some(place), format!("variable {name:?} is not set")));
+        for warning in state.scope.undefined() {
+            if self.checks.reports(warning.rule) {
+                if self.checks.strict {
+                    let rules = warning.rule.name().to_owned();
+                    return Err(self.problem(source, warning.span, Problem::Checks { rules }));
+                }
+                let place = self.place(source, warning.span);
+                self.warnings.push((Some(place), warning.to_string()));
+            }
         }
         self.done.insert(number, state);
         Ok(())

@@ -4,6 +4,7 @@
 mod attacks;
 mod bench;
 mod busybox;
+mod checks;
 mod differential;
 mod engine;
 mod language;
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
     let trials = [
         language::trials(),
         properties::trials(),
+        checks::trials(),
         differential::trials(),
         engine::trials(),
         attacks::trials(),

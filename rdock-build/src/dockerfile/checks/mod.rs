@@ -26,9 +26,15 @@ pub struct Report {
     pub warnings: Vec<Warning>,
     /// The file says `error=true`: findings stop the build.
     pub strict: bool,
+    options: Options,
 }
 
 impl Report {
+    /// Does the file want findings of a rule? One that is only found while building is asked for here.
+    pub fn reports(&self, rule: Rule) -> bool {
+        self.options.reports(rule)
+    }
+
     /// Returns the error that stops a build of a strict file with findings.
     pub fn result(&self, dockerfile: &Dockerfile) -> Result<(), ParseError> {
         let Some(first) = self.warnings.first().filter(|_| self.strict) else {
@@ -79,6 +85,7 @@ impl Dockerfile {
         Ok(Report {
             warnings,
             strict: options.error,
+            options,
         })
     }
 }

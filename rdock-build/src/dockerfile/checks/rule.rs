@@ -94,6 +94,12 @@ pub struct Warning {
     pub detail: String,
 }
 
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.rule, self.detail)
+    }
+}
+
 /// Options of the checks: `skip=A,B;experimental=C;error=true`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Options {
