@@ -361,6 +361,8 @@ fn begin(runtime: &Runtime, request: &Request, attached: Option<start::AttachedF
                 return Err(Error::AlreadyRunning { name: record.name });
             }
             dir.claim_owner()?;
+            // Somebody may look at its files for a moment; the helper does not wait for that.
+            crate::remove::helper_has_ended(&dir.file("lock"));
             let owner = owner(attached, &record.spec)?;
             let host = owner.host_facts(&record.spec);
             let begun = || {

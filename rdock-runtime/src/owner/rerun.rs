@@ -196,6 +196,8 @@ fn launch(events: &mut Loop, owner: &Shared, by_policy: bool) {
     let work = move || -> Result<Run> {
         let before = before.map_err(Error::system("copy a descriptor"))?;
         let host = crate::plan::HostFacts::gather(record.spec.privileged);
+        // Somebody may look at its files for a moment; the helper does not wait for that.
+        crate::remove::helper_has_ended(&dir.file("lock"));
         let made = create::reopen(&runtime, dir, record, &host)?;
         start::again(&runtime, made, before)
     };
