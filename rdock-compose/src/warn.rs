@@ -125,7 +125,9 @@ pub(crate) fn no_meaning(project: &mut Project) {
             .and_then(|logging| logging.driver.as_deref())
             && !["json-file", "local", "none"].contains(&driver)
         {
-            let reason = format!("the log driver {driver:?} is not known; logs are kept as files");
+            let reason = format!(
+                "the log driver {driver:?} is not known; logs are kept as files, and its options are not used"
+            );
             add(vec!["services", name, "logging", "driver"], &reason);
         }
         for (index, port) in service.ports.iter().enumerate() {

@@ -6,6 +6,8 @@ mod mounts;
 mod networks;
 mod process;
 mod resources;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use networks::{network_spec, volume_options};
 

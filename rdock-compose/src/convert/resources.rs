@@ -47,6 +47,18 @@ pub(super) fn fill(
         .map(|number| number.0)
         .filter(|cpus| *cpus > 0.0)
         .or(quota.map(|quota| quota as f64 / period.map_or(PERIOD, |period| period as f64)));
+    let by_number = service
+        .cpus
+        .or(limits.and_then(|limits| limits.cpus))
+        .is_some_and(|cpus| cpus.0 > 0.0);
+    for (there, attribute) in [(quota.is_some(), "cpu_quota"), (period.is_some(), "cpu_period")] {
+        note(
+            notes,
+            there && by_number,
+            attribute,
+            "cpus says how much processor time there is",
+        );
+    }
     if let Some(shares) = service.cpu_shares.filter(|shares| *shares > 0) {
         own.cpu_shares = Some(shares.unsigned_abs());
     }
