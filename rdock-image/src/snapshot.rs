@@ -345,16 +345,15 @@ impl Snapshot {
     /// Makes a snapshot that was mounted `volatile` usable again: the kernel refuses to mount it while its mark is
     /// there. It must not be mounted, and what it holds must not have been lost in a crash.
     pub fn clear_volatile_mark(&self) -> Result<()> {
-        // Overlayfs works in `work` below the work directory it is given.
-        remove_tree(
-            &self
-                .layout
-                .snapshot(&self.id)
-                .join("work")
-                .join("work")
-                .join("incompat"),
-        )
-        .or_else(|error| match error {
+        // Overlayfs works in `work` below the work directory it is given, which it closes to everybody: only root
+        // enters it then. It makes it anew at the next mount.
+        let own = self.layout.snapshot(&self.id).join("work").join("work");
+        match rustix::fs::chmod(&own, Mode::from_raw_mode(0o700)) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::NOENT) => return Ok(()),
+            Err(errno) => return Err(Error::io("change the mode of", own, errno)),
+        }
+        remove_tree(&own.join("incompat")).or_else(|error| match error {
             Error::Io { ref source, .. } if source.kind() == std::io::ErrorKind::NotFound => Ok(()),
             other => Err(other),
         })

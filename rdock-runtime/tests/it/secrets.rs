@@ -25,7 +25,16 @@ fn nowhere(dir: &Path) -> Tested {
     let mut pending = vec![dir.to_owned()];
     let mut files = 0;
     while let Some(dir) = pending.pop() {
-        for entry in std::fs::read_dir(&dir)? {
+        let entries = match std::fs::read_dir(&dir) {
+            // Where overlayfs works is closed to everybody but root.
+            Err(error)
+                if error.kind() == std::io::ErrorKind::PermissionDenied && dir.ends_with("work/work") =>
+            {
+                continue;
+            }
+            other => other?,
+        };
+        for entry in entries {
             let entry = entry?;
             let kind = entry.file_type()?;
             if kind.is_dir() {

@@ -14,6 +14,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("an_anonymous_volume_goes_with_its_container", anonymous),
         trial("a_volume_in_use_is_not_removed", in_use),
         trial("a_subpath_is_below_its_volume", subpath),
+        trial("rt_mount_source_in_root_race_on_a_subpath", subpath_race),
         trial("volumes_from_another_container", from_another),
         trial("a_volume_on_a_directory_of_the_host", on_the_host),
         trial("a_volume_in_memory", in_memory),
@@ -341,4 +342,59 @@ fn in_memory() -> Tested {
         &said.lines().collect::<Vec<_>>(),
         &vec!["1021994", "below file", "42750 0:0", "errno 28"],
     )
+}
+
+/// A container swaps the directory that others mount by a subpath of the volume they share.
+fn subpath_race() -> Tested {
+    let canary = tempfile::tempdir()?;
+    std::fs::create_dir(canary.path().join("inner"))?;
+    std::fs::write(canary.path().join("inner/x"), "of the host")?;
+    let link = format!("symlink {}/inner /data/link", canary.path().display());
+    let lines = [
+        "mkdir /data/at",
+        "write /data/at/x of the volume",
+        &link,
+        "say up",
+        "swap /data/at /data/link",
+    ];
+    let place = Place::new()?;
+    blocking::wait(async {
+        let swapper = probe(&lines)?
+            .mount(Mount::volume("data", "/data"))
+            .start(&place.runtime)
+            .await?;
+        let mut logs = swapper.logs().follow(true);
+        while let Some(line) = logs.next().await? {
+            if line.bytes.starts_with(b"up") {
+                break;
+            }
+        }
+        let (mut mounted, mut refused) = (0, 0);
+        for round in 0..200 {
+            let source = MountSource::Volume {
+                name: Some("data".into()),
+                no_copy: false,
+                subpath: Some("at".into()),
+            };
+            let spec = probe(&["cat /sub/x", "write /sub/y mine"])?.mount(Mount::new(source, "/sub"));
+            match spec.start(&place.runtime).await {
+                Ok(container) => {
+                    container.wait().await?;
+                    let mut logs = container.logs();
+                    let first = logs.next().await?.map(|line| line.bytes).unwrap_or_default();
+                    same(&String::from_utf8_lossy(&first).trim(), &"of the volume")
+                        .map_err(|error| format!("round {round}: {error}"))?;
+                    container.remove().await?;
+                    mounted += 1;
+                }
+                Err(Error::Launch { .. }) => refused += 1,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        same(&swapper.status()?, &rdock_runtime::Status::Running)?;
+        swapper.remove().await?;
+        same(&(mounted > 10 && refused > 10), &true)
+            .map_err(|_| format!("{mounted} mounted, {refused} refused"))?;
+        same(&std::fs::read_dir(canary.path().join("inner"))?.count(), &1)
+    })?
 }
