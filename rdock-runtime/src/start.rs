@@ -409,7 +409,7 @@ fn launch(
     if streams.attached[0].is_some() {
         runtime.journal().container(&record, EventAction::Attach, &[]);
     }
-    runtime.journal().container(&record, EventAction::Start, &[]);
+    crate::events::started(runtime.journal(), &record);
     if reunion.is_some() {
         // From here on the helper outlives its owner. One that has ended needs no word of it.
         let _ = helper.settle();

@@ -17,6 +17,7 @@ mod publish;
 mod roles;
 mod servers;
 mod standalone;
+mod template;
 mod tiny;
 mod tutorial;
 mod verbs;
@@ -38,6 +39,7 @@ fn main() -> std::process::ExitCode {
         standalone::trials(&stage),
         verbs::trials(),
         observe::trials(),
+        template::trials(),
         orchestrator::trials(),
         bad_input::trials(),
         files::trials(),

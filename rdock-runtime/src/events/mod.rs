@@ -36,6 +36,25 @@ pub struct Event {
     pub attributes: BTreeMap<String, String>,
 }
 
+/// Records that a container's payload runs, and the volumes it uses from now on.
+pub(crate) fn started(journal: &Journal, record: &Record) {
+    volumes(journal, record, &EventAction::Mount);
+    journal.container(record, EventAction::Start, &[]);
+}
+
+fn volumes(journal: &Journal, record: &Record, action: &EventAction) {
+    for mount in record.mounts.iter().filter(|mount| mount.kind == "volume") {
+        let Some(name) = &mount.name else { continue };
+        let more = [
+            ("container", record.id.as_str()),
+            ("destination", mount.target.as_str()),
+            ("driver", "local"),
+            ("read/write", if mount.read_only { "false" } else { "true" }),
+        ];
+        journal.record(EventKind::Volume, action.clone(), name, &more);
+    }
+}
+
 /// Records the end of a container's payload, once its exit is on disk.
 pub(crate) fn ended(journal: &Journal, record: &Record, exit: &Exit, stopped: bool) {
     if exit.reason == ExitReason::OomKilled {
@@ -46,6 +65,7 @@ pub(crate) fn ended(journal: &Journal, record: &Record, exit: &Exit, stopped: bo
         EventAction::Die,
         &[("exitCode", &exit.code().to_string())],
     );
+    volumes(journal, record, &EventAction::Unmount);
     if stopped {
         journal.container(record, EventAction::Stop, &[]);
     }

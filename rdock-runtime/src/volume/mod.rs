@@ -24,6 +24,7 @@ pub(crate) use options::Backing;
 pub use options::VolumeOptions;
 pub(crate) use uses::CopyGuard;
 
+use crate::events::{EventAction, EventKind, Journal};
 use crate::identity::{is_name, random_id};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -265,7 +266,17 @@ impl Volumes {
             // What is left is swept at the next open.
             let _ = fs::remove_dir_all(&temporary);
         })?;
+        self.journal().record(
+            EventKind::Volume,
+            EventAction::Create,
+            name,
+            &[("driver", "local")],
+        );
         Ok(self.info(name, meta))
+    }
+
+    fn journal(&self) -> Journal {
+        Journal::new(self.dir.parent().unwrap_or(&self.dir))
     }
 
     /// Renames a volume to a name that is none; the lock is held.
@@ -273,6 +284,12 @@ impl Volumes {
         let path = self.dir.join(name);
         let trash = self.dir.join(format!(".gone-{}", self.random_name()?));
         fs::rename(&path, &trash).map_err(VolumeError::io("remove", &path))?;
+        self.journal().record(
+            EventKind::Volume,
+            EventAction::Destroy,
+            name,
+            &[("driver", "local")],
+        );
         Ok(trash)
     }
 

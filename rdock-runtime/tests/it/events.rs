@@ -12,6 +12,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("events_of_a_monitor_reach_another_process_as_they_happen", live),
         trial("events_are_replayed_between_two_moments", replay),
         trial("events_name_what_happens_to_images", images),
+        trial("events_name_what_happens_to_volumes", volumes),
     ]
 }
 
@@ -187,4 +188,19 @@ fn images() -> Tested {
     expected.push(format!("delete {id}"));
     same(&told, &expected)?;
     same(&events.iter().all(|event| event.id == id), &true)
+}
+
+fn volumes() -> Tested {
+    let place = Place::new()?;
+    let mount = rdock_runtime::Mount::volume("data", "/data");
+    place.run(&probe(&["say x"])?.name("user").mount(mount))?;
+    place.runtime.volumes().remove("data", false)?;
+    let events = recorded(place.runtime.events().kind(EventKind::Volume))?;
+    same(&words(&events), &vec!["create", "mount", "unmount", "destroy"])?;
+    same(&events.iter().all(|event| event.id == "data"), &true)?;
+    same(&events[1].attribute("destination"), &Some("/data"))?;
+    // A volume's events are found by the container too.
+    let id = events[1].attribute("container").ok_or("no container")?;
+    let found = recorded(place.runtime.events().container(id).kind(EventKind::Volume))?;
+    same(&words(&found), &vec!["mount", "unmount"])
 }

@@ -3,12 +3,15 @@
 use crate::probe::{Place, probe};
 use crate::{Tested, same, trial};
 use libtest_mimic::Trial;
-use rdock_runtime::{Error, LogConfig, LogDriver, LogLine, Logs, blocking};
+use rdock_runtime::{Error, LogConfig, LogDriver, LogLine, Logs, Runtime, blocking};
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use std::time::Duration;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("logs_rotate_and_a_follower_misses_nothing", rotation),
+        trial("logs_are_followed_over_a_monitor_that_was_killed", adopted),
         trial("logs_of_one_file_begin_anew_when_it_is_full", one_file),
         trial("logs_that_are_not_kept_are_a_typed_error", none),
         trial("logs_between_two_moments_are_what_came_between", span),
@@ -58,6 +61,43 @@ fn rotation() -> Tested {
         container.remove_with(true, true).await?;
         Ok(())
     })?
+}
+
+fn adopted() -> Tested {
+    let place = Place::new()?;
+    let said: Vec<String> = (0..60).map(|number| format!("line {number}")).collect();
+    let orders: Vec<String> = said.iter().map(|line| format!("say {line}\nsleep 20")).collect();
+    let orders: Vec<&str> = orders.iter().map(String::as_str).collect();
+    blocking::wait(async {
+        let config = LogConfig::default().max_size(700).max_files(1000);
+        let spec = probe(&orders)?.log(config);
+        let container = spec.start_detached(&place.runtime).await?;
+        let mut logs = container.logs().follow(true);
+        let mut seen = Vec::new();
+        while let Some(line) = logs.next().await? {
+            seen.push(line);
+            if seen.len() == 20 {
+                let owner = std::fs::read(container.inspect()?.state_dir.join("owner"))?;
+                let owner: serde_json::Value = serde_json::from_slice(&owner)?;
+                let pid = owner["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+                killed(pid.and_then(Pid::from_raw).ok_or("no owner")?)?;
+                // Any open of the root gives the container a new one.
+                Runtime::open(place.root.path())?;
+            }
+        }
+        same(&texts(&seen), &said)?;
+        same(&container.wait().await?.code(), &0)?;
+        container.remove_with(true, true).await?;
+        Ok(())
+    })?
+}
+
+/// Kills a process, and waits until the kernel has ended it.
+fn killed(pid: Pid) -> Tested {
+    let process = pidfd_open(pid, PidfdFlags::empty())?;
+    kill_process(pid, Signal::KILL)?;
+    rustix::event::poll(&mut [PollFd::new(&process, PollFlags::IN)], None)?;
+    Ok(())
 }
 
 fn one_file() -> Tested {
