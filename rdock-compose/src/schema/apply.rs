@@ -9,7 +9,7 @@ use crate::source::{Problem, Span};
 use crate::yaml::{Entry, Map, MergeTag, Node, Value};
 
 /// Ports that all ranges of a project may come to.
-const MOST_PORTS: usize = 70_000;
+const MOST_PORTS: usize = 16_384;
 
 /// What a walk finds.
 pub(crate) struct Check {
