@@ -142,7 +142,10 @@ impl fmt::Display for NoEgress {
         match self {
             Self::Rootless => write!(f, "this program does not run as root"),
             Self::Firewall { chain } => {
-                write!(f, "chain {chain} of the host's firewall has the policy drop")
+                write!(
+                    f,
+                    "chain {chain} of the host's firewall drops what it does not know"
+                )
             }
             Self::Forwarding { path, reason } => write!(f, "cannot write {}: {reason}", path.display()),
             Self::Kernel { reason } => write!(f, "the kernel refuses address translation: {reason}"),

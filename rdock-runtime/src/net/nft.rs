@@ -482,8 +482,13 @@ fn parse_chain(payload: &[u8]) -> Option<Chain> {
 }
 
 impl Chain {
-    /// Whether a packet that no rule of this chain decides on is not forwarded.
+    /// Whether a packet that no rule of this chain decides on is not forwarded. firewalld's chain has the policy accept
+    /// and ends with a rule that rejects what comes by an interface of no zone, as ours are.
     pub(super) fn drops_forwarded(&self) -> bool {
+        let of_firewalld = self.table == "firewalld" && self.name == "filter_FORWARD" && self.base.is_some();
+        if of_firewalld {
+            return true;
+        }
         let ip = self.family == Family::Inet as u8 || self.family == Family::Ipv4 as u8;
         ip && self.base == Some((Hook::Forward as u32, Verdict::Drop as u32))
     }
@@ -662,6 +667,14 @@ mod tests {
         };
         assert!(chain(0).drops_forwarded());
         assert!(!chain(1).drops_forwarded());
+        let firewalld = |name: &str, base| Chain {
+            family: Family::Inet as u8,
+            table: "firewalld".into(),
+            name: name.into(),
+            base,
+        };
+        assert!(firewalld("filter_FORWARD", Some((2, 1))).drops_forwarded());
+        assert!(!firewalld("filter_FORWARD_POLICIES", None).drops_forwarded());
         assert!(parse_chain(&[2, 0, 0]).is_none());
     }
 }

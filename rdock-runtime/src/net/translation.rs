@@ -156,7 +156,7 @@ fn refused_by_firewall() -> io::Result<()> {
     match dropping {
         None => Ok(()),
         Some(chain) => Err(io::Error::other(format!(
-            "chain {} {} has the policy drop",
+            "chain {} {} drops what it does not know",
             chain.table, chain.name
         ))),
     }

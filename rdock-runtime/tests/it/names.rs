@@ -30,6 +30,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("rt_net_isolation_of_addresses", usurpers),
         trial("rt_net_isolation_within_a_network", no_talk),
         trial("rt_ipv6_ra_with_ipv6", no_advertisements),
+        trial("rt_abstract_socket", no_abstract_sockets),
         trial("a_running_container_joins_and_leaves_networks", joins_and_leaves),
         trial("a_network_lives_as_long_as_somebody_is_in_it", lifetime),
     ]
@@ -427,6 +428,28 @@ fn no_advertisements() -> Tested {
     for line in addresses.split('|') {
         let expected = line.ends_with(" lo") || line.starts_with(&given) || line.starts_with("fe80");
         check(expected, || addresses.clone())?;
+    }
+    Ok(())
+}
+
+fn no_abstract_sockets() -> Tested {
+    let mut lab = Lab::open("")?;
+    lab.does("network net")?;
+    lab.does(&format!("run one net=net publish=9000:{PORT}"))?;
+    lab.does("run on-host net=host")?;
+    // Abstract names belong to a network namespace: here is what a container with the host's network sees.
+    let seen = lab.does("in on-host read FILES=/proc/net/unix")?;
+    check(seen.contains("/control"), || {
+        format!("the test sees no socket of an owner: {seen}")
+    })?;
+    check(!seen.contains('@'), || seen.clone())?;
+    // The owner's socket has a path, below directories that others may not enter.
+    use std::os::unix::fs::PermissionsExt;
+    let containers = lab.root.path().join("containers");
+    let id = lab.info("one")?.id;
+    for folder in [containers.clone(), containers.join(id)] {
+        let mode = std::fs::metadata(&folder)?.permissions().mode();
+        same(&(mode & 0o777), &0o700)?;
     }
     Ok(())
 }
