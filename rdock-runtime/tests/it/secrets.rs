@@ -14,6 +14,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             "secrets_of_a_detached_container_are_there_after_a_restart",
             detached,
         ),
+        trial("rt_state_dir_perms_values_of_secrets", permissions),
         trial("what_a_secret_cannot_be_is_a_typed_error", refusals),
     ]
 }
@@ -206,6 +207,35 @@ fn kept_for(place: &Place) -> Tested<Vec<std::path::PathBuf>> {
     .iter()
     .map(|memory| Path::new(memory).join(format!("rdock-{user}")).join(&own))
     .collect())
+}
+
+/// Other users of the host may not even list what is kept.
+fn permissions() -> Tested {
+    use std::os::unix::fs::MetadataExt;
+    let place = Place::new()?;
+    let marks = kept_for(&place)?;
+    blocking::wait(async {
+        let container = secrets()?.create(&place.runtime).await?;
+        let tested = (|| {
+            let kept = marks.iter().find(|mark| mark.exists()).ok_or("nothing is kept")?;
+            let user = rustix::process::geteuid().as_raw();
+            let own = kept.join(container.id());
+            for dir in [kept.parent().unwrap_or(kept), kept, own.as_path()] {
+                let meta = std::fs::symlink_metadata(dir)?;
+                same(
+                    &(meta.is_dir(), meta.mode() & 0o7777, meta.uid()),
+                    &(true, 0o700, user),
+                )?;
+            }
+            for entry in std::fs::read_dir(&own)? {
+                let meta = entry?.metadata()?;
+                same(&(meta.mode() & 0o7777, meta.uid()), &(0o600, user))?;
+            }
+            same(&std::fs::read_dir(&own)?.count(), &5)
+        })();
+        container.remove_with(true, true).await?;
+        tested
+    })?
 }
 
 fn refusals() -> Tested {
