@@ -24,6 +24,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         root_trial("independent_stages_run_at_once", stages_at_once),
         root_trial("pruning_takes_what_no_image_needs", pruning),
         root_trial("names_and_labels", names_and_labels),
+        root_trial("downloads", downloads),
+        root_trial("a_killed_build_leaves_a_sound_store", killed),
         root_trial("a_required_secret_must_be_given", secret_required),
     ]
 }
@@ -423,5 +425,180 @@ fn secret_required() -> Tested {
         "{error}"
     );
     bench.build(|builder| builder.secret("key", Secret::Value(b"x".to_vec())))?;
+    Ok(())
+}
+
+/// Serves one file until the test ends: answers by tag, and counts whole answers.
+fn serve(
+    content: &'static str,
+    tag: &'static str,
+) -> Tested<(String, std::sync::Arc<std::sync::atomic::AtomicUsize>)> {
+    use std::io::{BufRead, BufReader, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let address = format!("http://{}/dir/file.txt?x=y", listener.local_addr()?);
+    let count = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = count.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().take(20) {
+            let Ok(mut stream) = stream else { return };
+            let mut known = false;
+            let Ok(copy) = stream.try_clone() else { return };
+            for line in BufReader::new(copy).lines().map_while(Result::ok) {
+                known |= line.to_ascii_lowercase().starts_with("if-none-match:") && line.contains(tag);
+                if line.is_empty() {
+                    break;
+                }
+            }
+            let answer = if known {
+                "HTTP/1.1 304 Not Modified\r\nConnection: close\r\n\r\n".to_owned()
+            } else {
+                counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                format!(
+                    "HTTP/1.1 200 OK\r\nETag: {tag}\r\nLast-Modified: Sun, 09 Sep 2001 01:46:40 GMT\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{content}",
+                    content.len()
+                )
+            };
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    Ok((address, count))
+}
+
+fn downloads() -> Tested {
+    let bench = Bench::new()?;
+    let (address, count) = serve("downloaded", "\"one\"")?;
+    bench.file(
+        "Dockerfile",
+        &format!("FROM base\nADD {address} /d/\nRUN stat -c '%a %Y' /d/file.txt > /stat\n"),
+    )?;
+    let (built, _) = bench.build(|builder| builder)?;
+    assert_eq!(bench.read(&built, "d/file.txt")?, "downloaded");
+    assert_eq!(bench.read(&built, "stat")?, "600 1000000000\n");
+    let before = count.load(std::sync::atomic::Ordering::SeqCst);
+    let (_, seen) = bench.build(|builder| builder)?;
+    assert_eq!(
+        (seen.ran(), count.load(std::sync::atomic::Ordering::SeqCst)),
+        (0, before)
+    );
+    let digest = rdock_image::Digest::sha256_of(b"downloaded");
+    bench.file(
+        "Dockerfile",
+        &format!("FROM base\nADD --checksum={digest} {address} /f\n"),
+    )?;
+    bench.build(|builder| builder)?;
+    let wrong = rdock_image::Digest::sha256_of(b"other");
+    bench.file(
+        "Dockerfile",
+        &format!("FROM base\nADD --checksum={wrong} {address} /f\n"),
+    )?;
+    let error = bench.fails(|builder| builder)?;
+    assert!(error.to_string().contains("digest"), "{error}");
+    bench.file("Dockerfile", "FROM base\nADD http://127.0.0.1:1/f /f\n")?;
+    assert!(
+        bench
+            .fails(|builder| builder)?
+            .to_string()
+            .contains("127.0.0.1:1")
+    );
+    bench.assert_clean()
+}
+
+/// The variable that makes this program a build that is killed: root, context and number.
+const CHILD: &str = "RDOCK_TEST_BUILD";
+
+/// Runs as that build, if it is one.
+pub(crate) fn child() -> Option<Tested> {
+    let told = std::env::var(CHILD).ok()?;
+    let mut parts = told.split('\n').map(str::to_owned);
+    let (root, context, number) = (parts.next()?, parts.next()?, parts.next()?);
+    let run = || -> Tested {
+        let runtime = rdock_build::runtime::Runtime::open(root)?;
+        let builder = rdock_build::Builder::new(context)
+            .network(rdock_build::runtime::NetworkMode::None)
+            .build_arg("N", number)
+            .tag("killed");
+        let wait = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        wait.block_on(builder.build(&runtime))?;
+        Ok(())
+    };
+    Some(run())
+}
+
+fn killed() -> Tested {
+    const KILLS: u64 = 200;
+    let bench = Bench::new()?;
+    for number in 0..40 {
+        bench.file(&format!("src/{number}"), &"x".repeat(1000))?;
+    }
+    bench.file(
+        "Dockerfile",
+        "FROM base\nARG N\nCOPY src /src\nRUN echo $N > /n && cp -r /src /copied\nRUN --mount=type=cache,target=/c echo $N >> /c/n && rm -r /src\nCOPY --from=base /bin/busybox /again\n",
+    )?;
+    let start = |number: u64| {
+        let told = format!(
+            "{}\n{}\n{number}",
+            bench.runtime.root().display(),
+            bench.path("").display()
+        );
+        std::process::Command::new("/proc/self/exe")
+            .env(CHILD, told)
+            .spawn()
+    };
+    // How long one takes here.
+    let began = Instant::now();
+    assert!(start(1_000_000)?.wait()?.success());
+    let whole = began.elapsed().as_micros() as u64;
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let (mut cut, mut ended) = (0, 0);
+    for number in 0..KILLS {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let mut build = start(number)?;
+        std::thread::sleep(Duration::from_micros(state % whole));
+        build.kill()?;
+        match build.wait()?.success() {
+            true => ended += 1,
+            false => cut += 1,
+        }
+        if number % 20 == 19 {
+            sound(&bench)?;
+        }
+    }
+    assert!(cut > KILLS / 4, "{cut} cut off, {ended} ended");
+    assert!(start(2_000_000)?.wait()?.success());
+    sound(&bench)?;
+    let image = bench.runtime.images().get("killed")?.ok_or("no image")?;
+    let mut text = String::new();
+    std::io::Read::read_to_string(
+        &mut bench.runtime.images().view(&image)?.open_file("n")?,
+        &mut text,
+    )?;
+    assert_eq!(text, "2000000\n");
+    // What is left goes with the next open.
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        drop(rdock_build::runtime::Runtime::open(bench.runtime.root())?);
+        match bench.assert_clean() {
+            Err(_) if Instant::now() < until => std::thread::sleep(Duration::from_millis(100)),
+            other => return other,
+        }
+    }
+}
+
+/// Every layer that was made here is what its name says, and every image is complete.
+fn sound(bench: &Bench) -> Tested {
+    let store = ImageStore::open(bench.runtime.root())?;
+    for entry in std::fs::read_dir(store.root().join("layers"))? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let digest: rdock_image::Digest = format!("sha256:{name}").parse()?;
+        let (found, _) = store.write_layer_tar(&digest, &mut std::io::sink())?;
+        assert_eq!(found, digest);
+    }
+    for image in store.images()? {
+        store.view(&image)?.walk()?;
+    }
     Ok(())
 }
