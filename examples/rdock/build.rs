@@ -228,26 +228,26 @@ impl Build {
 
     /// The context and the Dockerfile.
     fn context(&self) -> Result<Builder, Failure> {
-        let file_from_stdin = self.file.as_deref() == Some(Path::new("-"));
+        let file_stdin_context = self.file.as_deref() == Some(Path::new("-"));
         let read = || std::io::read_to_string(std::io::stdin());
         if self.path == "-" {
-            if file_from_stdin {
+            if file_stdin_context {
                 return Err(Failure::new(
                     "the context and the Dockerfile cannot both come from standard input",
                 ));
             }
-            return self.from_stdin();
+            return self.stdin_context();
         }
         let builder = Builder::new(&self.path);
         Ok(match &self.file {
             None => builder,
-            Some(_) if file_from_stdin => builder.dockerfile_text(read()?),
+            Some(_) if file_stdin_context => builder.dockerfile_text(read()?),
             Some(path) => builder.dockerfile(path),
         })
     }
 
     /// A tar is a context; anything else is a Dockerfile without one.
-    fn from_stdin(&self) -> Result<Builder, Failure> {
+    fn stdin_context(&self) -> Result<Builder, Failure> {
         use std::io::Read;
         let mut stdin = std::io::stdin();
         let mut start = vec![0; 512];

@@ -3,6 +3,7 @@
 //! Whether a test can run is known when it runs: what this machine cannot do is reported as ignored, with the reason.
 
 mod bad_input;
+mod build;
 mod client;
 mod compose;
 mod files;
@@ -35,6 +36,7 @@ fn main() -> std::process::ExitCode {
     let trials = [
         tutorial::trials(&stage),
         servers::trials(&stage),
+        build::trials(&stage),
         leaks::trials(&stage),
         standalone::trials(&stage),
         verbs::trials(),

@@ -577,15 +577,7 @@ fn killed() -> Tested {
         &mut text,
     )?;
     assert_eq!(text, "2000000\n");
-    // What is left goes with the next open.
-    let until = Instant::now() + Duration::from_secs(20);
-    loop {
-        drop(rdock_build::runtime::Runtime::open(bench.runtime.root())?);
-        match bench.assert_clean() {
-            Err(_) if Instant::now() < until => std::thread::sleep(Duration::from_millis(100)),
-            other => return other,
-        }
-    }
+    Ok(())
 }
 
 /// Every layer that was made here is what its name says, and every image is complete.
