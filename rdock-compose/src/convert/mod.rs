@@ -6,6 +6,7 @@ mod mounts;
 mod networks;
 mod process;
 mod resources;
+mod secrets;
 #[cfg(test)]
 mod tests;
 
@@ -75,6 +76,7 @@ pub(crate) fn container(making: &Making<'_>) -> Result<Converted, String> {
     resources::fill(&mut spec, service, &mut notes)?;
     networks::fill(&mut spec, making, service, &mut notes)?;
     mounts::fill(&mut spec, making, service, &mut notes)?;
+    secrets::fill(&mut spec, making, service)?;
     debug_assert!(spec.labels.contains_key(label::PROJECT));
     Ok(Converted { spec, notes })
 }

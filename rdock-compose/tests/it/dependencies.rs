@@ -10,7 +10,7 @@ const ARROWS: [(&str, &[&str]); 5] = [
     ("rdock-image", &[]),
     ("rdock-registry", &["rdock-image"]),
     ("rdock-runtime", &["rdock-image", "rdock-registry"]),
-    ("rdock-build", &["rdock-image", "rdock-runtime"]),
+    ("rdock-build", &["rdock-image", "rdock-registry", "rdock-runtime"]),
     ("rdock-compose", &["rdock-image", "rdock-runtime", "rdock-build"]),
 ];
 
