@@ -257,6 +257,8 @@ fn compare() -> Outcome {
     )?;
     ip(&format!("addr add {HOST}/24 dev lan"))?;
     ip(&format!("route add default via {LAN}"))?;
+    // As on a host of docker, before rdock: a host that is no router would become none to docker either.
+    std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
     let lan = File::open(format!("/proc/{}/ns/net", lan_holder.0.id()))?;
 
     let root = tempfile::tempdir()?;
@@ -307,7 +309,6 @@ fn compare() -> Outcome {
         "via",
         "10.50.0.1",
     ]))?;
-    std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
     rows.push(Row::new(
         "loopback: no forwarding, a bridge",
         (CONTAINER, PORT),
