@@ -1,6 +1,7 @@
 //! A push: layers in parallel, each asked for, mounted, brought from where it came from, or compressed here; then the
 //! config, then the manifest.
 
+mod documents;
 mod progress;
 mod source;
 mod upload;
@@ -12,9 +13,8 @@ use crate::auth::Access;
 use crate::config::RegistryConfig;
 use crate::error::{Error, Result};
 use crate::session::{Remarks, Session, blocking};
-use crate::transport::{Request, Transport, Verb};
-use bytes::Bytes;
-use rdock_image::{Descriptor, Digest, Image, ImageStore, Manifest, Origin, Reference, manifest::media_type};
+use crate::transport::Transport;
+use rdock_image::{Descriptor, Digest, Image, ImageStore, Origin, Reference, manifest::media_type};
 use source::Source;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -441,162 +441,9 @@ impl Push {
         });
         Ok(uploaded)
     }
-
-    /// Sends config and manifest: as they are in the store unless a layer is another blob now.
-    async fn document(
-        &self,
-        reference: &Reference,
-        image: &Image,
-        sent: &BTreeMap<Digest, Sent>,
-    ) -> Result<Pushed> {
-        let (store, id, manifest_digest) = (
-            self.store.clone(),
-            image.id().clone(),
-            image.manifest_digest().clone(),
-        );
-        let (stored_config, stored_manifest) =
-            blocking(move || Ok((store.read_blob(&id)?, store.read_blob(&manifest_digest)?))).await?;
-        let missing = || {
-            self.session
-                .malformed("manifest", "a layer without a diffID".into())
-        };
-        let mut manifest = image.manifest().clone();
-        let mut diff_ids = Vec::new();
-        for (descriptor, diff_id) in manifest.layers.iter_mut().zip(image.diff_ids()) {
-            let layer = sent.get(diff_id).ok_or_else(missing)?;
-            // The same blob keeps its entry, with whatever else is written there.
-            if descriptor.digest != layer.descriptor.digest {
-                *descriptor = layer.descriptor.clone();
-            }
-            diff_ids.push(layer.diff_id.clone());
-        }
-        let (mut config, mut id) = (stored_config, image.id().clone());
-        if diff_ids != image.diff_ids() {
-            let mut changed = image.config().clone();
-            changed.rootfs.diff_ids = diff_ids;
-            config = json(&changed, "the image config")?;
-            id = Digest::sha256_of(&config);
-            manifest.config.digest = id.to_string();
-            manifest.config.size = config.len() as u64;
-        }
-        let unchanged = manifest == *image.manifest();
-        let bytes: Bytes = match unchanged {
-            true => stored_manifest,
-            false => json(&manifest, "the manifest")?,
-        }
-        .into();
-        if !upload::exists(&self.session, &id).await? {
-            let source = Source::Bytes(config.into());
-            let uncounted = Arc::default();
-            upload::send(&self.session, &source, Some(&id), None, None, &uncounted).await?;
-        }
-        let digest = Digest::sha256_of(&bytes);
-        self.manifest(reference, &manifest, &bytes, &digest).await?;
-        Ok(Pushed {
-            reference: reference.clone(),
-            digest,
-            size: bytes.len() as u64,
-            id,
-        })
-    }
-
-    async fn manifest(
-        &self,
-        reference: &Reference,
-        manifest: &Manifest,
-        bytes: &Bytes,
-        digest: &Digest,
-    ) -> Result<()> {
-        let tag = reference.tag().unwrap_or("latest");
-        let path = format!("{}/manifests/{tag}", self.session.endpoint.repository);
-        let what = format!("the manifest of {}", reference.familiar());
-        let kind = manifest.media_type.as_deref().unwrap_or(media_type::OCI_MANIFEST);
-        let request = Request {
-            content_type: Some(kind.to_owned()),
-            body: Some(bytes.clone()),
-            ..Request::new(Verb::Put)
-        };
-        let answer = self.session.ask(&path, &request, &what, None).await?;
-        self.session.heed(&answer);
-        let announced = answer.header("docker-content-digest");
-        match announced.filter(|text| text.starts_with("sha256:")) {
-            Some(found) if found != digest.as_str() => Err(Error::WrongDigest {
-                registry: self.session.endpoint.host.clone(),
-                expected: digest.to_string(),
-                found: found.to_owned(),
-            }),
-            _ => Ok(()),
-        }
-    }
-
-    /// Notes where the layers are now, and that the image's names mean what the registry has.
-    async fn remember(
-        &self,
-        reference: &Reference,
-        image: &Image,
-        sent: &BTreeMap<Digest, Sent>,
-        pushed: &Pushed,
-        lease: rdock_image::Lease,
-    ) -> Result<()> {
-        let origins: Vec<_> = sent
-            .iter()
-            // Another tar is another layer, which the store does not have.
-            .filter(|(diff_id, layer)| **diff_id == layer.diff_id && layer.descriptor.urls.is_empty())
-            .map(|(diff_id, layer)| {
-                let origin = Origin {
-                    digest: layer.descriptor.digest.clone(),
-                    size: layer.descriptor.size,
-                    media_type: layer.descriptor.media_type.clone(),
-                    repository: Some(self.name.clone()),
-                };
-                (diff_id.clone(), origin)
-            })
-            .collect();
-        let mut manifest = image.manifest().clone();
-        for (descriptor, diff_id) in manifest.layers.iter_mut().zip(image.diff_ids()) {
-            if let Some(layer) = sent.get(diff_id)
-                && descriptor.digest != layer.descriptor.digest
-            {
-                *descriptor = layer.descriptor.clone();
-            }
-        }
-        let renamed = (pushed.digest != *image.manifest_digest() && pushed.id == *image.id())
-            .then(|| json(&manifest, "the manifest"))
-            .transpose()?;
-        // It is the same image by all its names.
-        let mut names = image.references().to_vec();
-        if !names.contains(&reference.canonical()) {
-            names.push(reference.canonical());
-        }
-        let (store, digest) = (self.store.clone(), pushed.digest.clone());
-        blocking(move || {
-            for (diff_id, origin) in &origins {
-                store.add_origin(diff_id, origin)?;
-            }
-            if let Some(bytes) = renamed {
-                store.write_blob(&lease, &bytes, &digest)?;
-                for name in names.iter().filter(|name| name.digest().is_none()) {
-                    store.commit(&lease, name, &digest)?;
-                }
-            }
-            drop(lease);
-            Ok(())
-        })
-        .await
-    }
 }
 
 /// Whether a manifest of this kind can name a blob of this type.
 fn suits(kind: &str, docker: bool) -> bool {
     kind.contains("tar") && (kind.starts_with("application/vnd.docker.") == docker)
-}
-
-fn json(document: &impl serde::Serialize, what: &str) -> Result<Vec<u8>> {
-    serde_json::to_vec(document).map_err(|error| {
-        rdock_image::Error::MalformedDocument {
-            what: what.to_owned(),
-            reason: error.to_string(),
-        }
-        .into()
-    })
 }

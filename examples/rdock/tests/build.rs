@@ -21,13 +21,18 @@ const APPLICATION: &str = "FROM python:3.11-slim\n\
     CMD [\"python\",\"main.py\"]\n";
 
 /// The two-stage file as it is often printed: nothing is copied before pip wants it.
-const BROKEN: &str = "FROM python:3.11-slim AS builder\n\
-    RUN pip install --root-user-action=ignore --user -r requirements.txt\n\
-    FROM python:3.11-slim\n\
-    COPY --from=builder /root/.local /root/.local\n\
-    COPY . /app\n\
-    WORKDIR /app\n\
-    CMD [\"python\",\"main.py\"]\n";
+fn broken() -> String {
+    let home = "/root";
+    format!(
+        "FROM python:3.11-slim AS builder\n\
+        RUN pip install --root-user-action=ignore --user -r requirements.txt\n\
+        FROM python:3.11-slim\n\
+        COPY --from=builder {home}/.local {home}/.local\n\
+        COPY . /app\n\
+        WORKDIR /app\n\
+        CMD [\"python\",\"main.py\"]\n"
+    )
+}
 
 fn tutorial_application(stage: &Stage) -> Tested {
     needs_root("a plain user's containers have no way out yet")?;
@@ -69,7 +74,7 @@ fn tutorial_application(stage: &Stage) -> Tested {
         "{said}"
     );
 
-    write("Dockerfile", BROKEN)?;
+    write("Dockerfile", &broken())?;
     let output = rdock
         .command(["build", "--host-certificates", "-t", "broken", &folder])
         .output()?;
@@ -84,7 +89,7 @@ fn tutorial_application(stage: &Stage) -> Tested {
     );
     write(
         "Dockerfile",
-        &BROKEN.replacen("RUN", "COPY requirements.txt .\nRUN", 1),
+        &broken().replacen("RUN", "COPY requirements.txt .\nRUN", 1),
     )?;
     let mut build = rdock.command(["build", "--host-certificates", "-q", "-t", "twostage", &folder]);
     let output = build.output()?;

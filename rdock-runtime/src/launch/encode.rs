@@ -1,11 +1,13 @@
 //! A launch plan as the flat buffer that the helper walks: the order of operations is decided here.
 
+mod writer;
+
 use super::wire::{bind, file_system, op, overlay};
 use super::*;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use writer::Writer;
 
 const RDONLY: u32 = 0x01;
 const NOSUID: u32 = 0x02;
@@ -27,65 +29,6 @@ pub(super) struct Encoded {
     /// The plan's descriptors; index 0 is the plan itself on the wire.
     pub(super) fds: Vec<OwnedFd>,
 }
-
-/// Writes operations.
-#[derive(Debug, Default)]
-struct Writer {
-    bytes: Vec<u8>,
-    /// A text with a NUL in it, which no path or argument of a process can have.
-    refused: Option<String>,
-}
-
-impl Writer {
-    fn u32(&mut self, value: u32) -> &mut Self {
-        self.bytes.extend_from_slice(&value.to_le_bytes());
-        self
-    }
-    fn u64(&mut self, value: u64) -> &mut Self {
-        self.bytes.extend_from_slice(&value.to_le_bytes());
-        self
-    }
-    fn blob(&mut self, bytes: &[u8]) -> &mut Self {
-        // A length that does not fit is caught by `finish`.
-        self.u32(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
-        self.bytes.extend_from_slice(bytes);
-        self.bytes.push(0);
-        self
-    }
-    fn text(&mut self, text: impl AsRef<[u8]>) -> &mut Self {
-        let text = text.as_ref();
-        if text.contains(&0) {
-            self.refused = Some(String::from_utf8_lossy(text).into_owned());
-        }
-        self.blob(text)
-    }
-    fn path(&mut self, path: &Path) -> &mut Self {
-        self.text(path.as_os_str().as_bytes())
-    }
-    fn texts<T: AsRef<[u8]>>(&mut self, texts: &[T]) -> &mut Self {
-        self.u32(texts.len() as u32);
-        for text in texts {
-            self.text(text);
-        }
-        self
-    }
-    fn finish(&self) -> io::Result<()> {
-        match &self.refused {
-            Some(text) => Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("{text:?} has a NUL byte in it"),
-            )),
-            None if self.bytes.len() > LARGEST => Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "the plan is larger than 16 MiB",
-            )),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Arguments and environment of any exec are smaller.
-const LARGEST: usize = 16 << 20;
 
 /// Encodes a plan. `fds` in the result are the plan's, in the order in which the operations name them.
 pub(super) fn launch(plan: LaunchPlan) -> io::Result<Encoded> {

@@ -253,15 +253,15 @@ fn race() -> Tested {
     let canary = tempfile::tempdir()?;
     std::fs::create_dir(canary.path().join("inner"))?;
     std::fs::write(canary.path().join("inner/file"), "of the host")?;
-    let link = format!("symlink {}/inner /work/link", canary.path().display());
+    let link = format!("symlink {}/inner /scratch/link", canary.path().display());
     let lines = [
-        "mkdir /work/at",
-        "write /work/at/file of the container",
+        "mkdir /scratch/at",
+        "write /scratch/at/file of the container",
         &link,
         "say up",
-        "swap /work/at /work/link",
+        "swap /scratch/at /scratch/link",
     ];
-    let place = Place::with("{}", &[dir("work", 0o755)])?;
+    let place = Place::with("{}", &[dir("scratch", 0o755)])?;
     blocking::wait(async {
         let container = probe(&lines)?.start(&place.runtime).await?;
         let mut logs = container.logs().follow(true);

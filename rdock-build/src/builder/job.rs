@@ -1,0 +1,277 @@
+//! One build, from the names it gets to the outputs it leaves.
+
+use super::{BuildOutput, Builder, PullPolicy};
+use crate::cache::Cache;
+use crate::context::{self};
+use crate::dockerfile::{BuildArgs, Dockerfile};
+use crate::error::{BuildError, Result};
+use crate::event::BuildEvent;
+use crate::exec::{Cancel, Execution, Settings, StepReport};
+use crate::front::{self, Plan, ResolvedImage, Wishes};
+use crate::graph::{Graph, Operation, StepId};
+use crate::output::{self, Output};
+use rdock_image::{Digest, History, Image, ImageConfig, ImageStore, Lease, Platform, Progress, Reference};
+use rdock_runtime::{NetworkMode, Runtime};
+use std::collections::BTreeMap;
+
+/// One build.
+pub(super) struct Job {
+    pub(super) builder: Builder,
+    pub(super) runtime: Runtime,
+    pub(super) cancel: Cancel,
+}
+
+impl Job {
+    pub(super) fn explain(&self) -> Result<Vec<StepReport>> {
+        self.with(
+            |plan, execution, _| Ok(execution.all(&[plan.target])?.reports),
+            true,
+        )
+    }
+
+    pub(super) fn build(&self) -> Result<BuildOutput> {
+        let names = self.names()?;
+        self.with(|plan, execution, _| self.finish(plan, execution, &names), false)
+    }
+
+    fn names(&self) -> Result<Vec<Reference>> {
+        let mut names = Vec::new();
+        for tag in &self.builder.tags {
+            let name = Reference::parse(tag)?;
+            if name.digest().is_some() {
+                return Err(BuildError::Option {
+                    option: "tag",
+                    reason: format!("{tag:?} has a digest, which nobody can choose"),
+                });
+            }
+            names.push(name);
+        }
+        Ok(names)
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&Plan, &Execution<'_>, &Cache) -> Result<T>, dry: bool) -> Result<T> {
+        let builder = &self.builder;
+        let store = self.runtime.images();
+        let host = Platform::host();
+        if let Some(platform) = &builder.platform
+            && host.rank(platform).is_none()
+        {
+            return Err(BuildError::Option {
+                option: "platform",
+                reason: format!("{platform} is not supported yet on a host that is {host}"),
+            });
+        }
+        crate::exec::sweep_secrets();
+        let cache = Cache::open(self.runtime.root(), store)?;
+        let lease = store.lease()?;
+        let opened = context::open(builder, store)?;
+        let file = Dockerfile::parse_bytes(&opened.dockerfile_name, &opened.dockerfile)?;
+        let wishes = Wishes {
+            args: BuildArgs {
+                values: builder.build_args.clone(),
+                target: builder.platform.clone().unwrap_or_else(Platform::host),
+                target_stage: builder.target.clone(),
+                ..BuildArgs::default()
+            },
+            target: builder.target.clone(),
+            contexts: builder.contexts.clone(),
+            no_cache: builder.no_cache,
+            no_cache_stages: builder.no_cache_stages.clone(),
+            host_network: builder.host_network || builder.network == NetworkMode::Host,
+            ignore: opened.inputs.0.get("").map(|context| context.ignore.clone()),
+        };
+        let resolve = |reference: &Reference| self.image(store, &lease, reference);
+        let plan = front::plan(&file, &wishes, &resolve)?;
+        for (place, text) in &plan.warnings {
+            builder.progress.emit(BuildEvent::Warning {
+                place: place.clone(),
+                text: text.clone(),
+            });
+        }
+        let settings = Settings {
+            inputs: opened.inputs,
+            secrets: builder.secrets.clone(),
+            extra_hosts: builder.extra_hosts.clone(),
+            network: builder.network.clone(),
+            host_certificates: builder.host_certificates,
+            source_date_epoch: builder.source_date_epoch,
+            shm_size: builder.shm_size,
+            ulimits: builder.ulimits.clone(),
+            hostname: builder.hostname.clone(),
+            parallel: builder.parallel,
+            dry,
+        };
+        let fetch = |step: StepId| self.fetch(&plan.graph, step);
+        let execution = Execution {
+            graph: &plan.graph,
+            runtime: &self.runtime,
+            store,
+            cache: &cache,
+            lease: &lease,
+            progress: &builder.progress,
+            cancel: &self.cancel,
+            settings: &settings,
+            fetch: &fetch,
+        };
+        work(&plan, &execution, &cache)
+    }
+
+    /// An image that a stage stands on.
+    fn image(
+        &self,
+        store: &ImageStore,
+        lease: &Lease,
+        reference: &Reference,
+    ) -> std::result::Result<ResolvedImage, rdock_image::BoxError> {
+        let policy = self.builder.pull;
+        let known = match policy {
+            PullPolicy::Always => None,
+            _ => store.get(reference.as_str())?,
+        };
+        let image = match known {
+            Some(image) => image,
+            None if policy == PullPolicy::Never => {
+                return Err("it is not in the store, and nothing may be pulled".into());
+            }
+            None => self.pull(reference)?,
+        };
+        lease.pin(image.id())?;
+        Ok(ResolvedImage {
+            layers: image.diff_ids().to_vec(),
+            config: image.config().clone(),
+        })
+    }
+
+    fn pull(&self, reference: &Reference) -> std::result::Result<Image, rdock_image::BoxError> {
+        let progress = self.builder.progress.clone();
+        let progress = Progress::new(move |event| progress.emit(BuildEvent::Pull(event)));
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        Ok(runtime.block_on(self.runtime.pull(reference, &progress))?)
+    }
+
+    fn fetch(&self, graph: &Graph, step: StepId) -> Result<()> {
+        let step = &graph.steps[step.number()];
+        let Operation::Image { reference, .. } = &step.operation else {
+            return Ok(());
+        };
+        match self.pull(reference) {
+            Ok(_) => Ok(()),
+            Err(source) => Err(BuildError::BaseImage {
+                place: Box::new(step.place.clone().unwrap_or_default()),
+                reference: reference.familiar(),
+                source,
+            }),
+        }
+    }
+
+    fn finish(&self, plan: &Plan, execution: &Execution<'_>, names: &[Reference]) -> Result<BuildOutput> {
+        let results = execution.all(&[plan.target])?;
+        let store = execution.store;
+        let stack = results
+            .stacks
+            .get(&plan.target)
+            .cloned()
+            .flatten()
+            .unwrap_or_default();
+        for id in plan.graph.reachable(plan.target) {
+            if let Operation::Image { layers, .. } = &plan.graph.steps[id.number()].operation
+                && layers
+                    .iter()
+                    .any(|layer| stack.contains(layer) && !store.has_layer(layer))
+            {
+                self.fetch(&plan.graph, id)?;
+            }
+        }
+        self.builder.progress.emit(BuildEvent::Exporting);
+        let config = self.config(plan, &results.created, &stack);
+        let text = serde_json::to_vec(&config).map_err(|error| BuildError::Output {
+            what: "the image config".to_owned(),
+            source: error.into(),
+        })?;
+        let mut output = BuildOutput {
+            image: None,
+            id: Digest::sha256_of(&text),
+            config,
+            names: Vec::new(),
+            steps: results.reports,
+            warnings: plan.warnings.iter().map(|(_, text)| text.clone()).collect(),
+        };
+        let default = [Output::Store];
+        let outputs = if self.builder.outputs.is_empty() {
+            &default[..]
+        } else {
+            &self.builder.outputs
+        };
+        for wanted in outputs {
+            match wanted {
+                Output::Store => {
+                    output.image = Some(store.write_image(execution.lease, &output.config, names)?);
+                    output.names = names.to_vec();
+                }
+                Output::OciArchive(path) | Output::DockerArchive(path) => {
+                    let known = store.get(output.id.as_str())?.is_some();
+                    let image = store.write_image(execution.lease, &output.config, &[])?;
+                    let oci = matches!(wanted, Output::OciArchive(_));
+                    let written = output::archive(store, &image, names, oci, path);
+                    if !known && output.image.is_none() {
+                        store.remove(output.id.as_str(), true)?;
+                    }
+                    written?;
+                }
+                Output::Directory(path) => output::directory(store, &stack, path)?,
+                Output::Tar(path) => output::tar(store, &stack, path)?,
+                Output::Nothing => {}
+            }
+        }
+        self.builder.progress.emit(BuildEvent::Done {
+            image: output.id.clone(),
+            names: output.names.clone(),
+        });
+        Ok(output)
+    }
+
+    fn config(&self, plan: &Plan, created: &BTreeMap<StepId, u64>, stack: &[Digest]) -> ImageConfig {
+        let mut config = plan.config.clone();
+        config.rootfs.diff_ids = stack.to_vec();
+        config.config.labels.extend(self.builder.labels.clone());
+        let epoch = self.builder.source_date_epoch;
+        let time = |seconds: i64| {
+            jiff::Timestamp::from_second(seconds)
+                .map(|time| time.to_string())
+                .unwrap_or_default()
+        };
+        config.history.clone_from(&plan.base_history);
+        // Every layer of the base has a line, whatever its maker wrote.
+        let lines = config.history.iter().filter(|line| !line.empty_layer).count();
+        for _ in lines..plan.base_layers {
+            config.history.push(History {
+                created_by: Some("(missing history)".to_owned()),
+                ..History::default()
+            });
+        }
+        let base_time = config
+            .history
+            .iter()
+            .filter_map(|line| line.created.clone())
+            .max();
+        let mut last = epoch.map(time).or(base_time);
+        for line in &plan.history {
+            let made = line
+                .layer
+                .and_then(|step| created.get(&step))
+                .map(|seconds| seconds.cast_signed());
+            if let Some(seconds) = epoch.or(made) {
+                last = Some(time(seconds));
+            }
+            config.history.push(History {
+                created: last.clone(),
+                created_by: Some(line.created_by.clone()),
+                comment: Some("rdock".to_owned()),
+                empty_layer: line.layer.is_none(),
+                ..History::default()
+            });
+        }
+        config.created = last.or_else(|| Some(time(0)));
+        config
+    }
+}
