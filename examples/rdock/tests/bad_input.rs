@@ -34,7 +34,11 @@ fn words(tiny: &Tiny) -> Tested {
         (&["run", "--cap-add", "NOPE", "tiny"], 125, "\"NOPE\""),
         (&["run", "--name", "a b", "tiny"], 125, "\"a b\""),
         (&["run", "-w", "relative", "tiny"], 125, "\"relative\""),
-        (&["run", "--network", "nope", "tiny"], 125, "no such network: nope"),
+        (
+            &["run", "--network", "nope", "tiny"],
+            125,
+            "no such network: nope",
+        ),
         (
             &["run", "--pull", "never", "absent"],
             125,
