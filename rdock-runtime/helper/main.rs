@@ -12,6 +12,7 @@ mod arch;
 mod kernel;
 mod copy;
 mod mounts;
+mod netlink;
 #[path = "../src/launch/passwd.rs"]
 mod passwd;
 mod plan;

@@ -2,10 +2,11 @@
 
 use crate::kernel::{self, *};
 use crate::mounts::Root;
+use crate::netlink::netlink;
 use crate::passwd::{self, MOST_GROUPS};
 use crate::plan::{At, Failure, Plan};
 use crate::step::Step;
-use crate::supervise::{netlink, report};
+use crate::supervise::report;
 use crate::wire::{MOST_FDS, op, tell};
 
 type Done<T = ()> = core::result::Result<T, Failure>;

@@ -1,40 +1,21 @@
 //! The helper's own life: take the plan, clone the payload, then answer the owner until the end.
 
-use crate::kernel::{self, *};
+mod reunion;
+mod sessions;
+
+use crate::kernel::*;
+use crate::netlink::netlink;
 use crate::plan::{At, Failure, Plan};
 use crate::process::Setup;
 use crate::step::Step;
 use crate::wire::{self, CONTROL, DETAIL, HEADER, MOST_FDS, ask, op, tell};
+use reunion::Reunion;
+use sessions::Session;
 
 const POLLIN: i16 = 1;
 /// Networks that a container is in beside its first.
 const MOST_NETWORKS: usize = 32;
 const NEWNET: u64 = 0x4000_0000;
-
-/// One process added by exec.
-#[derive(Clone, Copy)]
-struct Session {
-    number: u32,
-    pidfd: i32,
-    pid: i32,
-    /// Its status socket until its exec succeeded.
-    status: i32,
-    terminal: i32,
-    /// Goes on when the owner goes away.
-    outlives: bool,
-}
-
-/// What is kept for an owner that comes after the first one.
-#[derive(Clone, Copy)]
-struct Reunion {
-    /// Listens for it.
-    socket: i32,
-    /// The payload's wait status goes here.
-    status: i32,
-    /// First and count of the kept descriptors.
-    first: usize,
-    count: usize,
-}
 
 struct Helper {
     /// Descriptors that came with the plan.
@@ -351,89 +332,6 @@ impl Helper {
         }
     }
 
-    /// Where a new owner is waited for; -1 when there is none to come.
-    fn listening(&self) -> i32 {
-        self.reunion.map_or(-1, |kept| kept.socket)
-    }
-
-    /// The owner has ended, or closed its socket.
-    fn owner_gone(&mut self) {
-        if !self.settled || self.reunion.is_none() {
-            self.end();
-        }
-        if self.control >= 0 {
-            close(self.control);
-        }
-        if self.owner >= 0 {
-            close(self.owner);
-        }
-        (self.control, self.owner) = (-1, -1);
-        for session in &self.sessions[..self.session_count] {
-            if !session.outlives {
-                // One that has ended is reaped by its pidfd.
-                let _ = pidfd_send_signal(session.pidfd, SIGKILL);
-            }
-        }
-    }
-
-    /// A new owner: it gets what was kept, and the payload's end if that has come.
-    fn welcome(&mut self) {
-        let Some(kept) = self.reunion else { return };
-        let Ok(socket) = accept(kept.socket) else { return };
-        // Only root and the container's own user reach the directory; this is the second lock on the door.
-        if !peer_is_own(socket) {
-            close(socket);
-            return;
-        }
-        if socket != CONTROL {
-            let moved = dup3(socket, CONTROL, O_CLOEXEC);
-            close(socket);
-            if moved.is_err() {
-                return;
-            }
-        }
-        self.control = CONTROL;
-        let mut told = [-1; MOST_FDS];
-        let mut count = 0;
-        let mut add = |fd: i32| {
-            if count < MOST_FDS {
-                told[count] = fd;
-                count += 1;
-            }
-        };
-        add(self.payload);
-        if self.terminal >= 0 {
-            add(self.terminal);
-        }
-        add(kept.socket);
-        for fd in &self.fds[kept.first..kept.first + kept.count] {
-            add(*fd);
-        }
-        let terminal = i32::from(self.terminal >= 0);
-        if report(CONTROL, tell::ADOPTED, 0, terminal, 0, b"", &told[..count]).is_err() {
-            self.owner_gone();
-            return;
-        }
-        if let Some(status) = self.ended {
-            self.tell_end(status);
-        }
-    }
-
-    /// The last word. A helper whose owner is gone keeps it for the next one.
-    fn tell_end(&mut self, status: i32) {
-        if self.control >= 0 && report(CONTROL, tell::EXITED, 0, status, 0, b"", &[]).is_ok() {
-            exit(0);
-        }
-        if self.settled && self.reunion.is_some() {
-            self.ended = Some(status);
-            if self.control >= 0 {
-                self.owner_gone();
-            }
-            return;
-        }
-        exit(0);
-    }
-
     /// Everything is to end now.
     fn end(&self) -> ! {
         if self.payload >= 0 {
@@ -500,55 +398,6 @@ impl Helper {
         self.tell_end(status);
     }
 
-    fn session_status(&mut self, at: usize) {
-        let session = self.sessions[at];
-        let mut message = [0u8; HEADER + DETAIL];
-        let mut fds = [-1; MOST_FDS];
-        let Ok((length, count)) = receive_fds(session.status, &mut message, &mut fds) else { return };
-        let [kind, _, a, b, ..] = if length < HEADER { [0; 6] } else { header(&message) };
-        match kind {
-            0 => {
-                close(session.status);
-                self.sessions[at].status = -1;
-                let told = [session.pidfd, session.terminal];
-                let told = if session.terminal >= 0 { &told[..] } else { &told[..1] };
-                let _ = report(CONTROL, tell::EXEC_STARTED, session.number, session.pid, 0, b"", told);
-                if session.terminal >= 0 {
-                    close(session.terminal);
-                    self.sessions[at].terminal = -1;
-                }
-            }
-            tell::TERMINAL if count == 1 => self.sessions[at].terminal = fds[0],
-            tell::FAILED => {
-                let detail = &message[HEADER..length];
-                let _ = report(CONTROL, tell::EXEC_FAILED, session.number, a as i32, b as i32, detail, &[]);
-                close(session.status);
-                self.sessions[at].status = -1;
-                // Its end is not reported a second time.
-                self.sessions[at].number = 0;
-            }
-            _ => {}
-        }
-    }
-
-    fn session_ended(&mut self, at: usize) {
-        while self.sessions[at].status >= 0 {
-            self.session_status(at);
-        }
-        let session = self.sessions[at];
-        let mut status = 0;
-        let _ = wait(session.pid, &mut status, true);
-        if session.number != 0 {
-            let _ = report(CONTROL, tell::EXEC_EXITED, session.number, status, 0, b"", &[]);
-        }
-        close(session.pidfd);
-        if session.terminal >= 0 {
-            close(session.terminal);
-        }
-        self.session_count -= 1;
-        self.sessions[at] = self.sessions[self.session_count];
-    }
-
     fn request(&mut self) {
         let mut message = [0u8; HEADER];
         let mut fds = [-1; MOST_FDS];
@@ -603,69 +452,6 @@ impl Helper {
         }
     }
 
-    fn session(&self, number: u32) -> Option<usize> {
-        (0..self.session_count).find(|&at| self.sessions[at].number == number)
-    }
-
-    fn exec(&mut self, number: u32, outlives: bool, fds: &[i32; MOST_FDS], count: usize) {
-        let failed = |errno: i32| {
-            let _ = report(CONTROL, tell::EXEC_FAILED, number, Step::JoinNamespaces as i32, errno, b"", &[]);
-        };
-        if self.session_count == wire::MOST_SESSIONS || count == 0 {
-            return failed(EAGAIN);
-        }
-        let Ok(plan) = read_plan(fds[0]) else { return failed(EPROTO) };
-        let Ok((ours, theirs)) = socketpair() else { return failed(EAGAIN) };
-        let mut joiner = -1;
-        match clone(0, SIGCHLD as u64, &mut joiner) {
-            Ok(0) => {
-                // Nothing of the helper but stdio and the status socket goes near the container.
-                let mut setup = Setup::new(theirs, *fds, count);
-                setup.enter(self.payload, &mut Plan::new(plan));
-            }
-            Ok(pid) => {
-                close(theirs);
-                close(joiner);
-                let mut message = [0u8; HEADER + DETAIL];
-                let mut passed = [-1; MOST_FDS];
-                // The joiner ends as soon as the process exists, or has said why it does not.
-                let received = receive_fds(ours, &mut message, &mut passed);
-                let mut status = 0;
-                let _ = wait(pid, &mut status, true);
-                match received {
-                    Ok((length, 1)) if length >= HEADER && header(&message)[0] == tell::PROCESS => {
-                        self.sessions[self.session_count] = Session {
-                            number,
-                            pidfd: passed[0],
-                            pid: header(&message)[2] as i32,
-                            status: ours,
-                            terminal: -1,
-                            outlives,
-                        };
-                        self.session_count += 1;
-                        // One that has ended already is reaped by its pidfd.
-                        let _ = send(ours, b"p");
-                    }
-                    Ok((length, _)) if length >= HEADER => {
-                        let [_, _, a, b, ..] = header(&message);
-                        let detail = &message[HEADER..length];
-                        let _ = report(CONTROL, tell::EXEC_FAILED, number, a as i32, b as i32, detail, &[]);
-                        close(ours);
-                    }
-                    _ => {
-                        failed(EPROTO);
-                        close(ours);
-                    }
-                }
-            }
-            Err(errno) => {
-                close(ours);
-                close(theirs);
-                failed(errno);
-            }
-        }
-    }
-
     fn sockets(&self, tag: u32, place: u32, domain: u32, kind: u32, rest: u32) {
         let (protocol, count) = ((rest >> 8) as i32, (rest & 0xff).min(16) as usize);
         let mut made = [-1; 16];
@@ -706,13 +492,6 @@ impl Helper {
     }
 }
 
-/// Whether the process at the other end of a socket is of this user, or root.
-fn peer_is_own(socket: i32) -> bool {
-    // SOL_SOCKET, SO_PEERCRED: pid, uid, gid
-    let mut peer = [0u32; 3];
-    getsockopt(socket, 1, 17, &mut peer).is_ok() && (peer[1] == 0 || peer[1] == geteuid())
-}
-
 /// The digits of a number.
 fn decimal(mut value: u32, text: &mut [u8; 12]) -> &[u8] {
     let mut at = text.len();
@@ -739,45 +518,3 @@ pub fn write_file(dir: i32, path: Text<'_>, value: &[u8]) -> Result<()> {
     written
 }
 
-/// Sends prepared netlink messages and checks every acknowledgement.
-pub fn netlink(protocol: i32, messages: &[u8]) -> Result<()> {
-    // AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC
-    let socket = kernel::socket(16, 3 | 0o2000000, protocol)?;
-    let done = netlink_on(socket, messages);
-    close(socket);
-    done
-}
-
-fn netlink_on(socket: i32, messages: &[u8]) -> Result<()> {
-    let mut wanted = 0;
-    let mut at = 0;
-    while at + 16 <= messages.len() {
-        let raw = &messages[at..at + 16];
-        let length = u32::from_ne_bytes([raw[0], raw[1], raw[2], raw[3]]) as usize;
-        let flags = u16::from_ne_bytes([raw[6], raw[7]]);
-        // NLM_F_ACK
-        wanted += u32::from(flags & 4 != 0);
-        at += length.max(16).next_multiple_of(4);
-    }
-    send(socket, messages)?;
-    let mut answer = [0u8; 4096];
-    while wanted > 0 {
-        let received = receive(socket, &mut answer)?;
-        let mut at = 0;
-        while at + 20 <= received {
-            let raw = &answer[at..];
-            let length = u32::from_ne_bytes([raw[0], raw[1], raw[2], raw[3]]) as usize;
-            let kind = u16::from_ne_bytes([raw[4], raw[5]]);
-            // NLMSG_ERROR, also with 0 for success
-            if kind == 2 {
-                let errno = -i32::from_ne_bytes([raw[16], raw[17], raw[18], raw[19]]);
-                if errno != 0 {
-                    return Err(errno);
-                }
-                wanted -= 1;
-            }
-            at += length.max(16).next_multiple_of(4);
-        }
-    }
-    Ok(())
-}

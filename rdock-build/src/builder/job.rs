@@ -2,7 +2,7 @@
 
 use super::{BuildOutput, Builder, PullPolicy};
 use crate::cache::Cache;
-use crate::context::{self};
+use crate::context;
 use crate::dockerfile::{BuildArgs, Dockerfile};
 use crate::error::{BuildError, Result};
 use crate::event::BuildEvent;

@@ -13,17 +13,19 @@
 //! A network exists as long as a process lives in its namespace. The files only say where to look: a holder counts
 //! when its process has the recorded start time in the same boot and the namespace the recorded inode.
 
+mod holder;
+
+pub(super) use holder::HolderRecord;
+
 use super::definition::{Definition, Range6};
 use super::error::NetError;
 use super::subnet::Subnet;
-use crate::process::{ProcessIdentity, pid_namespace};
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::{self, Read, Seek, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -69,36 +71,6 @@ pub(super) struct UplinkRecord {
     /// Of the host's end and the network's, with the prefix length 126; missing where the host has no IPv6.
     #[serde(default)]
     pub(super) ipv6: Option<(Ipv6Addr, Ipv6Addr)>,
-}
-
-/// One file of `holders`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct HolderRecord {
-    pub(super) version: u32,
-    pub(super) container: String,
-    /// The container's name.
-    #[serde(default)]
-    pub(super) name: String,
-    /// More names in this network.
-    #[serde(default)]
-    pub(super) aliases: Vec<String>,
-    pub(super) address: Ipv4Addr,
-    #[serde(default)]
-    pub(super) ipv6: Option<Ipv6Addr>,
-    /// Of its interface, as `02:42:...`.
-    #[serde(default)]
-    pub(super) mac: Option<String>,
-    /// As it is called inside.
-    #[serde(default)]
-    pub(super) interface: String,
-    /// Who prepares the container.
-    pub(super) owner: ProcessIdentity,
-    /// Who lives in the network's namespace, once it does.
-    #[serde(default)]
-    pub(super) helper: Option<ProcessIdentity>,
-    /// Device and inode of the network's namespace.
-    #[serde(default)]
-    pub(super) namespace: Option<(u64, u64)>,
 }
 
 /// The network's lock, held.
@@ -423,82 +395,6 @@ impl Lock {
     }
 }
 
-impl HolderRecord {
-    pub(super) fn new(container: &str, address: Ipv4Addr, owner: ProcessIdentity) -> Self {
-        Self {
-            version: FORMAT,
-            container: container.into(),
-            name: String::new(),
-            aliases: Vec::new(),
-            address,
-            ipv6: None,
-            mac: None,
-            interface: String::new(),
-            owner,
-            helper: None,
-            namespace: None,
-        }
-    }
-
-    /// `None` when the file is gone or makes no sense.
-    pub(super) fn read(path: &Path) -> Option<Self> {
-        serde_json::from_slice(&fs::read(path).ok()?).ok()
-    }
-
-    /// Whether the address is taken: the container runs, or its owner is about to run it (again).
-    pub(super) fn is_alive(&self) -> bool {
-        self.is_running() || self.owner.is_alive()
-    }
-
-    /// Whether the container runs.
-    pub(super) fn is_running(&self) -> bool {
-        self.helper.as_ref().is_some_and(ProcessIdentity::is_alive)
-    }
-
-    /// Whether the container has a payload, as far as names are concerned: one that is just being started has.
-    pub(super) fn has_payload(&self) -> bool {
-        match &self.helper {
-            Some(helper) => helper.is_alive(),
-            None => self.owner.is_alive(),
-        }
-    }
-
-    /// The network's namespace, taken from this holder: the helper lives in it or has it open, or the owner has.
-    pub(super) fn namespace(&self) -> Option<OwnedFd> {
-        let expected = self.namespace?;
-        let here = pid_namespace()?;
-        let process = |process: &ProcessIdentity| {
-            let found = format!("/proc/{}", process.pid);
-            (process.pids == here && process.is_alive()).then_some(found)
-        };
-        if let Some(helper) = self.helper.as_ref().and_then(process) {
-            let own = open_namespace(Path::new(&format!("{helper}/ns/net")), expected);
-            if let Some(found) = own.or_else(|| among_descriptors(&helper, expected)) {
-                return Some(found);
-            }
-        }
-        among_descriptors(&process(&self.owner)?, expected)
-    }
-}
-
-fn open_namespace(path: &Path, expected: (u64, u64)) -> Option<OwnedFd> {
-    let namespace = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-    (identity(&namespace)? == expected).then_some(namespace)
-}
-
-/// The namespace among the open descriptors of a process.
-fn among_descriptors(process: &str, expected: (u64, u64)) -> Option<OwnedFd> {
-    let wanted = format!("net:[{}]", expected.1);
-    for entry in fs::read_dir(format!("{process}/fd")).ok()?.flatten() {
-        if fs::read_link(entry.path()).is_ok_and(|to| to.as_os_str() == wanted.as_str())
-            && let Some(found) = open_namespace(&entry.path(), expected)
-        {
-            return Some(found);
-        }
-    }
-    None
-}
-
 fn private_dir(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
@@ -584,6 +480,7 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::ProcessIdentity;
 
     #[test]
     fn a_process_is_told_from_a_later_one_with_its_number() {
