@@ -3,14 +3,14 @@
 //! The first run and each later one take the same way. What a container keeps from one run to the next (its
 //! address, its published ports) its owner hands over.
 
+mod follow;
+
 use crate::base;
 use crate::cgroup::{self, Cgroup};
 use crate::create::Made;
 use crate::error::{Error, Result};
 use crate::events::EventAction;
-use crate::launch::{
-    AdoptPlan, Event, Helper, LaunchPlan, NetworkPlan, ProcessPlan, RootMount, SocketPlace, TerminalSize,
-};
+use crate::launch::{AdoptPlan, Helper, LaunchPlan, NetworkPlan, ProcessPlan, RootMount, TerminalSize};
 use crate::net;
 use crate::network_files;
 use crate::owner::{Started, Streams};
@@ -21,6 +21,7 @@ use crate::spec::{ContainerSpec, NamespaceMode, NetworkMode, PortForwarding, Sec
 use crate::state::{BoundAddress, ContainerDir, Happened, Start, Status, now};
 use crate::step::Step;
 use crate::warning::Warning;
+use follow::follow;
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::os::fd::OwnedFd;
@@ -560,93 +561,4 @@ fn pipes(interactive: bool) -> std::io::Result<([OwnedFd; 3], Streams)> {
         ..Streams::default()
     };
     Ok(([stdin, to_stdout, to_stderr], streams))
-}
-
-/// A payload whose exec has succeeded.
-struct Followed {
-    pid: i32,
-    namespaces: Option<Namespaces>,
-}
-
-/// Follows the launch to the payload's exec.
-fn follow(
-    helper: &Helper,
-    name: &str,
-    networks: &mut net::Attachments,
-    streams: &mut Streams,
-    warnings: &mut Vec<String>,
-) -> Result<Followed> {
-    let failed = |step, errno, detail| Error::Launch {
-        what: format!("starting container {name}"),
-        step,
-        detail,
-        log: Vec::new(),
-        source: match (step, errno) {
-            (Step::User, libc::ENOENT) => std::io::Error::new(
-                std::io::ErrorKind::NotFound,
-                "the image has no such user or group",
-            ),
-            _ => std::io::Error::from_raw_os_error(errno),
-        },
-    };
-    let deadline = Instant::now() + PATIENCE;
-    let (mut network, mut namespaces) = (None, None);
-    let (wanted, mut sockets) = (networks.wanted_sockets(), Vec::new());
-    loop {
-        let event = helper
-            .wait_event(Some(deadline))
-            .map_err(Error::system("read from the helper"))?;
-        if let Some(Event::Held { pid }) = event {
-            // A rootless one cannot be entered again; then the next run gets a new one.
-            namespaces = Namespaces::of(helper.pid(), pid)
-                .ok()
-                .filter(|_| rustix::process::geteuid().is_root());
-        }
-        match event {
-            Some(Event::NetworkMade { namespace }) => network = Some(namespace),
-            Some(Event::Held { .. }) if !wanted.is_empty() => {
-                for (tag, (domain, kind, protocol)) in wanted.iter().enumerate() {
-                    helper
-                        .request_sockets(tag as u32, SocketPlace::Payload, *domain, *kind, *protocol, 1)
-                        .map_err(Error::system("ask for a socket inside the container"))?;
-                }
-            }
-            Some(Event::Sockets { errno, .. }) if errno != 0 => {
-                return Err(failed(
-                    Step::NetworkConfigure,
-                    errno,
-                    "a socket inside the container".into(),
-                ));
-            }
-            Some(event @ (Event::Held { .. } | Event::Sockets { .. })) => {
-                if let Event::Sockets { sockets: made, .. } = event {
-                    sockets.extend(made);
-                    if sockets.len() < wanted.len() {
-                        continue;
-                    }
-                }
-                let more = networks.connect(helper, network.take(), std::mem::take(&mut sockets))?;
-                warnings.extend(more.iter().map(ToString::to_string));
-                helper.go().map_err(Error::system("let the payload go"))?;
-            }
-            Some(Event::Warning { step, errno, detail }) => {
-                let cause = std::io::Error::from_raw_os_error(errno);
-                warnings.push(format!("{} {detail}: {cause}", step.doing()));
-            }
-            Some(Event::Started { pid, terminal, .. }) => {
-                streams.terminal = terminal;
-                return Ok(Followed { pid, namespaces });
-            }
-            Some(Event::Failed { step, errno, detail }) => return Err(failed(step, errno, detail)),
-            Some(Event::Gone) => return Err(failed(Step::Spawn, libc::ESRCH, "the helper ended".into())),
-            None => {
-                return Err(failed(
-                    Step::Spawn,
-                    libc::ETIMEDOUT,
-                    "the helper does not answer".into(),
-                ));
-            }
-            Some(_) => {}
-        }
-    }
 }

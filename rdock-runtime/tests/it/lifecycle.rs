@@ -1,11 +1,15 @@
 //! Containers that are created, started again, frozen, renamed, changed, checked and taken over.
 
+mod deaths;
+mod health;
+mod restarts;
+
 use crate::probe::{Place, probe};
 use crate::{Tested, needs_root, same, trial};
 use libtest_mimic::Trial;
 use rdock_runtime::{
-    Container, ContainerSpec, ContainerUpdate, Error, ExitReason, HealthCheck, HealthStatus, NetworkMode,
-    PortMapping, Ready, Resources, RestartPolicy, Runtime, Status, WaitCondition, blocking,
+    Container, ContainerSpec, ContainerUpdate, Error, ExitReason, NetworkMode, Resources, RestartPolicy,
+    Runtime, Status, WaitCondition, blocking,
 };
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -20,22 +24,37 @@ pub(crate) fn trials() -> Vec<Trial> {
             "a_start_that_fails_is_a_typed_error_and_the_container_stays",
             failed_start,
         ),
-        trial("restart_keeps_files_address_ports_and_volumes", restart),
-        trial("on_failure_3_makes_exactly_three_restarts", three_restarts),
-        trial("a_container_that_is_stopped_is_not_restarted", stopped),
-        trial("pauses_between_restarts_double", pauses),
+        trial("restart_keeps_files_address_ports_and_volumes", restarts::restart),
+        trial(
+            "on_failure_3_makes_exactly_three_restarts",
+            restarts::three_restarts,
+        ),
+        trial("a_container_that_is_stopped_is_not_restarted", restarts::stopped),
+        trial("pauses_between_restarts_double", restarts::pauses),
         trial("a_paused_container_stands_still_and_can_be_stopped", paused),
         trial("a_renamed_container_has_its_new_name_alone", renamed),
         trial("update_changes_limits_at_once_and_for_good", updated),
         trial("wait_has_conditions", conditions),
-        trial("health_is_found_soon_and_then_checked_at_the_interval", health),
-        trial("a_failing_health_check_makes_unhealthy", unhealthy),
-        trial("start_waits_until_healthy", ready_when_healthy),
-        trial("a_killed_monitor_is_replaced_and_nothing_is_lost", adopted),
-        trial("the_exit_code_survives_the_monitor", exit_survives),
-        trial("a_killed_helper_is_an_exit_and_the_policy_applies", helper_killed),
-        trial("a_killed_pair_is_noticed_and_started_again", both_killed),
-        trial("a_reboot_ends_containers_and_starts_those_that_want_it", rebooted),
+        trial(
+            "health_is_found_soon_and_then_checked_at_the_interval",
+            health::health,
+        ),
+        trial("a_failing_health_check_makes_unhealthy", health::unhealthy),
+        trial("start_waits_until_healthy", health::ready_when_healthy),
+        trial(
+            "a_killed_monitor_is_replaced_and_nothing_is_lost",
+            deaths::adopted,
+        ),
+        trial("the_exit_code_survives_the_monitor", deaths::exit_survives),
+        trial(
+            "a_killed_helper_is_an_exit_and_the_policy_applies",
+            deaths::helper_killed,
+        ),
+        trial("a_killed_pair_is_noticed_and_started_again", deaths::both_killed),
+        trial(
+            "a_reboot_ends_containers_and_starts_those_that_want_it",
+            deaths::rebooted,
+        ),
         trial("rt_user_after_restart", user_after_restart),
         trial("rt_limits_escape_by_exec", limits_hold_for_exec),
         trial("rt_state_dir_perms_of_the_sockets", sockets_are_private),
@@ -59,6 +78,17 @@ fn monitor(container: &Container) -> Tested<i32> {
     let file = std::fs::read(container.inspect()?.state_dir.join("owner"))?;
     let owner: serde_json::Value = serde_json::from_slice(&file)?;
     Ok(owner["pid"].as_i64().ok_or("no pid")? as i32)
+}
+
+/// One HTTP request.
+fn get(address: std::net::SocketAddr) -> std::io::Result<String> {
+    use std::io::{Read, Write};
+    let mut server = std::net::TcpStream::connect(address)?;
+    server.set_read_timeout(Some(Duration::from_secs(20)))?;
+    server.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+    let mut answer = String::new();
+    server.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 /// Waits for what is not an event of a process of ours, for a bounded time.
@@ -139,143 +169,6 @@ fn failed_start() -> Tested {
         )?;
         container.remove_with(false, true).await?;
         same(&place.runtime.containers()?.len(), &0)
-    })?
-}
-
-fn restart() -> Tested {
-    needs_root()?;
-    let place = Place::new()?;
-    blocking::wait(async {
-        let spec = probe(&[
-            "list /own",
-            "write /own/file yes",
-            "listen 0.0.0.0:8080",
-            "sleep 600000",
-        ])?
-        .network(NetworkMode::Default)
-        .mount(rdock_runtime::Mount::volume("own", "/own"))
-        .publish(PortMapping::tcp(8080))
-        .ready_when(Ready::port(8080));
-        let container = spec.start_detached(&place.runtime).await?;
-        let before = container.inspect()?;
-        let address = container.host_addr(8080)?;
-        for round in 1..=3 {
-            container.restart(Some(Duration::ZERO)).await?;
-            let after = container.inspect()?;
-            same(&after.ip_address, &before.ip_address)?;
-            same(&after.mac_address, &before.mac_address)?;
-            same(&container.host_addr(8080)?, &address)?;
-            same(&(after.pid != before.pid, after.restart_count), &(true, 0))?;
-            said(&container, "listening", round + 1).await?;
-            let answer = tokio::task::spawn_blocking(move || get(address)).await??;
-            same(&answer.starts_with("HTTP/1.1 204"), &true)?;
-        }
-        let lines = output(&container).await?;
-        same(&lines.iter().filter(|line| *line == "file").count(), &3)?;
-        container.remove_with(true, true).await?;
-        Ok(())
-    })?
-}
-
-/// One HTTP request.
-fn get(address: std::net::SocketAddr) -> std::io::Result<String> {
-    use std::io::{Read, Write};
-    let mut server = std::net::TcpStream::connect(address)?;
-    server.set_read_timeout(Some(Duration::from_secs(20)))?;
-    server.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
-    let mut answer = String::new();
-    server.read_to_string(&mut answer)?;
-    Ok(answer)
-}
-
-fn three_restarts() -> Tested {
-    let place = Place::new()?;
-    blocking::wait(async {
-        let spec = probe(&["say run", "exit 7"])?.restart(RestartPolicy::OnFailure { max: Some(3) });
-        let container = spec.start_detached(&place.runtime).await?;
-        until("it has ended for good", || {
-            matches!(container.status(), Ok(Status::Exited(_)))
-        })
-        .await?;
-        same(&output(&container).await?, &vec!["run"; 4])?;
-        let info = container.inspect()?;
-        same(&info.restart_count, &3)?;
-        same(&info.status.exit().map(|exit| exit.code()), &Some(7))?;
-        // The count begins anew when somebody starts it.
-        container.start().await?;
-        until("it has ended for good again", || {
-            matches!(container.status(), Ok(Status::Exited(_)))
-        })
-        .await?;
-        same(&output(&container).await?.len(), &8)?;
-        container.remove_with(false, true).await?;
-        // Success is no failure.
-        let spec = probe(&["say run"])?.restart(RestartPolicy::OnFailure { max: None });
-        let container = spec.start_detached(&place.runtime).await?;
-        same(&container.wait().await?.code(), &0)?;
-        same(&container.inspect()?.restart_count, &0)?;
-        container.remove_with(false, true).await?;
-        Ok(())
-    })?
-}
-
-fn stopped() -> Tested {
-    let place = Place::new()?;
-    blocking::wait(async {
-        let spec = probe(&["say up", "sleep 600000"])?.restart(RestartPolicy::Always);
-        let container = spec.start_detached(&place.runtime).await?;
-        said(&container, "up", 1).await?;
-        container.stop(Some(Duration::ZERO)).await?;
-        same(&matches!(container.status()?, Status::Exited(_)), &true)?;
-        // A second open does not start it: the machine is still the same.
-        Runtime::open(place.root.path())?;
-        same(&matches!(container.status()?, Status::Exited(_)), &true)?;
-        // Nor is one that is killed; one whose payload dies by itself is.
-        container.start().await?;
-        said(&container, "up", 2).await?;
-        killed(container.inspect()?.pid.ok_or("no pid")?)?;
-        said(&container, "up", 3).await?;
-        same(&container.inspect()?.restart_count, &1)?;
-        container.kill("KILL").await?;
-        until("it has ended", || {
-            matches!(container.status(), Ok(Status::Exited(_)))
-        })
-        .await?;
-        // One that waits for its next run is stopped at once.
-        let spec = probe(&["exit 1"])?.restart(RestartPolicy::Always);
-        let other = spec.start_detached(&place.runtime).await?;
-        until("it waits", || matches!(other.status(), Ok(Status::Restarting(_)))).await?;
-        same(&other.stop(None).await?.code(), &1)?;
-        same(&matches!(other.status()?, Status::Exited(_)), &true)?;
-        for container in [container, other] {
-            container.remove_with(false, true).await?;
-        }
-        Ok(())
-    })?
-}
-
-fn pauses() -> Tested {
-    let place = Place::new()?;
-    blocking::wait(async {
-        let spec = probe(&["say run", "exit 1"])?.restart(RestartPolicy::Always);
-        let container = spec.start_detached(&place.runtime).await?;
-        said(&container, "run", 5).await?;
-        container.stop(None).await?;
-        let mut times = Vec::new();
-        let mut logs = container.logs();
-        while let Some(line) = logs.next().await? {
-            times.push(line.time.parse::<jiff::Timestamp>()?);
-        }
-        // Pauses of 100, 200, 400 and 800 ms, and what a start takes; never shorter.
-        for (index, pair) in times.windows(2).take(4).enumerate() {
-            let gap = Duration::try_from(pair[1].duration_since(pair[0]))?;
-            let pause = Duration::from_millis(100 << index);
-            if gap < pause - Duration::from_millis(5) || gap > pause * 2 + Duration::from_millis(500) {
-                return Err(format!("the {index}. pause took {gap:?}").into());
-            }
-        }
-        container.remove_with(false, true).await?;
-        Ok(())
     })?
 }
 
@@ -460,290 +353,6 @@ fn conditions() -> Tested {
         let spec = probe(&["sleep 50", "exit 5"])?.auto_remove(true);
         let container = spec.start_detached(&place.runtime).await?;
         same(&container.wait_for(WaitCondition::Removed).await?.code(), &5)
-    })?
-}
-
-fn health() -> Tested {
-    let place = Place::new()?;
-    blocking::wait(async {
-        let check = HealthCheck::command(["/test", "--exists", "/here"])
-            .interval(Duration::from_millis(300))
-            .retries(2);
-        let spec = probe(&["sleep 250", "say made", "write /here yes", "sleep 600000"])?.health(check);
-        let container = spec.start_detached(&place.runtime).await?;
-        same(
-            &container.health().map(|health| health.status),
-            &Some(HealthStatus::Starting),
-        )?;
-        same(&container.wait_health(None).await?, &HealthStatus::Healthy)?;
-        let found = jiff::Timestamp::now();
-        let made = container.logs().next().await?.ok_or("no line")?.time;
-        let late = Duration::try_from(found.duration_since(made.parse()?))?;
-        // At most one gap, which has grown to the interval by then, and what a check takes.
-        same(&(late < Duration::from_millis(900)), &true).map_err(|error| format!("{late:?} {error}"))?;
-        until("five results are kept", || {
-            container.health().is_some_and(|health| {
-                health.log.len() == 5 && health.log.iter().all(|result| result.exit_code == 0)
-            })
-        })
-        .await?;
-        let log = container.health().ok_or("no health")?.log;
-        for pair in log.windows(2) {
-            let end: jiff::Timestamp = pair[0].end.parse()?;
-            let gap = Duration::try_from(pair[1].start.parse::<jiff::Timestamp>()?.duration_since(end))?;
-            // Exactly the interval: never earlier, and later only by what the machine is busy with.
-            if gap < Duration::from_millis(299) || gap > Duration::from_millis(550) {
-                return Err(format!("{gap:?} between two checks").into());
-            }
-        }
-        container.remove_with(true, true).await?;
-        Ok(())
-    })?
-}
-
-fn unhealthy() -> Tested {
-    let place = Place::new()?;
-    blocking::wait(async {
-        let check = HealthCheck::command(["/test", "--exists", "/none"])
-            .interval(Duration::from_millis(100))
-            .retries(3);
-        let spec = probe(&["sleep 600000"])?.health(check);
-        let began = Instant::now();
-        let container = spec.start_detached(&place.runtime).await?;
-        same(&container.wait_health(None).await?, &HealthStatus::Unhealthy)?;
-        // Not before docker would say so, however often it was looked at.
-        same(&(began.elapsed() >= Duration::from_millis(300)), &true)?;
-        let health = container.health().ok_or("no health")?;
-        same(&(health.failing_streak >= 3), &true)?;
-        same(&health.log.last().map(|result| result.exit_code), &Some(1))?;
-        // One that takes too long has failed.
-        let check = HealthCheck::command(["/test"])
-            .interval(Duration::from_millis(50))
-            .timeout(Duration::from_millis(50))
-            .retries(1);
-        let spec = probe(&["sleep 600000"])?.health(check);
-        let slow = spec.start_detached(&place.runtime).await?;
-        same(&slow.wait_health(None).await?, &HealthStatus::Unhealthy)?;
-        let last = slow
-            .health()
-            .and_then(|health| health.log.last().cloned())
-            .ok_or("no result")?;
-        same(
-            &(last.exit_code, last.output.contains("exceeded timeout")),
-            &(-1, true),
-        )?;
-        for container in [container, slow] {
-            container.remove_with(true, true).await?;
-        }
-        Ok(())
-    })?
-}
-
-fn ready_when_healthy() -> Tested {
-    let place = Place::new()?;
-    blocking::wait(async {
-        let check = HealthCheck::command(["/test", "--exists", "/here"]).interval(Duration::from_millis(100));
-        let spec = probe(&["sleep 100", "write /here yes", "sleep 600000"])?
-            .health(check)
-            .ready_when(Ready::healthy());
-        // The library's own thread checks a scoped one.
-        let scoped = spec.start(&place.runtime).await?;
-        same(
-            &scoped.health().map(|health| health.status),
-            &Some(HealthStatus::Healthy),
-        )?;
-        scoped.remove().await?;
-        let refused = probe(&["sleep 1"])?
-            .ready_when(Ready::healthy())
-            .start(&place.runtime)
-            .await;
-        same(&matches!(refused, Err(Error::Spec(_))), &true)
-    })?
-}
-
-fn adopted() -> Tested {
-    needs_root()?;
-    let place = Place::new()?;
-    blocking::wait(async {
-        let mut orders = vec!["listen 0.0.0.0:8080"];
-        for _ in 0..2000 {
-            orders.extend(["say tick", "sleep 10"]);
-        }
-        orders.push("exit 9");
-        let spec = probe(&orders)?
-            .network(NetworkMode::Default)
-            .publish(PortMapping::tcp(8080))
-            .ready_when(Ready::port(8080));
-        let container = spec.start_detached(&place.runtime).await?;
-        let before = container.inspect()?;
-        for round in 0..3 {
-            said(&container, "tick", 5).await?;
-            killed(monitor(&container)?)?;
-            let ticks = output(&container).await?.len();
-            // By the next open, or by whoever needs the container.
-            if round < 2 {
-                Runtime::open(place.root.path())?;
-            }
-            let done = container
-                .exec(["/test"])
-                .env("PROBE", "say here")
-                .output()
-                .await?;
-            same(&String::from_utf8(done.stdout)?.trim(), &"here")?;
-            let after = container.inspect()?;
-            same(&(after.pid, &after.status), &(before.pid, &Status::Running))?;
-            said(&container, "tick", ticks + 3).await?;
-            let address = container.host_addr(8080)?;
-            let answer = tokio::task::spawn_blocking(move || get(address)).await??;
-            same(&answer.starts_with("HTTP/1.1 204"), &true)?;
-        }
-        // No line is lost or doubled: the payload never noticed.
-        let attached = container.attach().await?;
-        same(&attached.stdout.is_some(), &true)?;
-        same(&container.stop(Some(Duration::ZERO)).await?.code(), &137)?;
-        container.remove_with(false, true).await?;
-        same(&place.runtime.containers()?.len(), &0)
-    })?
-}
-
-fn exit_survives() -> Tested {
-    let place = Place::new()?;
-    blocking::wait(async {
-        let spec = probe(&["say before", "cat /dev/stdin", "say after", "exit 42"])?.interactive(true);
-        let (container, mut streams) = spec.start_attached(&place.runtime).await?;
-        said(&container, "before", 1).await?;
-        killed(monitor(&container)?)?;
-        // The end of its input lets it go on, with nobody there.
-        drop(streams.stdin.take());
-        let state = container.inspect()?.state_dir;
-        until("the helper has written the status", || {
-            std::fs::read(state.join("status")).is_ok_and(|text| !text.is_empty())
-        })
-        .await?;
-        Runtime::open(place.root.path())?;
-        same(&container.wait().await?.code(), &42)?;
-        // What it wrote meanwhile is in the log.
-        same(&output(&container).await?, &vec!["before", "", "after"])?;
-        container.remove_with(false, true).await?;
-        // The same when the helper dies too, and with it the pipes.
-        let spec = probe(&["cat /dev/stdin", "exit 43"])?.interactive(true);
-        let (container, mut streams) = spec.start_attached(&place.runtime).await?;
-        let info = container.inspect()?;
-        killed(monitor(&container)?)?;
-        drop(streams.stdin.take());
-        until("the helper has written the status", || {
-            std::fs::read(info.state_dir.join("status")).is_ok_and(|text| !text.is_empty())
-        })
-        .await?;
-        killed(info.helper_pid.ok_or("no helper")?)?;
-        Runtime::open(place.root.path())?;
-        same(&container.wait().await?.code(), &43)?;
-        container.remove_with(false, true).await?;
-        Ok(())
-    })?
-}
-
-fn helper_killed() -> Tested {
-    let place = Place::new()?;
-    blocking::wait(async {
-        let spec = probe(&["say up", "sleep 600000"])?;
-        let container = spec.start_detached(&place.runtime).await?;
-        killed(container.inspect()?.helper_pid.ok_or("no helper")?)?;
-        same(&container.wait().await?.code(), &137)?;
-        container.remove_with(false, true).await?;
-        let container = spec
-            .restart(RestartPolicy::Always)
-            .start_detached(&place.runtime)
-            .await?;
-        killed(container.inspect()?.helper_pid.ok_or("no helper")?)?;
-        said(&container, "up", 2).await?;
-        container.remove_with(true, true).await?;
-        Ok(())
-    })?
-}
-
-fn both_killed() -> Tested {
-    let place = Place::new()?;
-    blocking::wait(async {
-        let spec = probe(&["say up", "sleep 600000"])?;
-        let plain = spec.start_detached(&place.runtime).await?;
-        let policy = spec.clone().restart(RestartPolicy::Always);
-        let always = policy.start_detached(&place.runtime).await?;
-        for container in [&plain, &always] {
-            let helper = container.inspect()?.helper_pid.ok_or("no helper")?;
-            killed(monitor(container)?)?;
-            killed(helper)?;
-        }
-        Runtime::open(place.root.path())?;
-        let status = plain.status()?;
-        same(
-            &status.exit().map(|exit| exit.reason.clone()),
-            &Some(ExitReason::OwnerDied),
-        )?;
-        same(&always.status()?, &Status::Running)?;
-        said(&always, "up", 2).await?;
-        for container in [plain, always] {
-            container.remove_with(true, true).await?;
-        }
-        Ok(())
-    })?
-}
-
-fn rebooted() -> Tested {
-    let place = Place::new()?;
-    blocking::wait(async {
-        let spec = probe(&["say up", "sleep 600000"])?;
-        let mut all = Vec::new();
-        for policy in [
-            RestartPolicy::No,
-            RestartPolicy::Always,
-            RestartPolicy::UnlessStopped,
-            RestartPolicy::Always,
-            RestartPolicy::UnlessStopped,
-        ] {
-            all.push(
-                spec.clone()
-                    .restart(policy)
-                    .start_detached(&place.runtime)
-                    .await?,
-            );
-        }
-        for container in &all[3..] {
-            container.stop(Some(Duration::ZERO)).await?;
-        }
-        for container in &all[..3] {
-            let helper = container.inspect()?.helper_pid.ok_or("no helper")?;
-            killed(monitor(container)?)?;
-            killed(helper)?;
-        }
-        // What a reboot leaves: everybody named on disk is of another boot.
-        for container in &all {
-            for file in ["owner", "events.jsonl"] {
-                let path = container.inspect()?.state_dir.join(file);
-                let text = std::fs::read_to_string(&path)?;
-                let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-                std::fs::write(
-                    &path,
-                    text.replace(boot.trim(), "00000000-0000-0000-0000-000000000000"),
-                )?;
-            }
-        }
-        Runtime::open(place.root.path())?;
-        let runs: Vec<bool> = all
-            .iter()
-            .map(|container| container.status().is_ok_and(|status| status.is_running()))
-            .collect();
-        // As docker: always even when it was stopped, unless-stopped not then.
-        same(&runs, &vec![false, true, true, true, false])?;
-        let first = all[0].status()?;
-        same(
-            &first.exit().map(|exit| exit.reason.clone()),
-            &Some(ExitReason::OwnerDied),
-        )?;
-        for container in all {
-            container.remove_with(true, true).await?;
-        }
-        Ok(())
     })?
 }
 

@@ -1,0 +1,193 @@
+//! Monitors, helpers and hosts that die.
+
+use super::{get, killed, monitor, output, said, until};
+use crate::probe::{Place, probe};
+use crate::{Tested, needs_root, same};
+use rdock_runtime::{ExitReason, NetworkMode, PortMapping, Ready, RestartPolicy, Runtime, Status, blocking};
+use std::time::Duration;
+
+pub(super) fn adopted() -> Tested {
+    needs_root()?;
+    let place = Place::new()?;
+    blocking::wait(async {
+        let mut orders = vec!["listen 0.0.0.0:8080"];
+        for _ in 0..2000 {
+            orders.extend(["say tick", "sleep 10"]);
+        }
+        orders.push("exit 9");
+        let spec = probe(&orders)?
+            .network(NetworkMode::Default)
+            .publish(PortMapping::tcp(8080))
+            .ready_when(Ready::port(8080));
+        let container = spec.start_detached(&place.runtime).await?;
+        let before = container.inspect()?;
+        for round in 0..3 {
+            said(&container, "tick", 5).await?;
+            killed(monitor(&container)?)?;
+            let ticks = output(&container).await?.len();
+            // By the next open, or by whoever needs the container.
+            if round < 2 {
+                Runtime::open(place.root.path())?;
+            }
+            let done = container
+                .exec(["/test"])
+                .env("PROBE", "say here")
+                .output()
+                .await?;
+            same(&String::from_utf8(done.stdout)?.trim(), &"here")?;
+            let after = container.inspect()?;
+            same(&(after.pid, &after.status), &(before.pid, &Status::Running))?;
+            said(&container, "tick", ticks + 3).await?;
+            let address = container.host_addr(8080)?;
+            let answer = tokio::task::spawn_blocking(move || get(address)).await??;
+            same(&answer.starts_with("HTTP/1.1 204"), &true)?;
+        }
+        // No line is lost or doubled: the payload never noticed.
+        let attached = container.attach().await?;
+        same(&attached.stdout.is_some(), &true)?;
+        same(&container.stop(Some(Duration::ZERO)).await?.code(), &137)?;
+        container.remove_with(false, true).await?;
+        same(&place.runtime.containers()?.len(), &0)
+    })?
+}
+
+pub(super) fn exit_survives() -> Tested {
+    let place = Place::new()?;
+    blocking::wait(async {
+        let spec = probe(&["say before", "cat /dev/stdin", "say after", "exit 42"])?.interactive(true);
+        let (container, mut streams) = spec.start_attached(&place.runtime).await?;
+        said(&container, "before", 1).await?;
+        killed(monitor(&container)?)?;
+        // The end of its input lets it go on, with nobody there.
+        drop(streams.stdin.take());
+        let state = container.inspect()?.state_dir;
+        until("the helper has written the status", || {
+            std::fs::read(state.join("status")).is_ok_and(|text| !text.is_empty())
+        })
+        .await?;
+        Runtime::open(place.root.path())?;
+        same(&container.wait().await?.code(), &42)?;
+        // What it wrote meanwhile is in the log.
+        same(&output(&container).await?, &vec!["before", "", "after"])?;
+        container.remove_with(false, true).await?;
+        // The same when the helper dies too, and with it the pipes.
+        let spec = probe(&["cat /dev/stdin", "exit 43"])?.interactive(true);
+        let (container, mut streams) = spec.start_attached(&place.runtime).await?;
+        let info = container.inspect()?;
+        killed(monitor(&container)?)?;
+        drop(streams.stdin.take());
+        until("the helper has written the status", || {
+            std::fs::read(info.state_dir.join("status")).is_ok_and(|text| !text.is_empty())
+        })
+        .await?;
+        killed(info.helper_pid.ok_or("no helper")?)?;
+        Runtime::open(place.root.path())?;
+        same(&container.wait().await?.code(), &43)?;
+        container.remove_with(false, true).await?;
+        Ok(())
+    })?
+}
+
+pub(super) fn helper_killed() -> Tested {
+    let place = Place::new()?;
+    blocking::wait(async {
+        let spec = probe(&["say up", "sleep 600000"])?;
+        let container = spec.start_detached(&place.runtime).await?;
+        killed(container.inspect()?.helper_pid.ok_or("no helper")?)?;
+        same(&container.wait().await?.code(), &137)?;
+        container.remove_with(false, true).await?;
+        let container = spec
+            .restart(RestartPolicy::Always)
+            .start_detached(&place.runtime)
+            .await?;
+        killed(container.inspect()?.helper_pid.ok_or("no helper")?)?;
+        said(&container, "up", 2).await?;
+        container.remove_with(true, true).await?;
+        Ok(())
+    })?
+}
+
+pub(super) fn both_killed() -> Tested {
+    let place = Place::new()?;
+    blocking::wait(async {
+        let spec = probe(&["say up", "sleep 600000"])?;
+        let plain = spec.start_detached(&place.runtime).await?;
+        let policy = spec.clone().restart(RestartPolicy::Always);
+        let always = policy.start_detached(&place.runtime).await?;
+        for container in [&plain, &always] {
+            let helper = container.inspect()?.helper_pid.ok_or("no helper")?;
+            killed(monitor(container)?)?;
+            killed(helper)?;
+        }
+        Runtime::open(place.root.path())?;
+        let status = plain.status()?;
+        same(
+            &status.exit().map(|exit| exit.reason.clone()),
+            &Some(ExitReason::OwnerDied),
+        )?;
+        same(&always.status()?, &Status::Running)?;
+        said(&always, "up", 2).await?;
+        for container in [plain, always] {
+            container.remove_with(true, true).await?;
+        }
+        Ok(())
+    })?
+}
+
+pub(super) fn rebooted() -> Tested {
+    let place = Place::new()?;
+    blocking::wait(async {
+        let spec = probe(&["say up", "sleep 600000"])?;
+        let mut all = Vec::new();
+        for policy in [
+            RestartPolicy::No,
+            RestartPolicy::Always,
+            RestartPolicy::UnlessStopped,
+            RestartPolicy::Always,
+            RestartPolicy::UnlessStopped,
+        ] {
+            all.push(
+                spec.clone()
+                    .restart(policy)
+                    .start_detached(&place.runtime)
+                    .await?,
+            );
+        }
+        for container in &all[3..] {
+            container.stop(Some(Duration::ZERO)).await?;
+        }
+        for container in &all[..3] {
+            let helper = container.inspect()?.helper_pid.ok_or("no helper")?;
+            killed(monitor(container)?)?;
+            killed(helper)?;
+        }
+        // What a reboot leaves: everybody named on disk is of another boot.
+        for container in &all {
+            for file in ["owner", "events.jsonl"] {
+                let path = container.inspect()?.state_dir.join(file);
+                let text = std::fs::read_to_string(&path)?;
+                let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+                std::fs::write(
+                    &path,
+                    text.replace(boot.trim(), "00000000-0000-0000-0000-000000000000"),
+                )?;
+            }
+        }
+        Runtime::open(place.root.path())?;
+        let runs: Vec<bool> = all
+            .iter()
+            .map(|container| container.status().is_ok_and(|status| status.is_running()))
+            .collect();
+        // As docker: always even when it was restarts::stopped, unless-stopped not then.
+        same(&runs, &vec![false, true, true, true, false])?;
+        let first = all[0].status()?;
+        same(
+            &first.exit().map(|exit| exit.reason.clone()),
+            &Some(ExitReason::OwnerDied),
+        )?;
+        for container in all {
+            container.remove_with(true, true).await?;
+        }
+        Ok(())
+    })?
+}
