@@ -12,33 +12,33 @@ use tokio::signal::unix::{SignalKind, signal};
 pub(crate) struct ExecArguments {
     /// Run in the background
     #[arg(short, long)]
-    detach: bool,
+    pub(crate) detach: bool,
     /// Keep stdin open
     #[arg(short, long)]
-    interactive: bool,
+    pub(crate) interactive: bool,
     /// Give the command a terminal
     #[arg(short, long)]
-    tty: bool,
+    pub(crate) tty: bool,
     /// Set an environment variable
     #[arg(short, long)]
-    env: Vec<String>,
+    pub(crate) env: Vec<String>,
     /// Read environment variables from a file
     #[arg(long)]
-    env_file: Vec<PathBuf>,
+    pub(crate) env_file: Vec<PathBuf>,
     /// User or uid, with :group
     #[arg(short, long)]
-    user: Option<String>,
+    pub(crate) user: Option<String>,
     /// Working directory
     #[arg(short, long)]
-    workdir: Option<String>,
+    pub(crate) workdir: Option<String>,
     /// All capabilities and no filter
     #[arg(long)]
-    privileged: bool,
+    pub(crate) privileged: bool,
     /// The container
-    container: String,
+    pub(crate) container: String,
     /// Command and arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
-    command: Vec<String>,
+    pub(crate) command: Vec<String>,
 }
 
 impl ExecArguments {

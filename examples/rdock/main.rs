@@ -344,7 +344,7 @@ async fn run_verb(arguments: Arguments) -> Outcome {
         Verb::Version(verb) => return verb.execute(),
         Verb::Login(verb) => return verb.execute().await,
         Verb::Logout(verb) => return verb.execute().await,
-        Verb::Compose(verb) => return verb.execute(),
+        Verb::Compose(verb) => return verb.execute(arguments.root).await,
         Verb::Registry(verb) => return verb.execute().await,
         _ => {}
     }
@@ -395,7 +395,7 @@ async fn run_verb(arguments: Arguments) -> Outcome {
         Verb::Info(verb) => verb.execute(&runtime),
         Verb::Login(verb) => verb.execute().await,
         Verb::Logout(verb) => verb.execute().await,
-        Verb::Compose(verb) => verb.execute(),
+        Verb::Compose(verb) => verb.execute(None).await,
         Verb::Registry(verb) => verb.execute().await,
         Verb::System(verb) => verb.execute(&runtime).await,
         Verb::Version(verb) => verb.execute(),

@@ -178,7 +178,7 @@ fn sizes(runtime: &Runtime, info: &ContainerInfo) -> String {
     format!("{} (virtual {})", size(written), size(whole))
 }
 
-fn networks(info: &ContainerInfo) -> String {
+pub(crate) fn networks(info: &ContainerInfo) -> String {
     let names: Vec<&str> = match &info.spec.network {
         NetworkMode::Host => vec!["host"],
         NetworkMode::None => vec!["none"],
@@ -200,7 +200,7 @@ fn networks(info: &ContainerInfo) -> String {
     names.join(",")
 }
 
-fn status(info: &ContainerInfo) -> String {
+pub(crate) fn status(info: &ContainerInfo) -> String {
     match &info.status {
         Status::Running | Status::Paused => {
             let up = format!("Up {}", info.started_at.as_deref().map(ago).unwrap_or_default());
@@ -223,7 +223,7 @@ fn status(info: &ContainerInfo) -> String {
 }
 
 /// Published ports, ranges together, and then those that are only exposed.
-fn ports(info: &ContainerInfo, exposed: &BTreeSet<(u16, Protocol)>) -> String {
+pub(crate) fn ports(info: &ContainerInfo, exposed: &BTreeSet<(u16, Protocol)>) -> String {
     if !info.status.is_running() {
         return String::new();
     }

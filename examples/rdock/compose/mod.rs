@@ -1,10 +1,19 @@
 //! `rdock compose`: docker compose's verbs, one file a verb.
 
 mod config;
+mod down;
+mod exec;
+mod life;
+mod logs;
+mod progress;
+mod ps;
+mod session;
+mod up;
 
 use crate::{Failure, Outcome, streams};
-use clap::{Args, Subcommand};
-use rdock_compose::{LoadOptions, Warning};
+use clap::{Args, Subcommand, ValueEnum};
+use rdock_compose::{ApplyError, LoadOptions, Warning};
+use session::Session;
 use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -14,8 +23,44 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Compose {
     #[command(flatten)]
     pub(crate) files: Files,
+    #[command(flatten)]
+    pub(crate) manner: Manner,
     #[command(subcommand)]
     verb: Verb,
+}
+
+/// How things are done and shown.
+#[derive(Debug, Args)]
+pub(crate) struct Manner {
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// How much is done at the same time; -1 for no limit
+    #[arg(long, default_value = "-1", allow_negative_numbers = true)]
+    parallel: i64,
+    /// When colours are used
+    #[arg(long, value_enum, default_value = "auto")]
+    ansi: Ansi,
+    /// How progress is shown
+    #[arg(long, value_enum, default_value = "auto")]
+    progress: Shown,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Ansi {
+    Never,
+    Always,
+    Auto,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Shown {
+    /// Lines
+    Auto,
+    /// Lines
+    Plain,
+    /// Nothing
+    Quiet,
 }
 
 /// Which project, and with which variables.
@@ -43,13 +88,93 @@ enum Verb {
     /// Print the project as it is understood
     #[command(alias = "convert")]
     Config(config::Config),
+    /// Make the project's containers and start them
+    Up(Box<up::Up>),
+    /// Make the project's containers without starting them
+    Create(Box<up::Create>),
+    /// Set how many containers services have
+    Scale(up::Scale),
+    /// Stop and remove the project's containers and networks
+    Down(down::Down),
+    /// Remove containers that do not run
+    Rm(down::Rm),
+    /// List containers
+    Ps(ps::Ps),
+    /// List projects
+    Ls(ps::Ls),
+    /// Run a command in a running container
+    Exec(exec::Exec),
+    /// Show the output of containers
+    Logs(logs::Logs),
+    /// Start containers that are there
+    Start(life::Start),
+    /// Stop containers
+    Stop(life::Stop),
+    /// Stop containers and start them again
+    Restart(life::Restart),
+    /// Send a signal to containers
+    Kill(life::Kill),
+    /// Freeze the processes of containers
+    Pause(life::Services),
+    /// Let paused containers go on
+    Unpause(life::Services),
+    /// Wait until containers of services end, and print their exit codes
+    Wait(life::Wait),
+    /// Show the version
+    Version(Version),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Version {
+    /// Only the number
+    #[arg(long)]
+    short: bool,
 }
 
 impl Compose {
     /// Does what was asked.
-    pub(crate) fn execute(self) -> Outcome {
+    pub(crate) async fn execute(self, root: Option<PathBuf>) -> Outcome {
+        match &self.verb {
+            Verb::Config(_) | Verb::Version(_) => {}
+            _ => return self.perform(root).await,
+        }
         match self.verb {
             Verb::Config(verb) => verb.execute(&self.files),
+            Verb::Version(verb) => {
+                let version = env!("CARGO_PKG_VERSION");
+                streams::print(&match verb.short {
+                    true => version.to_owned(),
+                    false => format!("rdock compose version {version}"),
+                });
+                Ok(0)
+            }
+            _ => Ok(0),
+        }
+    }
+
+    /// Does what needs a runtime.
+    async fn perform(self, root: Option<PathBuf>) -> Outcome {
+        let runtime = crate::open(root)?;
+        let session = Session::new(runtime, self.files, self.manner);
+        match self.verb {
+            Verb::Config(verb) => verb.execute(session.files()),
+            Verb::Up(verb) => verb.execute(&session).await,
+            Verb::Create(verb) => verb.execute(&session).await,
+            Verb::Scale(verb) => verb.execute(&session).await,
+            Verb::Down(verb) => verb.execute(&session).await,
+            Verb::Rm(verb) => verb.execute(&session).await,
+            Verb::Ps(verb) => verb.execute(&session),
+            Verb::Ls(verb) => verb.execute(&session),
+            Verb::Exec(verb) => verb.execute(&session).await,
+            Verb::Logs(verb) => verb.execute(&session).await,
+            Verb::Start(verb) => verb.execute(&session).await,
+            Verb::Stop(verb) => verb.execute(&session).await,
+            Verb::Restart(verb) => verb.execute(&session).await,
+            Verb::Kill(verb) => verb.execute(&session).await,
+            Verb::Pause(verb) => verb.execute(&session, true).await,
+            Verb::Unpause(verb) => verb.execute(&session, false).await,
+            Verb::Wait(verb) => verb.execute(&session).await,
+            Verb::Version(_) => Ok(0),
         }
     }
 }
@@ -100,5 +225,20 @@ impl From<rdock_compose::Error> for Failure {
             hint: error.hint(),
             ..Self::new(crate::chain(&error))
         }
+    }
+}
+
+impl From<ApplyError> for Failure {
+    fn from(error: ApplyError) -> Self {
+        Self {
+            hint: error.hint(),
+            ..Self::new(crate::chain(&error))
+        }
+    }
+}
+
+impl From<rdock_compose::plan::PlanError> for Failure {
+    fn from(error: rdock_compose::plan::PlanError) -> Self {
+        Self::new(error.to_string())
     }
 }

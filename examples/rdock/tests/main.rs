@@ -13,6 +13,7 @@ mod life;
 mod observe;
 mod orchestrator;
 mod program;
+mod projects;
 mod pty;
 mod publish;
 mod roles;
@@ -46,6 +47,7 @@ fn main() -> std::process::ExitCode {
         bad_input::trials(),
         files::trials(),
         compose::trials(),
+        projects::trials(&stage),
         publish::trials(),
         life::trials(),
     ];

@@ -128,6 +128,11 @@ impl ComposeProject {
         &self.project
     }
 
+    /// The project, unless no more than its name is known.
+    pub fn loaded(&self) -> Option<&Project> {
+        self.loaded.then_some(&*self.project)
+    }
+
     /// The runtime.
     pub fn runtime(&self) -> &Runtime {
         &self.runtime
@@ -199,8 +204,12 @@ impl ComposeProject {
     /// # Errors
     /// As [`Self::up`].
     pub async fn down(&self, options: &DownOptions) -> Result<Plan, ApplyError> {
-        let known = self.loaded.then_some(&*self.project);
-        let plan = Plan::down(&self.project.name, known, &self.existing().await?, options);
+        let plan = Plan::down(
+            &self.project.name,
+            self.loaded(),
+            &self.existing().await?,
+            options,
+        );
         self.apply(&plan).await?;
         Ok(plan)
     }

@@ -1,0 +1,258 @@
+//! `compose ps` and `ls`.
+
+use super::session::{Session, service};
+use crate::listing::{Form, Listing};
+use crate::streams::print;
+use crate::table::ago;
+use crate::{Failure, Outcome};
+use clap::Args;
+use rdock_compose::label;
+use rdock_runtime::{ContainerFilter, ContainerInfo, Protocol, Status};
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+
+#[derive(Debug, Args)]
+pub(super) struct Ps {
+    /// Ended ones too, and those of run
+    #[arg(short, long)]
+    all: bool,
+    /// Only ids
+    #[arg(short, long)]
+    quiet: bool,
+    /// Only services
+    #[arg(long)]
+    services: bool,
+    /// Only those in this state: created, running, paused, restarting, exited, dead
+    #[arg(long)]
+    status: Vec<String>,
+    /// status=STATE
+    #[arg(long)]
+    filter: Vec<String>,
+    /// table, json, a template, or table and a template
+    #[arg(long, default_value = "table")]
+    format: String,
+    /// Whole commands
+    #[arg(long)]
+    no_trunc: bool,
+    /// Services; all without any
+    names: Vec<String>,
+}
+
+const LISTING: Listing = Listing {
+    fields: &[
+        ("Name", "NAME"),
+        ("Image", "IMAGE"),
+        ("Command", "COMMAND"),
+        ("Service", "SERVICE"),
+        ("RunningFor", "CREATED"),
+        ("Status", "STATUS"),
+        ("Ports", "PORTS"),
+        ("ID", "CONTAINER ID"),
+        ("CreatedAt", "CREATED AT"),
+        ("State", "STATE"),
+        ("Health", "HEALTH"),
+        ("ExitCode", "EXIT CODE"),
+        ("Project", "PROJECT"),
+        ("Labels", "LABELS"),
+        ("Networks", "NETWORKS"),
+        ("Publishers", "PUBLISHERS"),
+    ],
+    usual: &[
+        "Name",
+        "Image",
+        "Command",
+        "Service",
+        "RunningFor",
+        "Status",
+        "Ports",
+    ],
+};
+
+const STATES: [&str; 7] = [
+    "created",
+    "running",
+    "paused",
+    "restarting",
+    "exited",
+    "dead",
+    "removing",
+];
+
+impl Ps {
+    pub(super) fn execute(self, session: &Session) -> Outcome {
+        let form = Form::parse(&self.format)?;
+        let mut states = self.status.clone();
+        for text in &self.filter {
+            match text.split_once('=') {
+                Some(("status", state)) => states.push(state.to_owned()),
+                _ => {
+                    return Err(Failure::new(format!(
+                        "unknown filter {text:?}: it is status=STATE"
+                    )));
+                }
+            }
+        }
+        if let Some(wrong) = states.iter().find(|state| !STATES.contains(&state.as_str())) {
+            return Err(Failure::new(format!(
+                "unknown state {wrong:?}: it is one of {}",
+                STATES.join(", ")
+            )));
+        }
+        let project = session.known()?;
+        let mut found = session.containers(&project, &self.names, self.all)?;
+        found.retain(|info| match states.as_slice() {
+            [] => self.all || info.status.is_running() || matches!(info.status, Status::Restarting(_)),
+            states => states.iter().any(|state| state == info.status.name()),
+        });
+        if self.quiet {
+            found.iter().for_each(|info| print(&info.id));
+            return Ok(0);
+        }
+        if self.services {
+            let services: BTreeSet<&str> = found.iter().map(service).collect();
+            services.into_iter().for_each(print);
+            return Ok(0);
+        }
+        let rows = found.iter().map(|info| self.row(session, info));
+        LISTING.show(&form, rows.collect())
+    }
+
+    fn row(&self, session: &Session, info: &ContainerInfo) -> Map<String, Value> {
+        let command = info.command.join(" ");
+        let command = match command.char_indices().nth(20) {
+            Some(_) if !self.no_trunc => command.chars().take(19).chain(['…']).collect(),
+            _ => command,
+        };
+        let exposed = session
+            .runtime()
+            .container(&info.id)
+            .map(|container| container.exposed_ports(info))
+            .unwrap_or_default();
+        let labels: Vec<String> = info
+            .spec
+            .labels
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        let publishers: Vec<Value> = info
+            .ports
+            .iter()
+            .map(|bound| {
+                json!({
+                    "URL": bound.host.ip().to_string(),
+                    "TargetPort": bound.container,
+                    "PublishedPort": bound.host.port(),
+                    "Protocol": match bound.protocol { Protocol::Tcp => "tcp", Protocol::Udp => "udp" },
+                })
+            })
+            .collect();
+        let code = match &info.status {
+            Status::Exited(exit) | Status::Restarting(exit) => exit.code(),
+            _ => 0,
+        };
+        let created = info.created.parse::<jiff::Timestamp>();
+        let created = created.map(|time| time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string());
+        let health = info.health.as_ref().map(|health| health.status.to_string());
+        let value = json!({
+            "ID": info.id[..12],
+            "Name": info.name,
+            "Image": info.image,
+            "Command": format!("{command:?}"),
+            "Project": info.spec.labels.get(label::PROJECT),
+            "Service": service(info),
+            "CreatedAt": created.unwrap_or_default(),
+            "RunningFor": format!("{} ago", ago(&info.created)),
+            "Status": crate::ps::status(info),
+            "State": info.status.name(),
+            "Health": health.unwrap_or_default(),
+            "ExitCode": code,
+            "Ports": crate::ps::ports(info, &exposed),
+            "Publishers": publishers,
+            "Labels": labels.join(","),
+            "Networks": crate::ps::networks(info),
+        });
+        match value {
+            Value::Object(row) => row,
+            _ => Map::new(),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Ls {
+    /// Projects that do not run too
+    #[arg(short, long)]
+    all: bool,
+    /// Only names
+    #[arg(short, long)]
+    quiet: bool,
+    /// name=TEXT: only projects whose name has it
+    #[arg(long)]
+    filter: Vec<String>,
+    /// table or json
+    #[arg(long, default_value = "table")]
+    format: String,
+}
+
+impl Ls {
+    pub(super) fn execute(self, session: &Session) -> Outcome {
+        let mut wanted = Vec::new();
+        for text in &self.filter {
+            match text.split_once('=') {
+                Some(("name", part)) => wanted.push(part),
+                _ => return Err(Failure::new(format!("unknown filter {text:?}: it is name=TEXT"))),
+            }
+        }
+        let mut filter = ContainerFilter::default();
+        filter.add(&format!("label={}", label::PROJECT))?;
+        // How many containers are in which state, and the files.
+        let mut projects: BTreeMap<String, (BTreeMap<&'static str, usize>, String)> = BTreeMap::new();
+        for info in session.runtime().list(&filter)? {
+            let labels = &info.spec.labels;
+            let Some(name) = labels.get(label::PROJECT) else {
+                continue;
+            };
+            if !wanted.is_empty() && !wanted.iter().any(|part| name.contains(part)) {
+                continue;
+            }
+            let (states, files) = projects.entry(name.clone()).or_default();
+            *states.entry(info.status.name()).or_default() += 1;
+            if files.is_empty() {
+                *files = labels.get(label::CONFIG_FILES).cloned().unwrap_or_default();
+            }
+        }
+        projects.retain(|_, (states, _)| self.all || states.contains_key("running"));
+        if self.quiet {
+            projects.keys().for_each(|name| print(name));
+            return Ok(0);
+        }
+        let rows = projects.into_iter().map(|(name, (states, files))| {
+            let states: Vec<String> = states
+                .into_iter()
+                .map(|(state, count)| format!("{state}({count})"))
+                .collect();
+            [name, states.join(", "), files]
+        });
+        match self.format.as_str() {
+            "json" => {
+                let rows: Vec<Value> = rows
+                    .map(
+                        |[name, status, files]| json!({"Name": name, "Status": status, "ConfigFiles": files}),
+                    )
+                    .collect();
+                print(&Value::Array(rows).to_string());
+            }
+            "table" => {
+                let mut lines = vec![["NAME", "STATUS", "CONFIG FILES"].map(str::to_owned).to_vec()];
+                lines.extend(rows.map(|row| row.to_vec()));
+                crate::listing::columns(&lines);
+            }
+            other => {
+                return Err(Failure::new(format!(
+                    "unknown format {other:?}: it is table or json"
+                )));
+            }
+        }
+        Ok(0)
+    }
+}
