@@ -16,6 +16,7 @@ use crate::launch::SecretPlan;
 use crate::process::ProcessIdentity;
 use crate::runtime::Runtime;
 use crate::spec::{ContainerSpec, SECRET_MAX, Secret, SecretSource, SecretTarget};
+use rustix::fs::FlockOperation;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -78,6 +79,8 @@ pub(crate) fn keep(runtime: &Runtime, id: &str, spec: &ContainerSpec) -> Result<
             .into(),
     })?;
     private(&store)?;
+    // Until its maker stands in it, the directory would look like one that was left.
+    let _made = lock(&store, FlockOperation::LockShared)?;
     let dir = store.join(id);
     private(&dir)?;
     let maker = ProcessIdentity::current().map_err(Error::system("read the identity of this process"))?;
@@ -153,6 +156,9 @@ pub(crate) fn forget(runtime: &Runtime, id: &str) -> Result<()> {
 /// Forgets the secrets of containers that were never finished. What cannot be removed is tried again at the next open.
 pub(crate) fn sweep(runtime: &Runtime) {
     let Ok(Some(store)) = place(runtime) else { return };
+    let Ok(_swept) = lock(&store, FlockOperation::NonBlockingLockExclusive) else {
+        return;
+    };
     for entry in fs::read_dir(&store).into_iter().flatten().flatten() {
         let Some(id) = entry.file_name().to_str().map(str::to_owned) else {
             continue;
@@ -205,6 +211,13 @@ fn private(dir: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Holds a lock on a directory until it is dropped.
+fn lock(dir: &Path, kind: FlockOperation) -> Result<fs::File> {
+    let file = fs::File::open(dir).map_err(Error::state("open", dir))?;
+    rustix::fs::flock(&file, kind).map_err(|error| Error::state("lock", dir)(error.into()))?;
+    Ok(file)
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
