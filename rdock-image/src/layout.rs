@@ -1,6 +1,7 @@
 //! The store's directory: the only file that spells on-disk names, and how files appear there.
 //!
 //! `FORMAT.md` describes the same in words.
+use crate::lock::Owner;
 use crate::{Digest, Error, Reference, Result};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -147,9 +148,10 @@ impl Layout {
         self.root.join("ingest")
     }
 
-    /// A fresh name in `ingest/`.
+    /// A fresh name in `ingest/`. It says which process works there, so that a sweep knows what the dead left.
     pub(crate) fn scratch(&self, suffix: &str) -> Result<PathBuf> {
-        Ok(self.ingest().join(format!("{}{suffix}", random_name()?)))
+        let name = format!("{}-{}{suffix}", random_name()?, Owner::current().mark());
+        Ok(self.ingest().join(name))
     }
 
     pub(crate) fn trash(&self) -> PathBuf {

@@ -71,6 +71,27 @@ impl Owner {
         }
     }
 
+    /// The process as a part of a file name, which [`Self::of_mark`] reads.
+    pub(crate) fn mark(&self) -> String {
+        let Self {
+            pid,
+            start,
+            boot,
+            namespace,
+        } = self;
+        format!("{pid}-{start}-{namespace}-{boot}")
+    }
+
+    pub(crate) fn of_mark(mark: &str) -> Option<Self> {
+        let mut parts = mark.splitn(4, '-');
+        Some(Self {
+            pid: parts.next()?.parse().ok()?,
+            start: parts.next()?.parse().ok()?,
+            namespace: parts.next()?.parse().ok()?,
+            boot: parts.next()?.to_owned(),
+        })
+    }
+
     /// Says whether the process lives; an owner in another pid namespace is taken to be alive.
     pub(crate) fn is_alive(&self) -> bool {
         if self.boot != boot_id() {
@@ -245,6 +266,8 @@ mod tests {
     fn an_owner_with_another_start_time_or_boot_is_dead() {
         let current = Owner::current();
         assert!(current.is_alive());
+        assert_eq!(Owner::of_mark(&current.mark()).as_ref(), Some(&current));
+        assert!(Owner::of_mark("no owner").is_none());
         assert!(
             !Owner {
                 start: current.start + 1,

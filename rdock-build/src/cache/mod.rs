@@ -8,6 +8,7 @@
 //! mounts/<key>/     cache mounts
 //! files/<context>   digests of a context's files, by their stat data
 //! downloads/<key>   what ADD downloaded last from an address
+//! tmp/<random>      flock: a file that is being written
 //! ```
 //! A key is the sha256 of everything that a step's result depends on. Layers of a result are kept in the image store
 //! under the key's name. The directory may be removed at any time when no build runs: all of it is made again.
@@ -23,6 +24,7 @@ pub(crate) use record::{Components, Key, Record};
 
 use crate::error::{BuildError, Result};
 use rdock_image::{Digest, ImageStore, Lease};
+use rustix::fs::FlockOperation;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -53,7 +55,7 @@ impl Cache {
                     source: std::io::ErrorKind::Unsupported.into(),
                 });
             }
-            Ok(_) => {}
+            Ok(_) => cache.sweep(),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 for name in ["steps", "last", "locks", "mounts", "files", "downloads", "tmp"] {
                     make_dir(&cache.dir.join(name))?;
@@ -71,7 +73,14 @@ impl Cache {
 
     /// Writes a file that appears complete. It may be lost with the machine.
     pub(crate) fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
-        let scratch = self.dir.join("tmp").join(random_name()?);
+        let (scratch, _lock) = loop {
+            let scratch = self.dir.join("tmp").join(random_name()?);
+            // A sweep may come between its creation and its lock.
+            if let Some(lock) = KeyLock::try_take(&scratch, false, FlockOperation::NonBlockingLockExclusive)?
+            {
+                break (scratch, lock);
+            }
+        };
         let written = fs::write(&scratch, bytes).and_then(|()| fs::rename(&scratch, path));
         written.map_err(|error| {
             let _ = fs::remove_file(&scratch);
@@ -128,10 +137,31 @@ impl Cache {
         self.write(&self.dir.join("last").join(position.as_str()), &bytes)
     }
 
+    /// Takes away what builds left that were killed. What cannot be removed now is tried again by the next build.
+    fn sweep(&self) {
+        for path in ["locks", "tmp"].iter().flat_map(|name| entries(&self.dir(name))) {
+            // It goes with the lock, when nobody has that.
+            drop(KeyLock::try_take(
+                &path,
+                true,
+                FlockOperation::NonBlockingLockExclusive,
+            ));
+        }
+        for dir in entries(&self.dir("mounts")) {
+            Self::sweep_mount(&dir);
+        }
+    }
+
     /// Waits until no other build, in any process, runs the step of this key.
     pub(crate) fn lock(&self, key: &Key, cancelled: &dyn Fn() -> bool) -> Result<KeyLock> {
         KeyLock::take(&self.dir.join("locks").join(key.as_str()), true, cancelled)
     }
+}
+
+/// What is in a directory of the cache, as far as it can be read.
+fn entries(dir: &Path) -> Vec<PathBuf> {
+    let found = fs::read_dir(dir).into_iter().flatten().flatten();
+    found.map(|entry| entry.path()).collect()
 }
 
 pub(crate) fn make_dir(path: &Path) -> Result<()> {
@@ -149,4 +179,51 @@ pub(crate) fn random_name() -> Result<String> {
         BuildError::files("read", "/dev/urandom")(std::io::Error::other(error.to_string()))
     })?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_killed_builds_left_is_swept_and_what_is_in_use_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = ImageStore::open(dir.path()).unwrap();
+        let cache = Cache::open(dir.path(), &store).unwrap();
+        let (used, unused) = (Key::of(b"used"), Key::of(b"unused"));
+        let held = cache.lock(&used, &|| false).unwrap();
+        let lock = |name: &str| {
+            let path = cache.dir("tmp").join(name);
+            KeyLock::try_take(&path, false, FlockOperation::NonBlockingLockExclusive).unwrap()
+        };
+        let written = lock("written");
+        for left in [
+            cache.dir("locks").join(unused.as_str()),
+            cache.dir("tmp").join("left"),
+        ] {
+            fs::write(left, "").unwrap();
+        }
+        let mount = cache.dir("mounts").join("mount");
+        for name in ["0-left.new", "1-filled.new", "0"] {
+            make_dir(&mount.join(name)).unwrap();
+        }
+        let how = FlockOperation::NonBlockingLockExclusive;
+        let filled = KeyLock::try_take(&mount.join("1.lock"), false, how).unwrap();
+        Cache::open(dir.path(), &store).unwrap();
+        assert_eq!(
+            entries(&cache.dir("locks")),
+            [cache.dir("locks").join(used.as_str())]
+        );
+        assert_eq!(entries(&cache.dir("tmp")), [cache.dir("tmp").join("written")]);
+        assert!(!mount.join("0-left.new").exists() && mount.join("0").exists());
+        assert!(mount.join("1-filled.new").exists());
+        drop((held, written, filled));
+        cache.write(&cache.dir("files").join("f"), b"x").unwrap();
+        Cache::open(dir.path(), &store).unwrap();
+        assert_eq!(
+            entries(&cache.dir("tmp")).len() + entries(&cache.dir("locks")).len(),
+            0
+        );
+        assert!(cache.dir("files").join("f").exists());
+    }
 }

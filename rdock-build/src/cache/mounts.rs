@@ -50,7 +50,7 @@ impl Cache {
         };
         let path = dir.join(number.to_string());
         if !path.exists() {
-            let scratch = dir.join(format!("{}.new", super::random_name()?));
+            let scratch = dir.join(format!("{number}-{}.new", super::random_name()?));
             let made = (|| {
                 make_dir(&scratch)?;
                 fill(&scratch)?;
@@ -78,6 +78,25 @@ impl Cache {
             renamed?;
         }
         Ok(CacheMount { path, _lock: lock })
+    }
+
+    /// Removes directories of a cache mount that were being filled by builds that were killed.
+    pub(super) fn sweep_mount(dir: &Path) {
+        for path in super::entries(dir) {
+            let name = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .unwrap_or_default();
+            let Some((number, _)) = name.strip_suffix(".new").and_then(|name| name.split_once('-')) else {
+                continue;
+            };
+            // Who fills it has this lock.
+            let lock = dir.join(format!("{number}.lock"));
+            if let Ok(Some(_lock)) = KeyLock::try_take(&lock, false, FlockOperation::NonBlockingLockExclusive)
+            {
+                let _ = remove(&path);
+            }
+        }
     }
 }
 

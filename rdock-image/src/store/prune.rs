@@ -6,7 +6,7 @@ use crate::layer::chain::chain_id;
 use crate::layer::meta::LayerMeta;
 use crate::layer::remove::remove_tree;
 use crate::layout::{Layout, random_name};
-use crate::lock::{OwnedLock, StoreLock};
+use crate::lock::{OwnedLock, Owner, StoreLock};
 use crate::{Digest, Error, ImageConfig, Manifest, Result, lease};
 use std::collections::BTreeSet;
 use std::fs;
@@ -205,8 +205,14 @@ pub(super) fn sweep(layout: &Layout) -> Result<()> {
                 OwnedLock::remove_unless_held(&path)?;
                 false
             }
-            // Everything else is made and renamed within a moment.
-            _ => is_older(&path, Duration::from_secs(600)),
+            // Everything else is made and renamed within a moment; its name says by whom.
+            _ => {
+                let mark = path
+                    .file_stem()
+                    .and_then(|stem| stem.to_str()?.split_once('-'))
+                    .and_then(|(_, mark)| Owner::of_mark(mark));
+                mark.is_some_and(|owner| !owner.is_alive()) || is_older(&path, Duration::from_secs(600))
+            }
         };
         if dead {
             ignore_foreign(remove_tree(&path))?;
@@ -241,4 +247,33 @@ fn is_older(path: &Path, age: Duration) -> bool {
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
     now.saturating_sub(changed) > age
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_dead_process_left_is_swept_and_what_a_living_one_makes_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = ImageStore::open(dir.path()).unwrap();
+        let ingest = store.layout().ingest();
+        let own = store.layout().scratch(".tmp").unwrap();
+        let name = own.file_name().unwrap().to_str().unwrap();
+        // The same number, started at another time.
+        let (random, mark) = name.strip_suffix(".tmp").unwrap().split_once('-').unwrap();
+        let mut parts: Vec<&str> = mark.splitn(4, '-').collect();
+        parts[1] = "1";
+        let dead = format!("{random}-{}", parts.join("-"));
+        fs::write(&own, "").unwrap();
+        fs::write(ingest.join(format!("{dead}.tmp")), "").unwrap();
+        fs::create_dir_all(ingest.join(format!("{dead}.snapshot/upper"))).unwrap();
+        fs::write(ingest.join("unknown.tmp"), "").unwrap();
+        sweep(store.layout()).unwrap();
+        let mut left: Vec<_> = children(&ingest).unwrap();
+        left.sort();
+        let mut expected = [own, ingest.join("unknown.tmp")];
+        expected.sort();
+        assert_eq!(left, expected);
+    }
 }
