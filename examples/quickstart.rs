@@ -1,19 +1,34 @@
-//! The whole life of a container, on any machine: no network, no image, no root needed.
+//! The whole life of an image and of a container, on any machine: no network, no image, no root needed.
 //!
 //! `cargo run --release --example quickstart`
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
-#[path = "payload/image.rs"]
-mod image;
-
-use rdock_runtime::image::Progress;
+use rdock_build::{Builder, CacheFilter};
+use rdock_image::{Platform, Progress, Reference};
+use rdock_registry::server::{RegistryServer, ServerOptions};
+use rdock_registry::{PushProgress, RegistryClient, RegistryConfig};
 use rdock_runtime::{ContainerSpec, Mount, PortMapping, Ready, Runtime};
 use std::error::Error;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+
+/// The program of the image; nothing else is in there.
+const PAYLOAD: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/payload"));
+
+const DOCKERFILE: &str = r#"
+FROM scratch
+COPY --chmod=755 payload /payload
+COPY <<EOF /etc/passwd
+root:x:0:0:root:/:/payload
+EOF
+RUN ["/payload", "write", "/made", "a", "file", "of", "the", "build"]
+EXPOSE 8080
+ENTRYPOINT ["/payload"]
+"#;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -58,16 +73,9 @@ async fn tour() -> Result<(), Box<dyn Error>> {
     let runtime = Runtime::open(scratch.path().join("root"))?;
     steps.done("opened a new root: no daemon, no configuration");
 
-    let archive = image::archive("quickstart:latest")?;
-    runtime
-        .images()
-        .import_stream(&mut archive.as_slice(), &Progress::default())?;
-    steps.done(&format!(
-        "stored an image of {} kB, made here",
-        archive.len() / 1000
-    ));
+    let name = build_and_share(&runtime, scratch.path(), &mut steps).await?;
 
-    let container = ContainerSpec::new("quickstart")
+    let container = ContainerSpec::new(name)
         .name("quickstart")
         .env("GREETING", "Hello from")
         .mount(Mount::bind(&folder, "/folder"))
@@ -106,8 +114,60 @@ async fn tour() -> Result<(), Box<dyn Error>> {
     if path.exists() {
         return Err(format!("{} is still there", path.display()).into());
     }
-    steps.done("removed the root with its image");
+    steps.done("removed the root with its image, and the registry");
     Ok(())
+}
+
+/// Builds the image, pushes it to a registry, and takes it back from there; returns its name.
+async fn build_and_share(
+    runtime: &Runtime,
+    scratch: &Path,
+    steps: &mut Steps,
+) -> Result<String, Box<dyn Error>> {
+    let registry = RegistryServer::start(ServerOptions::new(scratch.join("registry")))?;
+    let name = format!("{}/quickstart:latest", registry.host());
+    let context = scratch.join("context");
+    std::fs::create_dir(&context)?;
+    std::fs::write(context.join("payload"), PAYLOAD)?;
+    std::fs::write(context.join("Dockerfile"), DOCKERFILE)?;
+    let built = Builder::new(&context).tag(&name).build(runtime).await?;
+    steps.done(&format!(
+        "built an image in {} steps from a Dockerfile",
+        built.steps.len()
+    ));
+
+    let (client, reference) = (
+        RegistryClient::new(RegistryConfig::default())?,
+        Reference::parse(&name)?,
+    );
+    let pushed = client
+        .push(&reference, runtime.images(), &PushProgress::default())
+        .await?;
+    steps.done(&format!(
+        "pushed it to a registry in this process: {}",
+        pushed.digest.short()
+    ));
+
+    // What the build keeps for the next one would make the pull short.
+    Builder::prune(runtime, &CacheFilter::default())?;
+    runtime.images().remove(&name, false)?;
+    let mut layers = built.config.rootfs.diff_ids.iter();
+    if let Some(layer) = layers.find(|layer| runtime.images().has_layer(layer)) {
+        return Err(format!("the layer {layer} is still there").into());
+    }
+    let pulled = client
+        .pull(
+            &reference,
+            &Platform::host(),
+            runtime.images(),
+            &Progress::default(),
+        )
+        .await?;
+    if pulled.id() != built.image_id() {
+        return Err(format!("{} came back as {}", built.image_id(), pulled.id()).into());
+    }
+    steps.done("removed it, and pulled it back");
+    Ok(name)
 }
 
 async fn look_at(
