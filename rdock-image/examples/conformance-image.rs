@@ -6,6 +6,8 @@
 
 #[path = "conformance-image/changes.rs"]
 mod changes;
+#[path = "conformance-image/documents.rs"]
+mod documents;
 #[path = "conformance-image/layers.rs"]
 mod layers;
 #[path = "conformance-image/tarball.rs"]
@@ -13,7 +15,7 @@ mod tarball;
 
 use rdock_image::{
     Digest, ImageStore, ManifestDocument, Platform, Reference, ReferenceParts,
-    reference::{is_domain, is_identifier},
+    reference::{is_domain, is_identifier, is_ref_name},
 };
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -56,6 +58,12 @@ fn main() -> ExitCode {
                 &json!(Digest::parse(text_of(&input["digest"])).is_ok()),
                 &expect["valid"],
             ),
+            "oci-refname" => equal(
+                "valid",
+                &json!(is_ref_name(text_of(&input["refname"]))),
+                &expect["valid"],
+            ),
+            "spec-documents" => documents::document(input, expect),
             "platform" => platform(input, expect),
             "manifest-documents" => manifest(input, expect),
             "archives" => archive(&dir.join("files"), input, expect),

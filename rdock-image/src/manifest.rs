@@ -64,6 +64,25 @@ impl Descriptor {
         }
     }
 
+    /// Checks what the specification says of every descriptor: the grammar of its media types (RFC 6838) and of its
+    /// digest.
+    ///
+    /// # Errors
+    /// [`Error::InvalidDigest`], [`Error::MalformedDocument`].
+    pub fn check(&self) -> Result<()> {
+        let artifact = self.other.get("artifactType").and_then(|value| value.as_str());
+        for text in std::iter::once(self.media_type.as_str()).chain(artifact) {
+            if !is_media_type(text) {
+                let text: String = text.chars().take(200).collect();
+                return Err(Error::document(
+                    "a descriptor",
+                    format!("{text:?} is no media type"),
+                ));
+            }
+        }
+        self.digest().map(drop)
+    }
+
     /// Returns the checked digest.
     pub fn digest(&self) -> Result<Digest> {
         Digest::parse(&self.digest)
@@ -247,7 +266,7 @@ impl ManifestDocument {
             return Err(malformed(format!("schemaVersion is {version}, not 2")));
         }
         for descriptor in descriptors {
-            descriptor.digest()?;
+            descriptor.check()?;
         }
         Ok(document)
     }
@@ -275,6 +294,19 @@ impl Kind {
             _ => None,
         }
     }
+}
+
+/// `type/subtype`, as RFC 6838 (section 4.2) restricts them.
+fn is_media_type(text: &str) -> bool {
+    let name = |name: &str| {
+        (1..=127).contains(&name.len())
+            && name.starts_with(|first: char| first.is_ascii_alphanumeric())
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&b))
+    };
+    text.split_once('/')
+        .is_some_and(|(kind, sub)| name(kind) && name(sub))
 }
 
 /// Go programs write `null` for empty lists and maps.
@@ -320,7 +352,7 @@ mod tests {
 
     fn manifest(extra: &str) -> String {
         format!(
-            r#"{{"schemaVersion":2,{extra}"config":{{"mediaType":"x","digest":"{DIGEST}","size":1}},"layers":[]}}"#
+            r#"{{"schemaVersion":2,{extra}"config":{{"mediaType":"x/y","digest":"{DIGEST}","size":1}},"layers":[]}}"#
         )
     }
 
@@ -349,6 +381,31 @@ mod tests {
     fn a_digest_that_is_a_path_is_refused() {
         let text = manifest("").replace(DIGEST, "sha256:../../etc/passwd");
         assert!(ManifestDocument::parse(text.as_bytes(), None).is_err());
+    }
+
+    #[test]
+    fn an_entry_without_a_processor_is_for_none() {
+        let entry = |platform: &str| {
+            format!(
+                r#"{{"mediaType":"x/y","digest":"{DIGEST}","size":1,"platform":{{"os":"linux"{platform}}}}}"#
+            )
+        };
+        let other = entry(r#","architecture":"amd64""#);
+        let text = format!(r#"{{"schemaVersion":2,"manifests":[{},{other}]}}"#, entry(""));
+        let Ok(ManifestDocument::Index(index)) = ManifestDocument::parse(text.as_bytes(), None) else {
+            panic!("an index is expected")
+        };
+        let select = |platform: &str| index.select(&Platform::parse(platform).unwrap());
+        assert_eq!(select("linux/amd64"), Some(&index.manifests[1]));
+        assert_eq!(select("linux/ppc64le"), None);
+    }
+
+    #[test]
+    fn what_is_no_media_type_is_refused() {
+        for bad in ["", "x", ".x/y", "x/", "x/y z", &format!("x/{}", "y".repeat(128))] {
+            let text = manifest("").replace("x/y", bad);
+            assert!(ManifestDocument::parse(text.as_bytes(), None).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

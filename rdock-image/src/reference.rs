@@ -323,6 +323,18 @@ pub fn is_identifier(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
+/// Says whether `text` may be the annotation `org.opencontainers.image.ref.name` of an OCI layout: runs of letters
+/// and digits, separated by one of `-._:@+/` or by `--` (OCI image specification, annotations.md).
+pub fn is_ref_name(text: &str) -> bool {
+    let word = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric());
+    let component = |part: &str| {
+        part.replace("--", "-")
+            .split(['-', '.', '_', ':', '@', '+'])
+            .all(word)
+    };
+    text.split('/').all(component)
+}
+
 fn is_tag(text: &str) -> bool {
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     let bytes = text.as_bytes();

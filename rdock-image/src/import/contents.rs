@@ -64,6 +64,13 @@ struct SavedImage {
     layers: Vec<String>,
 }
 
+/// The file `oci-layout`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct LayoutMark {
+    image_layout_version: String,
+}
+
 impl ArchiveContents {
     pub(super) fn read(files: &Files, limits: &Limits) -> Result<Self> {
         let mut contents = Self::default();
@@ -101,6 +108,16 @@ impl ArchiveContents {
                     architecture: config.architecture,
                     config: image.config,
                     layers: image.layers,
+                });
+            }
+        }
+        if let Some(bytes) = files.document("oci-layout", limit)? {
+            let mark: LayoutMark =
+                serde_json::from_slice(&bytes).map_err(|e| malformed("oci-layout", e.to_string()))?;
+            if mark.image_layout_version != "1.0.0" {
+                return Err(Error::Unsupported {
+                    what: format!("version {:?} of the OCI image layout", mark.image_layout_version),
+                    on: String::new(),
                 });
             }
         }

@@ -7,6 +7,7 @@ pub use contents::{ArchiveContents, DockerImage, LayoutEntry};
 use crate::digest::Hasher;
 use crate::layer::compression::Compression;
 use crate::manifest::media_type;
+use crate::reference::is_ref_name;
 use crate::{
     Descriptor, Digest, Error, Event, Image, ImageConfig, ImageStore, Lease, Manifest, ManifestDocument,
     Platform, Progress, Reference, Result,
@@ -128,7 +129,7 @@ impl Import<'_> {
                 // The specification has a bare tag here; many tools write the whole name.
                 (None, Some(name)) if name.contains(['/', ':']) => vec![name.clone()],
                 (None, Some(name)) => {
-                    if Reference::parse(name).is_err() {
+                    if !is_ref_name(name) {
                         self.report.invalid_names.push(name.clone());
                     }
                     Vec::new()

@@ -53,9 +53,9 @@ fn img_digest_grammar() -> Outcome {
             "{bad:?}"
         );
         let index =
-            format!(r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"x","digest":"{bad}","size":1}}]}}"#);
+            format!(r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"x/y","digest":"{bad}","size":1}}]}}"#);
         let archive = Tar::new()
-            .file("oci-layout", "{}")
+            .file("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#)
             .file("index.json", &index)
             .end();
         assert!(
@@ -71,7 +71,7 @@ fn img_digest_grammar() -> Outcome {
 
 fn img_ambiguous_document() -> Outcome {
     let digest = Digest::sha256_of(b"");
-    let config = format!(r#"{{"mediaType":"x","digest":"{digest}","size":0}}"#);
+    let config = format!(r#"{{"mediaType":"x/y","digest":"{digest}","size":0}}"#);
     let both = format!(r#"{{"schemaVersion":2,"config":{config},"layers":[],"manifests":[]}}"#);
     let bed = Bed::new()?;
     let lease = bed.store.lease()?;
