@@ -5,9 +5,9 @@ use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
 
 #[path = "../template.rs"]
-mod template;
+mod language;
 
-use template::Template;
+use language::Template;
 
 /// The tests of this file.
 pub(crate) fn trials() -> Vec<Trial> {

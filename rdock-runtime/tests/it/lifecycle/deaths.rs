@@ -178,7 +178,7 @@ pub(super) fn rebooted() -> Tested {
             .iter()
             .map(|container| container.status().is_ok_and(|status| status.is_running()))
             .collect();
-        // As docker: always even when it was restarts::stopped, unless-stopped not then.
+        // As docker: always even when it was stopped, unless-stopped not then.
         same(&runs, &vec![false, true, true, true, false])?;
         let first = all[0].status()?;
         same(
