@@ -12,9 +12,11 @@ use std::sync::Arc;
 
 type Ids = BTreeSet<String>;
 
+type Test = fn(&Stage) -> Tested;
+
 /// The tests of this file.
 pub(crate) fn trials(stage: &Arc<Stage>) -> Vec<Trial> {
-    let tests: [(&str, fn(&Stage) -> Tested); 10] = [
+    let tests: [(&str, Test); 10] = [
         ("page", |stage| live(stage, "page", &[Name::Nginx, Name::Redis])),
         ("mysql", |stage| live(stage, "mysql", &[Name::Mysql])),
         ("postgres", |stage| live(stage, "postgres", &[Name::Postgres])),
