@@ -5,6 +5,7 @@ mod attacks;
 mod bench;
 mod busybox;
 mod checks;
+mod differences;
 mod differential;
 mod engine;
 mod language;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         properties::trials(),
         checks::trials(),
         differential::trials(),
+        differences::trials(),
         engine::trials(),
         attacks::trials(),
     ]
