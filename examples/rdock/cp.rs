@@ -13,19 +13,19 @@ use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 pub(crate) struct Cp {
     /// Keep owners: in a container its user's, on this host those of the container
     #[arg(short, long)]
-    archive: bool,
+    pub(crate) archive: bool,
     /// Copy what the link SOURCE leads to
     #[arg(short = 'L', long)]
-    follow_link: bool,
+    pub(crate) follow_link: bool,
     /// Say nothing; without a terminal nothing is said anyway
     #[arg(short, long)]
-    quiet: bool,
+    pub(crate) quiet: bool,
     /// CONTAINER:PATH, a path of this host, or - for a tar archive from stdin
     #[arg(allow_hyphen_values = true)]
-    source: String,
+    pub(crate) source: String,
     /// CONTAINER:PATH, a path of this host, or - for a tar archive to stdout
     #[arg(allow_hyphen_values = true)]
-    destination: String,
+    pub(crate) destination: String,
 }
 
 /// The container and the path in it; `None` for a path of this host, as docker tells them apart.

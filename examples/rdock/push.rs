@@ -14,12 +14,12 @@ use std::sync::{Mutex, PoisonError};
 pub(crate) struct Push {
     /// Push all tags of the repository
     #[arg(short, long)]
-    all_tags: bool,
+    pub(crate) all_tags: bool,
     /// Print the reference alone
     #[arg(short, long)]
-    quiet: bool,
+    pub(crate) quiet: bool,
     /// The image; with --all-tags a repository
-    image: String,
+    pub(crate) image: String,
 }
 
 impl Push {

@@ -1,6 +1,6 @@
 //! `compose down` and `rm`.
 
-use super::session::Session;
+use super::session::{Session, known};
 use crate::{Outcome, streams};
 use clap::{Args, ValueEnum};
 use rdock_compose::Plan;
@@ -47,7 +47,7 @@ impl Down {
         };
         for service in &options.services {
             if let Some(files) = project.loaded() {
-                files.service(service)?;
+                known(files, service)?;
             }
         }
         let existing = project.existing().await?;

@@ -1,8 +1,8 @@
-//! `compose exec`.
+//! `compose exec` and `cp`.
 
-use super::session::Session;
+use super::session::{Session, number};
 use crate::exec::ExecArguments;
-use crate::{Outcome, streams};
+use crate::{Failure, Outcome, streams};
 use clap::Args;
 
 #[derive(Debug, Args)]
@@ -53,5 +53,52 @@ impl Exec {
             command: self.command,
         };
         arguments.execute(session.runtime()).await
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Cp {
+    /// Keep owners
+    #[arg(short, long)]
+    archive: bool,
+    /// Copy what the link SOURCE leads to
+    #[arg(short = 'L', long)]
+    follow_link: bool,
+    /// Which of the service's containers, from 1
+    #[arg(long)]
+    index: Option<u32>,
+    /// SERVICE:PATH, a path of this host, or - for a tar archive from stdin
+    #[arg(allow_hyphen_values = true)]
+    source: String,
+    /// SERVICE:PATH, a path of this host, or - for a tar archive to stdout
+    #[arg(allow_hyphen_values = true)]
+    destination: String,
+}
+
+impl Cp {
+    pub(super) async fn execute(self, session: &Session) -> Outcome {
+        let project = session.known()?;
+        // A service's container in the place of the service; docker's rule for what is a path of this host.
+        let resolved = |text: &str| -> Result<String, Failure> {
+            match text.split_once(':') {
+                Some((service, path)) if !text.starts_with(['/', '.']) => {
+                    let found = session.containers(&project, &[service.to_owned()], false)?;
+                    let container = found
+                        .iter()
+                        .find(|info| self.index.is_none_or(|index| number(info) == index))
+                        .ok_or_else(|| Failure::new(format!("no container found for service {service:?}")))?;
+                    Ok(format!("{}:{path}", container.id))
+                }
+                _ => Ok(text.to_owned()),
+            }
+        };
+        let copy = crate::cp::Cp {
+            archive: self.archive,
+            follow_link: self.follow_link,
+            quiet: false,
+            source: resolved(&self.source)?,
+            destination: resolved(&self.destination)?,
+        };
+        copy.execute(session.runtime()).await
     }
 }

@@ -1,12 +1,16 @@
 //! `rdock compose`: docker compose's verbs, one file a verb.
 
+mod attached;
 mod config;
 mod down;
+mod events;
 mod exec;
+mod images;
 mod life;
 mod logs;
 mod progress;
 mod ps;
+mod run;
 mod session;
 mod up;
 
@@ -104,6 +108,8 @@ enum Verb {
     Ls(ps::Ls),
     /// Run a command in a running container
     Exec(exec::Exec),
+    /// Run a command in a new container of a service
+    Run(Box<run::Run>),
     /// Show the output of containers
     Logs(logs::Logs),
     /// Start containers that are there
@@ -118,6 +124,22 @@ enum Verb {
     Pause(life::Services),
     /// Let paused containers go on
     Unpause(life::Services),
+    /// Build images
+    Build(images::Build),
+    /// Download images
+    Pull(images::Pull),
+    /// Upload images
+    Push(images::Push),
+    /// List the images that containers were made of
+    Images(images::Images),
+    /// Print where a port of a service is published
+    Port(ps::Port),
+    /// List the processes of containers
+    Top(ps::Top),
+    /// Show what happens to containers
+    Events(events::Events),
+    /// Copy files between a container and this host
+    Cp(exec::Cp),
     /// Wait until containers of services end, and print their exit codes
     Wait(life::Wait),
     /// Show the version
@@ -166,6 +188,7 @@ impl Compose {
             Verb::Ps(verb) => verb.execute(&session),
             Verb::Ls(verb) => verb.execute(&session),
             Verb::Exec(verb) => verb.execute(&session).await,
+            Verb::Run(verb) => verb.execute(&session).await,
             Verb::Logs(verb) => verb.execute(&session).await,
             Verb::Start(verb) => verb.execute(&session).await,
             Verb::Stop(verb) => verb.execute(&session).await,
@@ -173,6 +196,14 @@ impl Compose {
             Verb::Kill(verb) => verb.execute(&session).await,
             Verb::Pause(verb) => verb.execute(&session, true).await,
             Verb::Unpause(verb) => verb.execute(&session, false).await,
+            Verb::Build(verb) => verb.execute(&session).await,
+            Verb::Pull(verb) => verb.execute(&session).await,
+            Verb::Push(verb) => verb.execute(&session).await,
+            Verb::Images(verb) => verb.execute(&session),
+            Verb::Port(verb) => verb.execute(&session),
+            Verb::Top(verb) => verb.execute(&session).await,
+            Verb::Events(verb) => verb.execute(&session).await,
+            Verb::Cp(verb) => verb.execute(&session).await,
             Verb::Wait(verb) => verb.execute(&session).await,
             Verb::Version(_) => Ok(0),
         }

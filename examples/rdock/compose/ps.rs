@@ -1,4 +1,4 @@
-//! `compose ps` and `ls`.
+//! `compose ps`, `ls`, `port` and `top`: what there is.
 
 use super::session::{Session, service};
 use crate::listing::{Form, Listing};
@@ -252,6 +252,70 @@ impl Ls {
                     "unknown format {other:?}: it is table or json"
                 )));
             }
+        }
+        Ok(0)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Port {
+    /// Which of the service's containers, from 1
+    #[arg(long)]
+    index: Option<u32>,
+    /// tcp or udp
+    #[arg(long, default_value = "tcp")]
+    protocol: String,
+    /// The service
+    service: String,
+    /// The port in the container
+    port: u16,
+}
+
+impl Port {
+    pub(super) fn execute(self, session: &Session) -> Outcome {
+        let project = session.known()?;
+        let info = session.running(&project, &self.service, self.index)?.inspect()?;
+        let found = info.ports.iter().find(|bound| {
+            bound.container == self.port
+                && self.protocol
+                    == match bound.protocol {
+                        Protocol::Tcp => "tcp",
+                        Protocol::Udp => "udp",
+                    }
+        });
+        match found {
+            Some(bound) => print(&bound.host.to_string()),
+            None => {
+                return Err(Failure::new(format!(
+                    "no port {}/{} for container {}",
+                    self.port, self.protocol, info.name
+                )));
+            }
+        }
+        Ok(0)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Top {
+    /// Services; all without any
+    services: Vec<String>,
+}
+
+impl Top {
+    pub(super) async fn execute(self, session: &Session) -> Outcome {
+        let project = session.known()?;
+        for info in session.containers(&project, &self.services, true)? {
+            if !info.status.is_running() {
+                continue;
+            }
+            let none: [String; 0] = [];
+            let top = session.runtime().container(&info.id)?.top(&none).await?;
+            print(&info.name);
+            let mut lines = vec![top.titles];
+            lines.extend(top.processes);
+            crate::listing::columns(&lines);
+            print("");
         }
         Ok(0)
     }

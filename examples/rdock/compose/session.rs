@@ -148,3 +148,11 @@ pub(super) fn number(info: &ContainerInfo) -> u32 {
 pub(super) fn is_one_off(info: &ContainerInfo) -> bool {
     text(info, label::ONE_OFF).eq_ignore_ascii_case("true")
 }
+
+/// Nothing, if the files have the service, whatever its profiles say.
+pub(super) fn known(files: &Project, service: &str) -> Result<(), Failure> {
+    match files.disabled_services.contains_key(service) {
+        true => Ok(()),
+        false => Ok(files.service(service).map(drop)?),
+    }
+}

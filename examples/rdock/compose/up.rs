@@ -1,6 +1,6 @@
 //! `compose up`, `create` and `scale`.
 
-use super::session::Session;
+use super::session::{Session, known};
 use crate::{Failure, Outcome};
 use clap::{Args, ValueEnum};
 use rdock_compose::plan::{Build, Pull, Recreate, UpOptions};
@@ -98,7 +98,7 @@ pub(super) async fn prepare(
     options: &UpOptions,
 ) -> Result<Plan, Failure> {
     for service in options.scale.keys() {
-        project.project().service(service)?;
+        known(project.project(), service)?;
     }
     let mut existing = project.existing().await?;
     let images = Plan::images(project.project(), &existing, options)?;
@@ -139,6 +139,8 @@ pub(super) struct Up {
     /// Seconds that stopping a container may take
     #[arg(short, long)]
     timeout: Option<u64>,
+    #[command(flatten)]
+    attaching: super::attached::Attaching,
 }
 
 impl Up {
@@ -159,8 +161,18 @@ impl Up {
 
     pub(super) async fn execute(self, session: &Session) -> Outcome {
         let options = self.options()?;
+        let background = self.detach || self.wait || self.no_start || session.is_dry_run();
+        if let Some(flag) = self.attaching.foreground().filter(|_| self.detach || self.wait) {
+            return Err(Failure::new(format!(
+                "{flag} cannot be combined with --detach or --wait"
+            )));
+        }
         let project = session.load()?;
         let plan = prepare(session, &project, &options).await?;
+        if !background {
+            let named = &options.services;
+            return super::attached::up(session, &project, &plan, named, &self.attaching, self.timeout).await;
+        }
         let applied = session.apply(&project, &plan);
         match self.wait_timeout.filter(|_| self.wait) {
             None => applied.await?,

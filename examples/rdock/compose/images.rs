@@ -1,0 +1,292 @@
+//! `compose build`, `pull`, `push` and `images`.
+
+use super::session::Session;
+use crate::table::{ago, size};
+use crate::{Failure, Outcome, streams};
+use clap::Args;
+use rdock_compose::plan::{Build as When, Pull as Policy, UpOptions};
+use rdock_compose::{Dependencies, Plan, Project};
+use rdock_runtime::image::Reference;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// The services that are meant: those named, with what they need if `whole`; all without any.
+fn selected(project: &Project, names: &[String], whole: bool) -> Result<Project, Failure> {
+    let dependencies = match whole {
+        true => Dependencies::Include,
+        false => Dependencies::Leave,
+    };
+    Ok(project.select(names, dependencies)?)
+}
+
+/// Says what is done for images that have no step of their own.
+async fn bring(session: &Session, project: &rdock_compose::ComposeProject, options: &UpOptions) -> Outcome {
+    // Naming no service would mean all.
+    if options.services.is_empty() {
+        return Ok(0);
+    }
+    let plan = Plan::images(project.project(), &project.existing().await?, options)?;
+    session.apply(project, &plan).await?;
+    Ok(0)
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Build {
+    /// Use nothing that was built before
+    #[arg(long)]
+    no_cache: bool,
+    /// Look for newer base images
+    #[arg(long)]
+    pull: bool,
+    /// NAME=VALUE: an argument of the build
+    #[arg(long)]
+    build_arg: Vec<String>,
+    /// Build what services need too
+    #[arg(long)]
+    with_dependencies: bool,
+    /// Upload the images afterwards
+    #[arg(long)]
+    push: bool,
+    /// Services; all without any
+    services: Vec<String>,
+}
+
+impl Build {
+    pub(super) async fn execute(self, session: &Session) -> Outcome {
+        let mut arguments = Vec::new();
+        for text in &self.build_arg {
+            match text.split_once('=') {
+                Some((name, value)) => arguments.push((name.to_owned(), value.to_owned())),
+                // As docker: the variable of this name, if there is one.
+                None => arguments.extend(std::env::var(text).ok().map(|value| (text.clone(), value))),
+            }
+        }
+        let (no_cache, pull) = (self.no_cache, self.pull);
+        let project = session.load()?.builds(move |mut builder| {
+            for (name, value) in &arguments {
+                builder = builder.build_arg(name, value);
+            }
+            if pull {
+                builder = builder.pull(rdock_build::PullPolicy::Always);
+            }
+            if no_cache { builder.no_cache(true) } else { builder }
+        });
+        let files = selected(project.project(), &self.services, self.with_dependencies)?;
+        let mut options = UpOptions::default();
+        options.build = When::Always;
+        options.dependencies = Dependencies::Leave;
+        options.services = files
+            .services
+            .iter()
+            .filter(|(_, service)| service.build.is_some())
+            .map(|(name, _)| name.clone())
+            .collect();
+        if options.services.is_empty() {
+            streams::say("No services to build");
+        }
+        bring(session, &project, &options).await?;
+        if self.push && !session.is_dry_run() {
+            for service in &options.services {
+                push(session, &files, service, false).await?;
+            }
+        }
+        Ok(0)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Pull {
+    /// Say nothing
+    #[arg(short, long)]
+    quiet: bool,
+    /// Leave images that can be built here
+    #[arg(long)]
+    ignore_buildable: bool,
+    /// Go on when an image cannot be had
+    #[arg(long)]
+    ignore_pull_failures: bool,
+    /// Pull what services need too
+    #[arg(long)]
+    include_deps: bool,
+    /// always, or missing
+    #[arg(long, default_value = "always")]
+    policy: String,
+    /// Services; all without any
+    services: Vec<String>,
+}
+
+impl Pull {
+    pub(super) async fn execute(self, session: &Session) -> Outcome {
+        let project = session.load()?;
+        let files = selected(project.project(), &self.services, self.include_deps)?;
+        let mut options = UpOptions::default();
+        options.build = When::Never;
+        options.dependencies = Dependencies::Leave;
+        options.pull = Some(match self.policy.as_str() {
+            "always" => Policy::Always,
+            "missing" => Policy::Missing,
+            other => {
+                return Err(Failure::new(format!("--policy {other}: it is always or missing")));
+            }
+        });
+        // What has no name of its own can only be built.
+        options.services = files
+            .services
+            .iter()
+            .filter(|(_, service)| service.image.is_some())
+            .filter(|(_, service)| !(self.ignore_buildable && service.build.is_some()))
+            .map(|(name, _)| name.clone())
+            .collect();
+        match bring(session, &project, &options).await {
+            Err(failure) if self.ignore_pull_failures => {
+                streams::say(&format!("WARNING: {}", failure.message));
+                Ok(0)
+            }
+            other => other,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Push {
+    /// Say nothing
+    #[arg(short, long)]
+    quiet: bool,
+    /// Go on when an image cannot be uploaded
+    #[arg(long)]
+    ignore_push_failures: bool,
+    /// Push the images of what services need too
+    #[arg(long)]
+    include_deps: bool,
+    /// Services; all without any
+    services: Vec<String>,
+}
+
+impl Push {
+    pub(super) async fn execute(self, session: &Session) -> Outcome {
+        let project = session.load()?;
+        let files = selected(project.project(), &self.services, self.include_deps)?;
+        let mut done = BTreeSet::new();
+        for (name, service) in &files.services {
+            // As docker: only what is built here.
+            if service.build.is_none() || !done.insert(files.image_of(name)) {
+                continue;
+            }
+            if session.is_dry_run() {
+                streams::print(&format!("push image {}", files.image_of(name)));
+                continue;
+            }
+            match push(session, &files, name, self.quiet).await {
+                Err(failure) if self.ignore_push_failures => {
+                    streams::say(&format!("WARNING: {}", failure.message));
+                }
+                other => other?,
+            }
+        }
+        Ok(0)
+    }
+}
+
+async fn push(session: &Session, files: &Project, service: &str, quiet: bool) -> Result<(), Failure> {
+    let push = crate::push::Push {
+        all_tags: false,
+        quiet,
+        image: files.image_of(service),
+    };
+    push.execute(session.runtime()).await.map(drop)
+}
+
+/// When the image was made, as far as it says.
+fn created(image: Option<&rdock_runtime::image::Image>) -> String {
+    let created = image.and_then(|image| image.config().created.clone());
+    created.unwrap_or_default()
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Images {
+    /// Only ids
+    #[arg(short, long)]
+    quiet: bool,
+    /// table or json
+    #[arg(long, default_value = "table")]
+    format: String,
+    /// Services; all without any
+    services: Vec<String>,
+}
+
+impl Images {
+    pub(super) fn execute(self, session: &Session) -> Outcome {
+        let project = session.known()?;
+        let mut rows = Vec::new();
+        for info in session.containers(&project, &self.services, false)? {
+            let image = session.runtime().images().get(&info.image_id)?;
+            let reference = Reference::parse(&info.image).ok();
+            let repository = reference.as_ref().map(Reference::familiar).unwrap_or_default();
+            let repository = repository.split(['@']).next().unwrap_or_default();
+            let (repository, tag) = match repository.rsplit_once(':') {
+                Some((repository, tag)) if !tag.contains('/') => (repository.to_owned(), tag.to_owned()),
+                _ => (repository.to_owned(), "<none>".to_owned()),
+            };
+            let id = info.image_id.strip_prefix("sha256:").unwrap_or(&info.image_id);
+            let bytes = image.as_ref().map_or(0, rdock_runtime::image::Image::size);
+            rows.push((
+                info.name.clone(),
+                repository,
+                tag,
+                id.to_owned(),
+                bytes,
+                created(image.as_ref()),
+            ));
+        }
+        if self.quiet {
+            let ids: BTreeSet<&String> = rows.iter().map(|row| &row.3).collect();
+            ids.into_iter().for_each(|id| streams::print(id));
+            return Ok(0);
+        }
+        match self.format.as_str() {
+            "json" => {
+                let rows: Vec<Value> = rows
+                    .into_iter()
+                    .map(|(name, repository, tag, id, bytes, _)| {
+                        json!({
+                            "ID": format!("sha256:{id}"),
+                            "ContainerName": name,
+                            "Repository": repository,
+                            "Tag": tag,
+                            "Size": bytes,
+                        })
+                    })
+                    .collect();
+                streams::print(&Value::Array(rows).to_string());
+            }
+            "table" => {
+                let heads = ["CONTAINER", "REPOSITORY", "TAG", "IMAGE ID", "SIZE", "CREATED"];
+                let mut lines = vec![heads.map(str::to_owned).to_vec()];
+                lines.extend(
+                    rows.into_iter()
+                        .map(|(name, repository, tag, id, bytes, created)| {
+                            let id = id.chars().take(12).collect();
+                            vec![
+                                name,
+                                repository,
+                                tag,
+                                id,
+                                size(bytes),
+                                match created.is_empty() {
+                                    true => "N/A".to_owned(),
+                                    false => format!("{} ago", ago(&created)),
+                                },
+                            ]
+                        }),
+                );
+                crate::listing::columns(&lines);
+            }
+            other => {
+                return Err(Failure::new(format!(
+                    "unknown format {other:?}: it is table or json"
+                )));
+            }
+        }
+        Ok(0)
+    }
+}
