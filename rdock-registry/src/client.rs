@@ -20,7 +20,7 @@ impl RegistryClient {
     /// Makes a client.
     ///
     /// # Errors
-    /// [`Error::Client`] when TLS cannot be set up.
+    /// [`Error::Client`](crate::Error::Client) when TLS cannot be set up.
     pub fn new(config: RegistryConfig) -> Result<Self> {
         // Said now rather than at the first pull.
         Transport::new(&config)?;
@@ -32,7 +32,7 @@ impl RegistryClient {
     /// Makes a client that is configured as docker and podman are; see [`RegistryConfig::from_environment`].
     ///
     /// # Errors
-    /// [`Error::Config`] for a file that cannot be used, [`Error::Client`].
+    /// [`Error::Config`](crate::Error::Config) for a file that cannot be used, [`Error::Client`](crate::Error::Client).
     pub fn from_environment() -> Result<Self> {
         Ok(Self {
             config: Arc::new(RegistryConfig::from_environment()?),
@@ -47,7 +47,7 @@ impl RegistryClient {
     /// Brings `reference` into `store`, for `platform`, and tags it. Layers that are there are not fetched.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::Denied`], [`Error::WrongDigest`] and so on; nothing half-made is left.
+    /// [`Error::NotFound`](crate::Error::NotFound), [`Error::Denied`](crate::Error::Denied), [`Error::WrongDigest`](crate::Error::WrongDigest) and so on; nothing half-made is left.
     pub async fn pull(
         &self,
         reference: &Reference,
@@ -71,8 +71,8 @@ impl RegistryClient {
     /// the image's names in the store mean the one in the registry from then on.
     ///
     /// # Errors
-    /// [`Error::Denied`](crate::Error::Denied), [`Error::Status`](crate::Error::Status) and so on;
-    /// [`Error::Image`](crate::Error::Image) when the store has no such image. The registry keeps the layers that are
+    /// [`Error::Denied`](crate::Error::Denied)(crate::Error::Denied), [`Error::Status`](crate::Error::Status)(crate::Error::Status) and so on;
+    /// [`Error::Image`](crate::Error::Image)(crate::Error::Image) when the store has no such image. The registry keeps the layers that are
     /// there already, so the next push is shorter.
     pub async fn push(
         &self,
@@ -93,8 +93,8 @@ impl RegistryClient {
     /// from now on.
     ///
     /// # Errors
-    /// [`Error::Denied`] for a wrong user or password, then nothing is kept; [`Error::Config`] for a file that cannot
-    /// be written, [`Error::Helper`].
+    /// [`Error::Denied`](crate::Error::Denied) for a wrong user or password, then nothing is kept; [`Error::Config`](crate::Error::Config) for a file that cannot
+    /// be written, [`Error::Helper`](crate::Error::Helper).
     pub async fn login(&mut self, registry: &str, user: &str, password: &str) -> Result<Login> {
         let transport = Transport::new(&self.config)?;
         let (credential, login) = login::login(&self.config, &transport, registry, user, password).await?;
@@ -107,7 +107,7 @@ impl RegistryClient {
     /// Asks a registry whether it takes the credentials that are known for it; `false` when there are none.
     ///
     /// # Errors
-    /// [`Error::Denied`] when it does not, and what can go wrong with a connection.
+    /// [`Error::Denied`](crate::Error::Denied) when it does not, and what can go wrong with a connection.
     pub async fn is_logged_in(&self, registry: &str) -> Result<bool> {
         let transport = Transport::new(&self.config)?;
         login::is_logged_in(&self.config, &transport, registry).await
@@ -116,7 +116,7 @@ impl RegistryClient {
     /// Forgets the credentials of a registry, in its helper and in the file; says whether there were any.
     ///
     /// # Errors
-    /// [`Error::Config`] for a file that cannot be written, [`Error::Helper`].
+    /// [`Error::Config`](crate::Error::Config) for a file that cannot be written, [`Error::Helper`](crate::Error::Helper).
     pub async fn logout(&mut self, registry: &str) -> Result<bool> {
         let known = login::logout(&self.config, registry).await?;
         Arc::make_mut(&mut self.config).credentials.forget(registry);
@@ -129,8 +129,8 @@ impl RegistryClient {
     /// mirror.
     ///
     /// # Errors
-    /// [`Error::NotFound`](crate::Error::NotFound) for an unknown repository,
-    /// [`Error::Denied`](crate::Error::Denied) and so on.
+    /// [`Error::NotFound`](crate::Error::NotFound)(crate::Error::NotFound) for an unknown repository,
+    /// [`Error::Denied`](crate::Error::Denied)(crate::Error::Denied) and so on.
     pub async fn tags(&self, reference: &Reference) -> Result<Vec<String>> {
         let transport = Transport::new(&self.config)?;
         tags::tags(&self.config, &transport, reference).await
