@@ -7,10 +7,13 @@ use std::sync::Arc;
 
 /// The tests of this file.
 pub(crate) fn trials(stage: &Arc<Stage>) -> Vec<Trial> {
-    vec![stage.trial(
-        "the_tutorials_application_is_built_with_pip",
-        tutorial_application,
-    )]
+    vec![
+        stage.trial(
+            "the_tutorials_application_is_built_with_pip",
+            tutorial_application,
+        ),
+        stage.trial("the_courses_pytorch_application_trains", pytorch_application),
+    ]
 }
 
 const APPLICATION: &str = "FROM python:3.11-slim\n\
@@ -19,6 +22,23 @@ const APPLICATION: &str = "FROM python:3.11-slim\n\
     ENV PYTHONPATH=/app\n\
     RUN pip install --root-user-action=ignore -r requirements.txt\n\
     CMD [\"python\",\"main.py\"]\n";
+
+/// A line is fitted to points: its loss falls.
+const TRAINING: &str = r#"import six, torch
+torch.manual_seed(0)
+x = torch.linspace(-1, 1, 64).unsqueeze(1)
+y = 3 * x + 0.5
+model = torch.nn.Linear(1, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
+losses = []
+for _ in range(50):
+    optimizer.zero_grad()
+    loss = torch.nn.functional.mse_loss(model(x), y)
+    loss.backward()
+    optimizer.step()
+    losses.append(loss.item())
+print('falls' if losses[-1] < losses[0] / 100 else 'stays', losses[0], losses[-1])
+"#;
 
 /// The two-stage file as it is often printed: nothing is copied before pip wants it.
 fn broken() -> String {
@@ -98,5 +118,33 @@ fn tutorial_application(stage: &Stage) -> Tested {
         rdock.run(["run", "--rm", "twostage"])?,
         "built with six and a module\n"
     );
+    Ok(())
+}
+
+/// The course's Dockerfile word for word, with requirements that do not name the framework itself.
+fn pytorch_application(stage: &Stage) -> Tested {
+    needs_root("a plain user's containers have no way out yet")?;
+    let rdock = stage.with(&[Name::Pytorch])?;
+    let context = tempfile::tempdir()?;
+    let write = |name: &str, text: &str| std::fs::write(context.path().join(name), text);
+    write("requirements.txt", "six\n")?;
+    write("main.py", TRAINING)?;
+    let file = "FROM pytorch/pytorch:1.13.1-cuda11.6-cudnn8-runtime\n\
+        COPY . /app\n\
+        WORKDIR /app\n\
+        ENV PYTHONPATH=/app\n\
+        RUN pip install -r requirements.txt\n\
+        CMD [\"python\",\"main.py\"]\n";
+    write("Dockerfile", file)?;
+    let folder = context.path().display().to_string();
+    let mut build = rdock.command(["build", "--host-certificates", "-t", "training:latest", &folder]);
+    let output = build.output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if said.contains("NewConnectionError") || said.contains("Temporary failure in name") {
+        return Err(Cannot(format!("the Python package index cannot be reached: {said}")).into());
+    }
+    success(&build, &output)?;
+    let printed = rdock.run(["run", "--rm", "training:latest"])?;
+    assert!(printed.starts_with("falls "), "{printed}");
     Ok(())
 }
