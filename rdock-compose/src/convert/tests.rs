@@ -20,10 +20,9 @@ fn making<'a>(project: &'a Project, service: &'a str, inherits: &'a [ExistingMou
 }
 
 /// Attributes whose effect is not in the spec, and where it is.
-const ELSEWHERE: [(&str, &str); 15] = [
+const ELSEWHERE: [(&str, &str); 13] = [
     ("attach", "the output of up in the foreground"),
     ("build", "images"),
-    ("configs", "files that are put into the container"),
     ("container_name", "the name that the plan gives"),
     ("depends_on", "the plan"),
     ("develop", "watch"),
@@ -35,7 +34,6 @@ const ELSEWHERE: [(&str, &str); 15] = [
     ("profiles", "the loader"),
     ("pull_policy", "images"),
     ("scale", "the plan"),
-    ("secrets", "files that are put into the container"),
 ];
 
 /// Values that say what is so without them, and why.
@@ -62,7 +60,19 @@ fn no_attribute_of_a_service_is_dropped_in_silence() {
             continue;
         }
         let options = LoadOptions::new(&dir).profile("*").variable("HOME", "/home/user");
-        let project = Project::load(&options).unwrap();
+        let mut project = Project::load(&options).unwrap();
+        let variables = (project.secrets.values().map(|secret| &secret.environment))
+            .chain(project.configs.values().map(|config| &config.environment));
+        let variables: Vec<String> = variables.flatten().cloned().collect();
+        for name in variables {
+            project.environment.insert(name, "a value".to_owned());
+        }
+        // What is kept elsewhere is not here.
+        for service in project.services.values_mut() {
+            let (secrets, configs) = (&project.secrets, &project.configs);
+            service.secrets.retain(|grant| !secrets[&grant.source].external);
+            service.configs.retain(|grant| !configs[&grant.source].external);
+        }
         let told = |path: &str| {
             let no_meaning = |warning: &&crate::Warning| warning.kind == WarningKind::NoMeaning;
             let mut warnings = project.warnings.iter().filter(no_meaning);
