@@ -44,6 +44,9 @@ pub(super) struct Build {
     /// Build what services need too
     #[arg(long)]
     with_dependencies: bool,
+    /// Trust in RUN whom this host trusts
+    #[arg(long)]
+    host_certificates: bool,
     /// Upload the images afterwards
     #[arg(long)]
     push: bool,
@@ -61,7 +64,7 @@ impl Build {
                 None => arguments.extend(std::env::var(text).ok().map(|value| (text.clone(), value))),
             }
         }
-        let (no_cache, pull) = (self.no_cache, self.pull);
+        let (no_cache, pull, certificates) = (self.no_cache, self.pull, self.host_certificates);
         let project = session.load()?.builds(move |mut builder| {
             for (name, value) in &arguments {
                 builder = builder.build_arg(name, value);
@@ -69,6 +72,7 @@ impl Build {
             if pull {
                 builder = builder.pull(rdock_build::PullPolicy::Always);
             }
+            builder = builder.host_certificates(certificates);
             if no_cache { builder.no_cache(true) } else { builder }
         });
         let files = selected(project.project(), &self.services, self.with_dependencies)?;

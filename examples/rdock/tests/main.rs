@@ -6,6 +6,7 @@ mod bad_input;
 mod build;
 mod client;
 mod compose;
+mod compose_tutorial;
 mod files;
 mod fixtures;
 mod leaks;
@@ -48,6 +49,7 @@ fn main() -> std::process::ExitCode {
         files::trials(),
         compose::trials(),
         projects::trials(&stage),
+        compose_tutorial::trials(&stage),
         publish::trials(),
         life::trials(),
     ];
