@@ -35,7 +35,7 @@ pub enum Kind {
     Entrypoint(Command),
     /// ENV: sets environment variables.
     Env(Vec<Pair>),
-    /// EXPOSE: ports, one word each; see [`crate::dockerfile::exposed_ports`].
+    /// EXPOSE: ports, one word each.
     Expose(Vec<String>),
     /// HEALTHCHECK.
     Healthcheck(Health),
