@@ -61,9 +61,13 @@ pub(crate) struct SecretFiles(PathBuf);
 /// A file system in memory that every Linux host has.
 const MEMORY: &str = "/dev/shm";
 
+/// What the folder of a build begins with, before its process; others of ours there are the runtime's.
+const PREFIX: &str = "rdock-build-";
+
 impl SecretFiles {
     pub(crate) fn new() -> Result<Self> {
-        let dir = Path::new(MEMORY).join(format!("rdock-{}-{}", std::process::id(), random_name()?));
+        let name = format!("{PREFIX}{}-{}", std::process::id(), random_name()?);
+        let dir = Path::new(MEMORY).join(name);
         fs::DirBuilder::new()
             .mode(0o700)
             .create(&dir)
@@ -110,7 +114,7 @@ pub(crate) fn sweep() {
     let Ok(entries) = fs::read_dir(MEMORY) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let Some(rest) = name.to_str().and_then(|name| name.strip_prefix("rdock-")) else {
+        let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else {
             continue;
         };
         let pid = rest.split('-').next().and_then(|pid| pid.parse::<u32>().ok());

@@ -120,6 +120,10 @@ fn files(root: &Path) -> io::Result<BTreeSet<PathBuf>> {
     let mut error = None;
     for part in fs::read_dir(root)? {
         let part = part?.path();
+        // The journal of what happened is kept, in files of a limited size and number.
+        if part.ends_with("events") {
+            continue;
+        }
         let below = if part.ends_with("image") {
             part.join("snapshots")
         } else {
