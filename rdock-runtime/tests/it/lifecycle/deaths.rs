@@ -100,6 +100,8 @@ pub(super) fn helper_killed() -> Tested {
             .restart(RestartPolicy::Always)
             .start_detached(&place.runtime)
             .await?;
+        // Killed before its first word, it would say it only once.
+        said(&container, "up", 1).await?;
         killed(container.inspect()?.helper_pid.ok_or("no helper")?)?;
         said(&container, "up", 2).await?;
         container.remove_with(true, true).await?;
@@ -114,6 +116,7 @@ pub(super) fn both_killed() -> Tested {
         let plain = spec.start_detached(&place.runtime).await?;
         let policy = spec.clone().restart(RestartPolicy::Always);
         let always = policy.start_detached(&place.runtime).await?;
+        said(&always, "up", 1).await?;
         for container in [&plain, &always] {
             let helper = container.inspect()?.helper_pid.ok_or("no helper")?;
             killed(monitor(container)?)?;
