@@ -112,17 +112,24 @@ async fn output(container: &Container) -> Tested<Vec<String>> {
     Ok(lines)
 }
 
-/// Waits until the container has written `line` `times` times.
+/// Waits until the container has written `line` `times` times, a minute at most.
 async fn said(container: &Container, line: &str, times: usize) -> Tested {
     let mut logs = container.logs().follow(true);
     let mut seen = 0;
-    while let Some(next) = logs.next().await? {
-        seen += usize::from(String::from_utf8_lossy(&next.bytes).trim_end() == line);
-        if seen == times {
-            return Ok(());
+    let all = async {
+        while let Some(next) = logs.next().await? {
+            seen += usize::from(String::from_utf8_lossy(&next.bytes).trim_end() == line);
+            if seen == times {
+                return Ok(true);
+            }
         }
+        Ok::<bool, Error>(false)
+    };
+    match tokio::time::timeout(Duration::from_secs(60), all).await {
+        Ok(Ok(true)) => Ok(()),
+        Ok(Err(error)) => Err(error.into()),
+        Ok(Ok(false)) | Err(_) => Err(format!("{line:?} came {seen} times").into()),
     }
-    Err(format!("{line:?} came {seen} times").into())
 }
 
 fn created() -> Tested {
