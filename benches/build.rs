@@ -125,7 +125,7 @@ fn ours(case: &str, base: &Path) -> Outcome {
 struct Daemon(Child);
 
 impl Daemon {
-    fn start(base: &Path) -> Outcome<Self> {
+    fn start(client: &Path, base: &Path) -> Outcome<Self> {
         let socket = base.join("docker.sock");
         let log = std::fs::File::create(base.join("docker.log"))?;
         let child = Command::new("dockerd")
@@ -146,7 +146,7 @@ impl Daemon {
             .spawn()?;
         let daemon = Self(child);
         let until = Instant::now() + Duration::from_secs(60);
-        while run(docker(base).arg("version")).is_err() {
+        while run(docker(client, base).arg("version")).is_err() {
             if Instant::now() > until {
                 return Err("dockerd does not answer".into());
             }
@@ -164,8 +164,17 @@ impl Drop for Daemon {
     }
 }
 
-fn docker(base: &Path) -> Command {
-    let mut command = Command::new("docker");
+/// The docker programs of this machine. Since version 23 only those with the buildx plugin can use BuildKit.
+fn clients() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|folder| folder.join("docker"))
+        .filter(|file| file.is_file())
+        .collect()
+}
+
+fn docker(client: &Path, base: &Path) -> Command {
+    let mut command = Command::new(client);
     command.env(
         "DOCKER_HOST",
         format!("unix://{}", base.join("docker.sock").display()),
@@ -174,7 +183,7 @@ fn docker(base: &Path) -> Command {
 }
 
 /// The command line of a peer.
-fn peer(kit: &str, case: Case, base: &Path) -> String {
+fn peer(kit: &str, client: &Path, case: Case, base: &Path) -> String {
     let folder = base.join(case.folder());
     let (folder, base) = (folder.display(), base.display());
     let cold = if case == Case::Cold { "--no-cache" } else { "" };
@@ -185,7 +194,8 @@ fn peer(kit: &str, case: Case, base: &Path) -> String {
         _ => {
             let kit = u8::from(kit == KITS[0]);
             format!(
-                "DOCKER_HOST=unix://{base}/docker.sock DOCKER_BUILDKIT={kit} docker build --network none {cold} -q -t bench {folder}"
+                "DOCKER_HOST=unix://{base}/docker.sock DOCKER_BUILDKIT={kit} {} build --network none {cold} -q -t bench {folder}",
+                client.display()
             )
         }
     }
@@ -213,14 +223,26 @@ fn compare() -> Outcome {
     drop((runtime, wait));
 
     let mut absent = Vec::new();
-    let daemon = match (installed("dockerd"), installed("docker")) {
-        (Some(_), Some(_)) => Some(Daemon::start(base)?),
+    let clients = clients();
+    let daemon = match (installed("dockerd"), clients.first()) {
+        (Some(_), Some(client)) => Some(Daemon::start(client, base)?),
         _ => None,
     };
-    if daemon.is_some() {
-        run(docker(base)
+    let build_base = |client: &Path, kit: &str| {
+        run(docker(client, base)
+            .env("DOCKER_BUILDKIT", kit)
             .args(["build", "-q", "-t", "base"])
-            .arg(base.join("base")))?;
+            .arg(base.join("base")))
+    };
+    let able = clients
+        .iter()
+        .find(|client| daemon.is_some() && build_base(client, "1").is_ok());
+    let client = able.or(clients.first()).cloned().unwrap_or_default();
+    if daemon.is_some() {
+        build_base(&client, "0")?;
+        if able.is_none() {
+            absent.push("BuildKit: no docker program here can use it".to_owned());
+        }
     } else {
         absent.extend([
             "BuildKit: there is no dockerd".to_owned(),
@@ -242,13 +264,13 @@ fn compare() -> Outcome {
         let words = ["ours", name, &base.display().to_string()].map(str::to_owned);
         let mut rows = vec![Row::of_role(mine.as_str(), &words)?];
         for kit in KITS {
-            let there = if kit == KITS[2] {
-                with_buildah
-            } else {
-                daemon.is_some()
+            let there = match kit {
+                "buildah" => with_buildah,
+                "BuildKit" => able.is_some(),
+                _ => daemon.is_some(),
             };
             if there {
-                let words = ["command".to_owned(), peer(kit, case, base)];
+                let words = ["command".to_owned(), peer(kit, &client, case, base)];
                 rows.push(Row::of_role(format!("{kit}, {name}"), &words)?);
             }
         }
