@@ -3,11 +3,13 @@
 use crate::config::RegistryConfig;
 use crate::error::Result;
 use crate::login::{self, Login};
+use crate::manifests;
 use crate::pull;
 use crate::push::{self, PushProgress, Pushed};
+use crate::session::{Remarks, Session};
 use crate::tags;
 use crate::transport::Transport;
-use rdock_image::{BoxError, Image, ImageSource, ImageStore, Platform, Progress, Reference};
+use rdock_image::{BoxError, Digest, Image, ImageSource, ImageStore, Platform, Progress, Reference};
 use std::sync::Arc;
 
 /// Pulls and pushes images. Cloning is cheap; the connections of one pull or push are shared by its layers.
@@ -124,7 +126,28 @@ impl RegistryClient {
     }
 }
 
+/// What there is.
 impl RegistryClient {
+    /// The digest of the manifest or index that a name leads to, as the registry, or a mirror of it, announces it:
+    /// nothing is fetched where the registry answers HEAD with a digest (OCI distribution specification 1.1, "Checking
+    /// if content exists in the registry"). Of a name with a digest it says that the manifest is there.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`](crate::Error::NotFound), [`Error::Denied`](crate::Error::Denied) and so on, as a pull has
+    /// them.
+    pub async fn resolve_digest(&self, reference: &Reference) -> Result<Digest> {
+        let transport = Transport::new(&self.config)?;
+        let remarks = Remarks::new(|_| {});
+        manifests::at_places(
+            &self.config,
+            &transport,
+            reference,
+            &remarks,
+            |session: Session| async move { manifests::digest(&session, reference).await },
+        )
+        .await
+    }
+
     /// Lists the tags of the repository that `reference` names, in the registry's order; asks the registry itself, no
     /// mirror.
     ///

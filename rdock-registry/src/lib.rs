@@ -12,6 +12,7 @@ mod config;
 mod error;
 mod interop;
 mod login;
+mod manifests;
 pub mod protocol;
 mod pull;
 mod push;

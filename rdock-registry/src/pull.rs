@@ -4,23 +4,16 @@ mod blob;
 
 pub(crate) use blob::Blob;
 
-use crate::auth::Access;
 use crate::config::RegistryConfig;
 use crate::error::{Error, Result};
+use crate::manifests;
 use crate::session::{Attempts, LARGEST_DOCUMENT, Remark, Remarks, Session, blocking};
 use crate::transport::{Request, Transport};
 use rdock_image::{
     Descriptor, Digest, Event, Image, ImageConfig, ImageStore, Manifest, ManifestDocument, Platform,
-    Progress, Reference, manifest::media_type,
+    Progress, Reference,
 };
 use std::sync::Arc;
-
-const MANIFESTS: [&str; 4] = [
-    media_type::OCI_INDEX,
-    media_type::DOCKER_LIST,
-    media_type::OCI_MANIFEST,
-    media_type::DOCKER_MANIFEST,
-];
 
 /// One place that an image is pulled from.
 struct Pull {
@@ -39,38 +32,15 @@ pub(crate) async fn pull(
     progress.emit(Event::Resolving {
         reference: reference.clone(),
     });
-    let name = format!("{}/{}", reference.domain(), reference.path());
-    let mut last = None;
-    for endpoint in config.registries.endpoints(reference)? {
-        let access = Access {
-            repository: Some(endpoint.repository.clone()),
-            ..Access::default()
-        };
-        let session = Session::open(config, transport, endpoint, &name, access, remarks(progress)).await?;
+    let parallel = config.parallel_layers.max(1);
+    manifests::at_places(config, transport, reference, &remarks(progress), |session| {
         let pull = Arc::new(Pull {
             session,
             progress: progress.clone(),
         });
-        match pull
-            .pull(reference, platform, store, config.parallel_layers.max(1))
-            .await
-        {
-            Ok(image) => return Ok(image),
-            Err(error) if error.is_about_the_endpoint() => {
-                // What a mirror does not have says less than what the registry itself says, unless the
-                // registry cannot be reached.
-                last = match (last, error) {
-                    (Some(earlier), Error::Transport { .. }) => Some(earlier),
-                    (_, error) => Some(error),
-                };
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Err(last.unwrap_or_else(|| Error::NotFound {
-        reference: reference.familiar(),
-        registry: reference.domain().into(),
-    }))
+        async move { pull.pull(reference, platform, store, parallel).await }
+    })
+    .await
 }
 
 fn remarks(progress: &Progress) -> Remarks {
@@ -102,11 +72,9 @@ impl Pull {
         parallel: usize,
     ) -> Result<Image> {
         let lease = Arc::new(store.lease()?);
-        let wanted = match reference.digest() {
-            Some(digest) => digest.to_string(),
-            None => reference.tag().unwrap_or("latest").to_owned(),
-        };
-        let (digest, manifest, bytes) = self.manifest(reference, platform, &wanted).await?;
+        let (digest, manifest, bytes) = self
+            .manifest(reference, platform, &manifests::wanted(reference))
+            .await?;
         self.progress.emit(Event::Resolved {
             reference: reference.clone(),
             digest: digest.clone(),
@@ -150,7 +118,7 @@ impl Pull {
         platform: &Platform,
         wanted: &str,
     ) -> Result<(Digest, Manifest, Vec<u8>)> {
-        let (digest, document, bytes) = self.document(reference, wanted).await?;
+        let (digest, document, bytes) = manifests::document(&self.session, reference, wanted).await?;
         let index = match document {
             ManifestDocument::Manifest(manifest) => return Ok((digest, manifest, bytes)),
             ManifestDocument::Index(index) => index,
@@ -168,48 +136,10 @@ impl Pull {
                 available: available.join(", "),
             });
         };
-        match self.document(reference, chosen.digest()?.as_str()).await? {
+        match manifests::document(&self.session, reference, chosen.digest()?.as_str()).await? {
             (digest, ManifestDocument::Manifest(manifest), bytes) => Ok((digest, manifest, bytes)),
             _ => Err(self.session.malformed("index", "an index in an index".into())),
         }
-    }
-
-    async fn document(
-        &self,
-        reference: &Reference,
-        wanted: &str,
-    ) -> Result<(Digest, ManifestDocument, Vec<u8>)> {
-        let path = format!("{}/manifests/{wanted}", self.session.endpoint.repository);
-        let request = Request {
-            accept: MANIFESTS.to_vec(),
-            ..Request::default()
-        };
-        let what = format!("the manifest of {}", reference.familiar());
-        let mut attempts = Attempts::new(self.session.retries);
-        let (bytes, content_type, announced) = loop {
-            match self.read_document(&path, &request, &what, reference).await {
-                Ok(read) => break read,
-                Err(error) => self.session.pause(&what, &mut attempts, error).await?,
-            }
-        };
-        let found = Digest::sha256_of(&bytes);
-        // What was asked for by digest must have it (no tag has a colon), and so must what is announced with
-        // one. An announcement by another algorithm says nothing; a wanted digest of one is never met.
-        let asked = Some(wanted).filter(|wanted| wanted.contains(':'));
-        for expected in [
-            asked,
-            announced.as_deref().filter(|text| text.starts_with("sha256:")),
-        ] {
-            if let Some(expected) = expected.filter(|expected| *expected != found.as_str()) {
-                return Err(Error::WrongDigest {
-                    registry: self.session.endpoint.host.clone(),
-                    expected: expected.to_owned(),
-                    found: found.to_string(),
-                });
-            }
-        }
-        let document = ManifestDocument::parse(&bytes, content_type.as_deref())?;
-        Ok((found, document, bytes))
     }
 
     /// A config.
@@ -240,22 +170,6 @@ impl Pull {
             });
         }
         Ok(bytes)
-    }
-
-    /// A manifest's bytes, what they are announced as, and the digest that they are announced with.
-    async fn read_document(
-        &self,
-        path: &str,
-        request: &Request,
-        what: &str,
-        reference: &Reference,
-    ) -> Result<(Vec<u8>, Option<String>, Option<String>)> {
-        let answer = self.session.call(path, request, what, Some(reference)).await?;
-        self.session.heed(&answer);
-        let announced = answer.header("docker-content-digest").map(str::to_owned);
-        let content_type = answer.media_type();
-        let bytes = answer.body("the manifest", LARGEST_DOCUMENT).await?;
-        Ok((bytes, content_type, announced))
     }
 
     async fn read_config(&self, path: &str, what: &str, size: u64) -> Result<Vec<u8>> {

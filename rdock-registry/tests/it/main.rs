@@ -10,6 +10,7 @@ mod faults;
 mod logins;
 mod pulls;
 mod pushes;
+mod questions;
 mod real;
 mod resume;
 mod server;
@@ -139,6 +140,7 @@ fn main() -> std::process::ExitCode {
         logins::tests(),
         pushes::tests(),
         every::tests(),
+        questions::tests(),
         resume::tests(),
         real::tests(),
     ];

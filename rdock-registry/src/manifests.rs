@@ -1,0 +1,154 @@
+//! Manifests and indexes of a registry: read and checked, or asked for by name alone; and the places of a name, one
+//! after another.
+
+use crate::auth::Access;
+use crate::config::RegistryConfig;
+use crate::error::{Error, Result};
+use crate::session::{Attempts, LARGEST_DOCUMENT, Remarks, Session};
+use crate::transport::{Request, Transport, Verb};
+use rdock_image::{Digest, ManifestDocument, Reference, manifest::media_type};
+
+/// What is asked for: of a name that has several, the registry may choose.
+const ACCEPTED: [&str; 4] = [
+    media_type::OCI_INDEX,
+    media_type::DOCKER_LIST,
+    media_type::OCI_MANIFEST,
+    media_type::DOCKER_MANIFEST,
+];
+
+/// Does the work at the places of a name in order, mirrors first, until one has it.
+pub(crate) async fn at_places<T, Work>(
+    config: &RegistryConfig,
+    transport: &Transport,
+    reference: &Reference,
+    remarks: &Remarks,
+    work: impl Fn(Session) -> Work,
+) -> Result<T>
+where
+    Work: Future<Output = Result<T>>,
+{
+    let name = format!("{}/{}", reference.domain(), reference.path());
+    let mut last = None;
+    for endpoint in config.registries.endpoints(reference)? {
+        let access = Access {
+            repository: Some(endpoint.repository.clone()),
+            ..Access::default()
+        };
+        let session = Session::open(config, transport, endpoint, &name, access, remarks.clone()).await?;
+        match work(session).await {
+            Ok(done) => return Ok(done),
+            Err(error) if error.is_about_the_endpoint() => {
+                // What a mirror does not have says less than what the registry itself says, unless the
+                // registry cannot be reached.
+                last = match (last, error) {
+                    (Some(earlier), Error::Transport { .. }) => Some(earlier),
+                    (_, error) => Some(error),
+                };
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| Error::NotFound {
+        reference: reference.familiar(),
+        registry: reference.domain().to_owned(),
+    }))
+}
+
+/// What the registry calls a manifest: its tag or its digest.
+pub(crate) fn wanted(reference: &Reference) -> String {
+    match reference.digest() {
+        Some(digest) => digest.to_string(),
+        None => reference.tag().unwrap_or("latest").to_owned(),
+    }
+}
+
+/// The digest that a name leads to, by HEAD, or by GET where the registry does not say it.
+pub(crate) async fn digest(session: &Session, reference: &Reference) -> Result<Digest> {
+    let wanted = wanted(reference);
+    let path = format!("{}/manifests/{wanted}", session.endpoint.repository);
+    let request = Request {
+        accept: ACCEPTED.to_vec(),
+        ..Request::new(Verb::Head)
+    };
+    let what = format!("the manifest of {}", reference.familiar());
+    let announced = match session.ask(&path, &request, &what, Some(reference)).await {
+        Ok(answer) => {
+            session.heed(&answer);
+            answer
+                .header("docker-content-digest")
+                .and_then(|text| Digest::parse(text).ok())
+        }
+        // A registry that has no HEAD.
+        Err(Error::Status {
+            status: 405 | 501, ..
+        }) => None,
+        Err(error) => return Err(error),
+    };
+    match (announced, reference.digest()) {
+        (Some(found), Some(asked)) if found != *asked && found.algorithm() == asked.algorithm() => {
+            Err(Error::WrongDigest {
+                registry: session.endpoint.host.clone(),
+                expected: asked.to_string(),
+                found: found.to_string(),
+            })
+        }
+        (Some(_), Some(asked)) => Ok(asked.clone()),
+        (Some(found), None) => Ok(found),
+        (None, _) => Ok(document(session, reference, &wanted).await?.0),
+    }
+}
+
+/// A manifest or an index by tag or digest, its bytes checked against every digest that is known of it.
+pub(crate) async fn document(
+    session: &Session,
+    reference: &Reference,
+    wanted: &str,
+) -> Result<(Digest, ManifestDocument, Vec<u8>)> {
+    let path = format!("{}/manifests/{wanted}", session.endpoint.repository);
+    let request = Request {
+        accept: ACCEPTED.to_vec(),
+        ..Request::default()
+    };
+    let what = format!("the manifest of {}", reference.familiar());
+    let mut attempts = Attempts::new(session.retries);
+    let (bytes, content_type, announced) = loop {
+        match read(session, &path, &request, &what, reference).await {
+            Ok(read) => break read,
+            Err(error) => session.pause(&what, &mut attempts, error).await?,
+        }
+    };
+    let found = Digest::sha256_of(&bytes);
+    // What was asked for by digest must have it (no tag has a colon), and so must what is announced with
+    // one. An announcement by another algorithm says nothing; a wanted digest of one is never met.
+    let asked = Some(wanted).filter(|wanted| wanted.contains(':'));
+    for expected in [
+        asked,
+        announced.as_deref().filter(|text| text.starts_with("sha256:")),
+    ] {
+        if let Some(expected) = expected.filter(|expected| *expected != found.as_str()) {
+            return Err(Error::WrongDigest {
+                registry: session.endpoint.host.clone(),
+                expected: expected.to_owned(),
+                found: found.to_string(),
+            });
+        }
+    }
+    let document = ManifestDocument::parse(&bytes, content_type.as_deref())?;
+    Ok((found, document, bytes))
+}
+
+/// A manifest's bytes, what they are announced as, and the digest that they are announced with.
+async fn read(
+    session: &Session,
+    path: &str,
+    request: &Request,
+    what: &str,
+    reference: &Reference,
+) -> Result<(Vec<u8>, Option<String>, Option<String>)> {
+    let answer = session.call(path, request, what, Some(reference)).await?;
+    session.heed(&answer);
+    let announced = answer.header("docker-content-digest").map(str::to_owned);
+    let content_type = answer.media_type();
+    let bytes = answer.body("the manifest", LARGEST_DOCUMENT).await?;
+    Ok((bytes, content_type, announced))
+}
