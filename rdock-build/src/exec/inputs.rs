@@ -29,7 +29,7 @@ impl Inputs {
             reason: format!("{name:?} is not given"),
         })?;
         let stats = std::fs::read(cache.dir("files").join(Self::key(context).as_str()))
-            .map(|bytes| StatCache::parse(&bytes))
+            .map(StatCache::parse)
             .unwrap_or_default();
         Ok(SourceTree {
             view: MergedView::open(std::slice::from_ref(&context.path))?,

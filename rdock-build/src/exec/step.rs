@@ -3,26 +3,16 @@ use super::{Execution, Miss, StepOutcome};
 use crate::cache::{Components, Key, Record};
 use crate::error::{BuildError, Result};
 use crate::event::{BuildEvent, Hit};
-use crate::files::{Copying, SourceTree, Target, digest, resolve_owner};
+use crate::files::{Copying, FileDigests, SourceTree, Target, digest, resolve_owner};
 use crate::graph::{CopySource, CopyStep, Input, Operation, RunMountSource, RunStep, StepId, Unpack};
 use crate::ignore::Patterns;
 use rdock_image::{Digest, LayerOptions, MadeLayer};
 use std::path::PathBuf;
 
-/// The most files of which a changed one is named.
-const NAMED_FILES: usize = 20_000;
-
 /// Layers, what came of it, and when its layer was made.
 type Done = (Option<Vec<Digest>>, StepOutcome, Option<u64>);
 
 pub(super) type StackOf<'a> = dyn Fn(StepId) -> Option<Vec<Digest>> + 'a;
-
-/// What went into a step: by name, and by content where that is another thing.
-struct Inputs {
-    definition: Components,
-    /// Only what comes from other steps differs.
-    content: Option<Components>,
-}
 
 impl Execution<'_> {
     /// Returns a step's layers, from the cache or by running it. `None` in a dry run that cannot know.
@@ -55,7 +45,8 @@ impl Execution<'_> {
         {
             return Ok(before());
         }
-        let definition = self.definition(id, &below, stack_of)?;
+        let mut files = FileDigests::default();
+        let definition = self.definition(id, &below, stack_of, &mut files)?;
         let kind = kind(&step.operation);
         let key = definition.key(kind);
         let on_top = |layer: Digest| [&below[..], &[layer]].concat();
@@ -68,10 +59,15 @@ impl Execution<'_> {
         // The position tells what this step was last time, whatever became of its key.
         let context = self.settings.inputs.main();
         let position = Key::of(format!("{kind} {} {}", context.display(), step.name).as_bytes());
+        // The key has one digest of all files; people want to know which one changed.
+        let mut noted = definition.clone();
+        for (path, digest) in files.iter() {
+            noted.set(format!("file {path}"), digest);
+        }
         let why = match (step.no_cache, self.cache.last(&position)) {
             (true, _) => vec![Miss::NotWanted],
             (false, None) => vec![Miss::New],
-            (false, Some(last)) => match definition.changed(&last) {
+            (false, Some(last)) => match noted.changed(&last) {
                 names if names.is_empty() => vec![Miss::Pruned],
                 names => names.into_iter().map(Miss::Changed).collect(),
             },
@@ -96,18 +92,15 @@ impl Execution<'_> {
                 (self.fetch)(input)?;
             }
         }
-        let inputs = Inputs {
-            content: self.content(id, &definition, stack_of)?,
-            definition,
-        };
-        let content_key = inputs.content.as_ref().map(|content| content.key(kind));
+        let content = self.content(id, &definition, stack_of)?;
+        let content_key = content.map(|content| content.key(kind));
         if !step.no_cache
             && let Some(content_key) = &content_key
             && let Some(record) = self.cache.find(self.lease, content_key)?
         {
             let stack = on_top(record.layer.clone());
             self.cache.put(&key, &record, &stack)?;
-            self.cache.set_last(&position, &inputs.definition)?;
+            self.cache.set_last(&position, &noted)?;
             return Ok((
                 Some(stack),
                 StepOutcome::Cached { by: Hit::Content },
@@ -141,11 +134,18 @@ impl Execution<'_> {
         if let Some(content_key) = &content_key {
             self.cache.put(content_key, &record, &stack)?;
         }
-        self.cache.set_last(&position, &inputs.definition)?;
+        self.cache.set_last(&position, &noted)?;
         Ok((Some(stack), StepOutcome::Missed { why }, Some(record.created)))
     }
 
-    fn definition(&self, id: StepId, below: &[Digest], stack_of: &StackOf<'_>) -> Result<Components> {
+    /// What goes into a step, by name; `files` gets the digests of a context's files.
+    fn definition(
+        &self,
+        id: StepId,
+        below: &[Digest],
+        stack_of: &StackOf<'_>,
+        files: &mut FileDigests,
+    ) -> Result<Components> {
         let mut all = Components::default();
         let stack = |layers: &[Digest]| -> String {
             let texts: Vec<&str> = layers.iter().map(Digest::as_str).collect();
@@ -171,7 +171,7 @@ impl Execution<'_> {
                                     context,
                                     source,
                                     &Patterns::default(),
-                                    &mut all,
+                                    files,
                                     false,
                                 )?;
                                 all.set(name, format!("{content} {source}"));
@@ -218,7 +218,7 @@ impl Execution<'_> {
                             pattern,
                         } => {
                             let content =
-                                self.path_digest(id, context, pattern, &exclude, &mut all, copy.parents)?;
+                                self.path_digest(id, context, pattern, &exclude, files, copy.parents)?;
                             all.set(name, format!("{content} {pattern}"));
                         }
                         CopySource::Inline { name: file, data } => {
@@ -283,14 +283,9 @@ impl Execution<'_> {
                     } = source
                     {
                         let tree = self.tree_of(*step, stack_of)?;
-                        let content = self.selection_digest(
-                            id,
-                            &tree,
-                            pattern,
-                            &exclude,
-                            copy.parents,
-                            &mut |_, _| {},
-                        )?;
+                        let files = &mut FileDigests::default();
+                        let content =
+                            self.selection_digest(id, &tree, pattern, &exclude, copy.parents, files)?;
                         all.set(format!("source {number}"), format!("content {content} {pattern}"));
                     }
                 }
@@ -304,8 +299,8 @@ impl Execution<'_> {
                     {
                         let tree = self.tree_of(*step, stack_of)?;
                         let none = Patterns::default();
-                        let content =
-                            self.selection_digest(id, &tree, source, &none, false, &mut |_, _| {})?;
+                        let files = &mut FileDigests::default();
+                        let content = self.selection_digest(id, &tree, source, &none, false, files)?;
                         all.set(
                             format!("mount {}", mount.target),
                             format!("content {content} {source}"),
@@ -328,24 +323,18 @@ impl Execution<'_> {
             .map_err(|error| self.failed(id, format!("--exclude: {error}"), None, None))
     }
 
-    /// The digest of a context's files that a pattern names; their single digests go into `all`.
+    /// The digest of a context's files that a pattern names.
     fn path_digest(
         &self,
         id: StepId,
         context: &str,
         pattern: &str,
         exclude: &Patterns,
-        all: &mut Components,
+        files: &mut FileDigests,
         parents: bool,
     ) -> Result<String> {
         let tree = self.settings.inputs.open(self.cache, context)?;
-        let mut count = 0;
-        let digest = self.selection_digest(id, &tree, pattern, exclude, parents, &mut |path, digest| {
-            count += 1;
-            if count <= NAMED_FILES {
-                all.set(format!("file {path}"), digest);
-            }
-        })?;
+        let digest = self.selection_digest(id, &tree, pattern, exclude, parents, files)?;
         self.settings.inputs.close(self.cache, context, &tree)?;
         Ok(digest)
     }
@@ -357,17 +346,15 @@ impl Execution<'_> {
         pattern: &str,
         exclude: &Patterns,
         parents: bool,
-        note: &mut dyn FnMut(&str, &str),
+        files: &mut FileDigests,
     ) -> Result<String> {
         let found = crate::files::find(tree, pattern, parents)
             .map_err(|failure| self.failed(id, failure.reason, failure.hint, None))?;
         let mut whole = String::new();
         for (selected, _) in found {
             let named = selected.path.display().to_string();
-            let digest = digest(tree, &selected, exclude, &mut |relative, digest| {
-                note(&selected.path.join(relative).display().to_string(), digest);
-            })
-            .map_err(|reason| self.failed(id, reason, None, None))?;
+            let digest = digest(tree, &selected, exclude, files)
+                .map_err(|reason| self.failed(id, reason, None, None))?;
             whole.push_str(&format!("{}:{named} {digest}\n", named.len()));
         }
         Ok(Key::of(whole.as_bytes()).as_str().to_owned())
@@ -479,7 +466,8 @@ impl Execution<'_> {
             .filter(|(selected, _)| selected.entry.info().kind != rdock_image::FileKind::Dir)
             .and_then(|(selected, _)| selected.path.file_name().map(PathBuf::from));
         let none = Patterns::default();
-        let content = self.selection_digest(id, &tree, source, &none, false, &mut |_, _| {})?;
+        let files = &mut FileDigests::default();
+        let content = self.selection_digest(id, &tree, source, &none, false, files)?;
         self.settings.inputs.close(self.cache, context, &tree)?;
         let mut all = Components::default();
         all.set("content", content);

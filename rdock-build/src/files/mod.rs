@@ -7,7 +7,7 @@ mod stat_cache;
 mod target;
 
 pub(crate) use copy::{Copying, find};
-pub(crate) use digest::digest;
+pub(crate) use digest::{FileDigests, digest};
 pub(crate) use owner::resolve as resolve_owner;
 pub(crate) use select::{Selected, select, walk};
 pub(crate) use stat_cache::StatCache;

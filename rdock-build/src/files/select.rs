@@ -2,7 +2,6 @@
 use super::SourceTree;
 use crate::ignore::{Glob, Matched, Patterns};
 use rdock_image::{FileKind, ViewEntry};
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 /// A file or directory that a source names.
@@ -162,9 +161,11 @@ pub(crate) fn walk(
         visit,
         waiting: Vec::new(),
         depth: 0,
+        relative: PathBuf::new(),
+        full: top.path.clone(),
     };
     (walker.visit)(Path::new(""), &top.entry)?;
-    walker.directory(&top.entry, Path::new(""), &top.path, &state)
+    walker.directory(&top.entry, &state)
 }
 
 struct Walker<'a> {
@@ -174,44 +175,40 @@ struct Walker<'a> {
     /// Directories that are left out themselves and come only with something below them.
     waiting: Vec<(PathBuf, ViewEntry)>,
     depth: usize,
+    /// Where the walk is, below its top and below the root of the tree.
+    relative: PathBuf,
+    full: PathBuf,
 }
 
 impl Walker<'_> {
-    fn directory(
-        &mut self,
-        dir: &ViewEntry,
-        relative: &Path,
-        full: &Path,
-        state: &State,
-    ) -> std::result::Result<(), String> {
+    fn directory(&mut self, dir: &ViewEntry, state: &State) -> std::result::Result<(), String> {
         let failed = |error: rdock_image::Error| error.to_string();
         if self.depth > 400 {
-            return Err(format!("{} is more than 400 directories deep", full.display()));
+            return Err(format!(
+                "{} is more than 400 directories deep",
+                self.full.display()
+            ));
         }
         for name in dir.names().map_err(failed)? {
             let Some(entry) = dir.child(&name).map_err(failed)? else {
                 continue;
             };
-            self.entry(&entry, &name, relative, full, state)?;
+            self.relative.push(&name);
+            self.full.push(&name);
+            self.entry(&entry, state)?;
+            self.relative.pop();
+            self.full.pop();
         }
         Ok(())
     }
 
-    fn entry(
-        &mut self,
-        entry: &ViewEntry,
-        name: &OsStr,
-        relative: &Path,
-        full: &Path,
-        state: &State,
-    ) -> std::result::Result<(), String> {
-        let (relative, full) = (relative.join(name), full.join(name));
+    fn entry(&mut self, entry: &ViewEntry, state: &State) -> std::result::Result<(), String> {
         let is_dir = entry.info().kind == FileKind::Dir;
         let mut below = State::default();
         let (mut left_out, mut enter) = (false, is_dir);
         for (patterns, path, parent, matched) in [
-            (&self.tree.ignore, &full, &state.ignored, &mut below.ignored),
-            (self.exclude, &relative, &state.excluded, &mut below.excluded),
+            (&self.tree.ignore, &self.full, &state.ignored, &mut below.ignored),
+            (self.exclude, &self.relative, &state.excluded, &mut below.excluded),
         ] {
             if patterns.is_empty() {
                 continue;
@@ -226,21 +223,21 @@ impl Walker<'_> {
             return Ok(());
         }
         if left_out {
-            self.waiting.push((relative.clone(), entry.clone()));
+            self.waiting.push((self.relative.clone(), entry.clone()));
         } else {
             for (path, entry) in std::mem::take(&mut self.waiting) {
                 (self.visit)(&path, &entry)?;
             }
-            (self.visit)(&relative, entry)?;
+            (self.visit)(&self.relative, entry)?;
         }
         if is_dir {
             self.depth += 1;
-            self.directory(entry, &relative, &full, &below)?;
+            self.directory(entry, &below)?;
             self.depth -= 1;
         }
         if left_out {
             // Still waiting: nothing below came.
-            self.waiting.retain(|(path, _)| *path != relative);
+            self.waiting.retain(|(path, _)| *path != self.relative);
         }
         Ok(())
     }
