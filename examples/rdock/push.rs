@@ -129,8 +129,8 @@ fn progress(quiet: bool) -> PushProgress {
                 line(&format!("{}: Skipped foreign layer", diff_id.short()));
             }
             PushEvent::LayerCompressed { diff_id, sent, .. } if sent != diff_id => line(&format!(
-                "Warning: layer {} is nowhere any more as it was pulled; it goes out as {} with the same files, \
-                 and the image gets another id",
+                "Warning: what layer {} came as was not kept; it goes out as {} with the same files, and the image \
+                 gets another id",
                 diff_id.short(),
                 sent.short()
             )),

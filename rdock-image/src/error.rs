@@ -100,6 +100,16 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// Files of a layer are not what they were when it came in, so that its tar cannot be made again.
+    #[error("layer {layer} was changed in the store{}: {reason}", if .path.is_empty() { String::new() } else { format!(" at {path:?}") })]
+    LayerChanged {
+        /// The layer's diffID.
+        layer: Digest,
+        /// The file, below the layer's root (lossy); empty when no single one is known.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Content passes one of the store's [`crate::Limits`].
     #[error("{what} is over the limit of {limit}")]
     Limit {
@@ -206,6 +216,9 @@ impl Error {
             }
             Self::ImageInUse { .. } => Some("remove the containers first, or force the removal".to_owned()),
             Self::SeveralTags { .. } => Some("remove the tags one by one, or force the removal".to_owned()),
+            Self::LayerChanged { .. } => {
+                Some("remove the image and pull it again, or repair the store".to_owned())
+            }
             Self::MissingBlob { .. } => Some("pull the image again".to_owned()),
             Self::NeedsUserNamespace { .. } => {
                 Some("remove the directory from inside the user namespace that made it".to_owned())

@@ -27,8 +27,8 @@ impl ExportOptions {
 pub struct ExportReport {
     /// Digests of the exported manifests, in the order of the images.
     pub manifests: Vec<Digest>,
-    /// Images that have another id in the archive, and that id: a layer of theirs came from elsewhere, and the tar
-    /// made from its files is not byte for byte the one it came as.
+    /// Images that have another id in the archive, and that id: a layer of theirs came from elsewhere before the store
+    /// kept what makes its tar again, and the tar made from its files is another one.
     pub renamed: Vec<(Digest, Digest)>,
 }
 
@@ -52,10 +52,12 @@ struct OutgoingImage {
 
 impl ImageStore {
     /// Writes `images`, each with the names given beside it, to `out` as one uncompressed tar that docker, podman,
-    /// skopeo and [`ImageStore::import`] read. Layers are made from the stored files, uncompressed.
+    /// skopeo and [`ImageStore::import`] read. Layers are made from the stored files, uncompressed, and to the byte
+    /// what they were, so images keep their ids.
     ///
     /// # Errors
-    /// When an image is not complete, and what `out` says.
+    /// When an image is not complete, [`Error::LayerChanged`] and [`Error::DigestMismatch`] when a file of it was
+    /// changed in the store, and what `out` says.
     pub fn export(
         &self,
         images: &[(Image, Vec<Reference>)],
@@ -73,7 +75,11 @@ impl ImageStore {
                     continue;
                 }
                 lease.pin(diff_id)?;
-                let (digest, size) = self.write_layer_tar(diff_id, &mut io::sink())?;
+                let (digest, size) = match self.layer(diff_id)?.tar_size {
+                    // Nobody knows what its tar will be.
+                    0 => self.write_layer_tar(diff_id, &mut io::sink())?,
+                    size => (diff_id.clone(), size),
+                };
                 layers.insert(
                     diff_id.clone(),
                     Outgoing {

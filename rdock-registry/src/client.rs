@@ -68,14 +68,14 @@ impl RegistryClient {
     ///
     /// Layers that the registry has are not sent; one that it has in another repository, where this store knows it
     /// from, is mounted; one that came from another registry goes from there, byte for byte. A layer that was made
-    /// here, or is nowhere any more, is compressed on the way, and then the manifest in the registry is another one
-    /// than that in the store: [`PushEvent::LayerCompressed`](crate::PushEvent::LayerCompressed) says so, and
-    /// the image's names in the store mean the one in the registry from then on.
+    /// or loaded here, or is nowhere any more, is compressed on the way, and then the manifest in the registry is
+    /// another one than that in the store: [`PushEvent::LayerCompressed`](crate::PushEvent::LayerCompressed) says so,
+    /// and the image's names in the store mean the one in the registry from then on. The image keeps its id.
     ///
     /// # Errors
-    /// [`Error::Denied`](crate::Error::Denied)(crate::Error::Denied), [`Error::Status`](crate::Error::Status)(crate::Error::Status) and so on;
-    /// [`Error::Image`](crate::Error::Image)(crate::Error::Image) when the store has no such image. The registry keeps the layers that are
-    /// there already, so the next push is shorter.
+    /// [`Error::Denied`](crate::Error::Denied), [`Error::Status`](crate::Error::Status) and so on;
+    /// [`Error::Image`](crate::Error::Image) when the store has no such image, or somebody changed a layer's files.
+    /// The registry keeps the layers that are there already, so the next push is shorter.
     pub async fn push(
         &self,
         reference: &Reference,
@@ -152,8 +152,8 @@ impl RegistryClient {
     /// mirror.
     ///
     /// # Errors
-    /// [`Error::NotFound`](crate::Error::NotFound)(crate::Error::NotFound) for an unknown repository,
-    /// [`Error::Denied`](crate::Error::Denied)(crate::Error::Denied) and so on.
+    /// [`Error::NotFound`](crate::Error::NotFound) for an unknown repository,
+    /// [`Error::Denied`](crate::Error::Denied) and so on.
     pub async fn tags(&self, reference: &Reference) -> Result<Vec<String>> {
         let transport = Transport::new(&self.config)?;
         tags::tags(&self.config, &transport, reference).await

@@ -21,6 +21,15 @@ fn image(store: &ImageStore, layers: &[(Vec<u8>, Digest)]) -> Result<MergedView,
             blob.len() as u64,
         );
         store.ingest_layer(&lease, &descriptor, diff_id, None, &mut &blob[..])?;
+        // What comes out is the tar that came in.
+        let (found, _) = store.write_layer_tar(diff_id, &mut std::io::sink())?;
+        if found != *diff_id {
+            return Err(Error::DigestMismatch {
+                what: "the tar made again".to_owned(),
+                expected: diff_id.clone(),
+                found,
+            });
+        }
         descriptors.push(descriptor);
     }
     let diff_ids: Vec<_> = layers.iter().map(|(_, diff_id)| diff_id).collect();
@@ -145,7 +154,18 @@ fn only_expected_names(dir: &Path, store: &ImageStore) -> Outcome {
     only(&store.root().join("trash"), &[])?;
     for name in names(&store.root().join("layers"))? {
         let layer = store.root().join("layers").join(&name);
-        only(&layer, &["fs", "meta.json", "origins", "owners", "synced"])?;
+        only(
+            &layer,
+            &[
+                "fs",
+                "meta.json",
+                "origins",
+                "owners",
+                "synced",
+                "tar.skeleton",
+                "apart",
+            ],
+        )?;
     }
     Ok(())
 }

@@ -133,6 +133,9 @@ impl Extractor<'_> {
         });
         self.finish_root(root)
             .map_err(|e| Error::io("set the attributes of", self.path, e))?;
+        if let Some(apart) = self.apart.take() {
+            apart.finish()?;
+        }
         Ok(Extracted {
             meta: self.meta,
             owners: self.owners,
@@ -178,6 +181,12 @@ impl Extractor<'_> {
                     let set = rustix::fs::fsetxattr(&fd, name, value, XattrFlags::empty());
                     self.xattr_result(set, path, name, value)?;
                 }
+            }
+            if let Some(apart) = &mut self.apart
+                && self.ownership == Ownership::SingleId
+                && last.mode & 0o500 != 0o500
+            {
+                apart.copy_tree(&fd, path, self.files)?;
             }
             if needs_mode {
                 rustix::fs::fchmod(&fd, Mode::from_raw_mode(last.mode))?;

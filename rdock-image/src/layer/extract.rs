@@ -1,8 +1,10 @@
 //! A layer's tar becomes the directory `fs/`, in the form overlayfs stacks: whiteouts as character devices 0:0,
 //! opaque directories by attribute. Nothing outside the directory can be reached, whatever the tar says.
+use super::apart::{Apart, is_readable};
 use super::meta::{Attributes, LayerMeta, LayerPath, OwnerRecord, Ownership};
 use super::names::{self, Mark};
 use super::remove::remove_child;
+use super::skeleton::Recorder;
 use super::tree::{Dir, Pending, Tree, TreeError, is_whiteout};
 use crate::store::Limits;
 use crate::tarstream::{Entry, Kind, TarError, TarReader};
@@ -22,12 +24,13 @@ pub(crate) struct Extracted {
     pub(crate) owners: BTreeMap<Vec<u8>, OwnerRecord>,
 }
 
-/// Extracts all entries of `tar` into the empty directory `fs`. `layer` names it in errors.
+/// Extracts all entries of `tar` into the empty directory `fs`. `layer` names it in errors. What later entries of a
+/// layer replace is put beside `fs`.
 ///
 /// Runs on a thread of its own, since it takes its umask away.
 pub(crate) fn extract<R: BufRead>(
     layer: &str,
-    tar: &mut TarReader<R>,
+    tar: &mut TarReader<Recorder<R>>,
     fs: &Path,
     ownership: Ownership,
     limits: &Limits,
@@ -55,6 +58,11 @@ pub(crate) fn extract<R: BufRead>(
             ..LayerMeta::default()
         },
         owners: BTreeMap::new(),
+        apart: match form {
+            Form::Layer => fs.parent().map(Apart::new),
+            Form::Archive => None,
+        },
+        files: 0,
     };
     loop {
         let entry = tar.next_entry().map_err(|e| tar_error(layer, b"", e))?;
@@ -99,6 +107,9 @@ pub(super) struct Extractor<'a> {
     pub(super) tree: Tree,
     pub(super) meta: LayerMeta,
     pub(super) owners: BTreeMap<Vec<u8>, OwnerRecord>,
+    pub(super) apart: Option<Apart>,
+    /// Files whose content the skeleton refers to so far.
+    pub(super) files: u64,
 }
 
 /// What went wrong with one entry, before it is named.
@@ -144,7 +155,7 @@ pub(crate) fn tar_error(layer: &str, entry: &[u8], error: TarError) -> Error {
 }
 
 impl Extractor<'_> {
-    fn entry<R: BufRead>(&mut self, tar: &mut TarReader<R>, entry: &Entry) -> Result<()> {
+    fn entry<R: BufRead>(&mut self, tar: &mut TarReader<Recorder<R>>, entry: &Entry) -> Result<()> {
         self.meta.entries += 1;
         if self.meta.entries > self.limits.entries {
             return Err(Error::Limit {
@@ -173,7 +184,7 @@ impl Extractor<'_> {
         })
     }
 
-    fn place<R: BufRead>(&mut self, tar: &mut TarReader<R>, entry: &Entry) -> Result<(), Fault> {
+    fn place<R: BufRead>(&mut self, tar: &mut TarReader<Recorder<R>>, entry: &Entry) -> Result<(), Fault> {
         let path = names::normalize(&entry.name)?;
         if path.is_empty() {
             if entry.kind != Kind::Dir {
@@ -229,7 +240,7 @@ impl Extractor<'_> {
                         OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                     rustix::fs::openat(&dir.fd, name, flags, Mode::from_raw_mode(entry.mode & 0o777))
                 })?;
-                self.write(tar, entry, &file)?;
+                self.write(tar, entry, &real, &file)?;
                 self.file_attributes(&file, &real, entry)?;
             }
             Kind::HardLink => self.hard_link(&dir, name, real, entry)?,
@@ -413,19 +424,38 @@ impl Extractor<'_> {
         }
     }
 
+    /// Keeps what the tar had at `name`, since the tar cannot be made again without; says whether it is gone from
+    /// there.
+    fn put_apart(
+        &mut self,
+        dir: &Dir,
+        name: &[u8],
+        real: &[u8],
+        stat: &rustix::fs::Stat,
+    ) -> Result<bool, Errno> {
+        match &mut self.apart {
+            Some(apart) => apart.put(dir.fd.as_fd(), name, real, stat, self.files),
+            None => Ok(false),
+        }
+    }
+
     /// Takes away what this layer has at `name`.
     fn clear(&mut self, dir: &Dir, name: &[u8], real: &[u8]) -> Result<(), Fault> {
         let stat = rustix::fs::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW)?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
-                remove_child(dir.fd.as_fd(), name)?;
+                if !self.put_apart(dir, name, real, &stat)? {
+                    remove_child(dir.fd.as_fd(), name)?;
+                }
                 self.tree.forget(real);
                 let below = names::join(real, b"");
                 self.owners.retain(|path, _| !path.starts_with(&below));
                 self.meta.links.retain(|path, _| !path.0.starts_with(&below));
             }
             kind => {
-                rustix::fs::unlinkat(&dir.fd, name, AtFlags::empty())?;
+                if !self.put_apart(dir, name, real, &stat)? {
+                    rustix::fs::unlinkat(&dir.fd, name, AtFlags::empty())?;
+                }
                 if kind == FileType::Symlink {
                     self.tree.forget(real);
                 }
@@ -436,13 +466,20 @@ impl Extractor<'_> {
 
     fn write<R: BufRead>(
         &mut self,
-        tar: &mut TarReader<R>,
+        tar: &mut TarReader<Recorder<R>>,
         entry: &Entry,
+        real: &[u8],
         file: &OwnedFd,
     ) -> Result<(), Fault> {
         let whole = [(0, entry.size)];
         let pieces = entry.sparse.as_deref().unwrap_or(&whole);
+        // What this user cannot read again stays in the skeleton.
+        let is_kept = self.ownership == Ownership::Exact || is_readable(entry.mode);
+        let mut path = Some(real);
         for &(offset, length) in pieces {
+            if is_kept {
+                tar.input_mut().begin_content();
+            }
             let (mut at, end) = (offset, offset + length);
             while at < end {
                 let chunk = match tar.data() {
@@ -464,7 +501,14 @@ impl Extractor<'_> {
                     Err(error) => return Err(error.into()),
                 }
             }
+            if is_kept {
+                tar.input_mut().end_content(path, offset, length);
+                if length > 0 {
+                    path = None;
+                }
+            }
         }
+        self.files = tar.input_mut().files();
         if entry.sparse.is_some() {
             rustix::fs::ftruncate(file, entry.real_size)?;
         }

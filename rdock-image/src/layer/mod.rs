@@ -2,7 +2,9 @@
 //!
 //! `names` and `tree` keep every path inside the layer, `extract` makes the files, `pipeline` feeds it in one
 //! pass over the compressed stream, `chain` settles what depends on the layers below. `changes` and `write` go the
-//! other way: what was written here becomes a layer.
+//! other way: what was written here becomes a layer. `skeleton`, `apart` and `assemble` bring back the tar that came in.
+mod apart;
+pub(crate) mod assemble;
 mod attributes;
 pub(crate) mod chain;
 pub(crate) mod changes;
@@ -14,6 +16,7 @@ mod names;
 pub(crate) mod pipeline;
 pub(crate) mod remove;
 pub(crate) mod rights;
+pub(crate) mod skeleton;
 mod tree;
 pub(crate) mod write;
 

@@ -192,19 +192,6 @@ pub(crate) struct Chunks {
     ended: bool,
 }
 
-impl Chunks {
-    /// Takes the rest, so that all of it is hashed.
-    pub(crate) fn drain(mut self) -> io::Result<()> {
-        loop {
-            let count = self.fill_buf()?.len();
-            if count == 0 {
-                return Ok(());
-            }
-            self.consume(count);
-        }
-    }
-}
-
 impl BufRead for Chunks {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while !self.ended

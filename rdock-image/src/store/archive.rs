@@ -4,6 +4,7 @@ use crate::digest::Hasher;
 use crate::layer::compression::{Compression, Inflater};
 use crate::layer::extract::{Form, extract};
 use crate::layer::pipeline::{Chunks, pass};
+use crate::layer::skeleton::Recorder;
 use crate::tarstream::TarReader;
 use crate::{Error, Result};
 use rustix::fs::{MemfdFlags, Mode, OFlags};
@@ -57,7 +58,7 @@ impl ImageStore {
         let mut whole = Cursor::new(start[..count].to_vec()).chain(stream);
         let ownership = self.ownership()?;
         let reader = |chunks: Chunks| {
-            let mut tar = TarReader::new(chunks);
+            let mut tar = TarReader::new(Recorder::silent(chunks));
             extract(
                 name,
                 &mut tar,
@@ -66,7 +67,7 @@ impl ImageStore {
                 self.limits(),
                 Form::Archive,
             )?;
-            tar.into_inner().drain().map_err(failed)
+            tar.into_inner().finish(name).map(drop)
         };
         let passed = if compression == Compression::Xz {
             // The decoder writes all of it at once, so it goes through a file without a name.

@@ -4,6 +4,7 @@ use crate::layer::extract::{Extracted, Form, extract};
 use crate::layer::meta::owners_to_lines;
 use crate::layer::pipeline::{Chunks, Expected, Passed, pass};
 use crate::layer::remove::remove_tree;
+use crate::layer::skeleton::Recorder;
 use crate::layer::{Layer, synced_mark};
 use crate::layout::{boot_id, make_dir_all};
 use crate::lock::OwnedLock;
@@ -106,13 +107,10 @@ impl ImageStore {
             make_dir_all(&scratch.join("fs"))?;
             let fs = scratch.join("fs");
             let passed = pass(name, stream, expected, self.limits(), |chunks: Chunks| {
-                let mut tar = TarReader::new(chunks);
-                let extracted = extract(name, &mut tar, &fs, ownership, self.limits(), Form::Layer)?;
+                let mut tar = TarReader::new(Recorder::new(chunks, &scratch)?);
+                let mut extracted = extract(name, &mut tar, &fs, ownership, self.limits(), Form::Layer)?;
                 // Bytes after the end mark belong to the digest.
-                tar.into_inner().drain().map_err(|source| Error::Stream {
-                    what: format!("layer {name}"),
-                    source,
-                })?;
+                extracted.meta.tar_size = tar.into_inner().finish(name)?;
                 Ok(extracted)
             })?;
             if let Some(wanted) = diff_id

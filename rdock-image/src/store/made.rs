@@ -6,7 +6,7 @@ use crate::layer::merged::MergedView;
 use crate::layer::meta::{Attributes, LayerMeta, OwnerRecord, Ownership, owners_from_lines, owners_to_lines};
 use crate::layer::remove::remove_tree;
 use crate::layer::write::{Written, write_layer};
-use crate::layer::{Layer, chain, changes};
+use crate::layer::{Layer, assemble::assemble, chain, changes};
 use crate::layout::{Layout, boot_id, make_dir_all};
 use crate::lock::{OwnedLock, StoreLock};
 use crate::manifest::media_type;
@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 pub struct MadeLayer {
     /// Digest of its tar.
     pub diff_id: Digest,
-    /// Bytes of its tar.
+    /// Bytes of its tar; 0 where that is not known.
     pub tar_size: u64,
     /// Bytes in its files.
     pub size: u64,
@@ -325,15 +325,21 @@ impl ImageStore {
         Ok(Descriptor::new(media_type::OCI_LAYER, diff_id, meta.tar_size))
     }
 
-    /// Writes a layer as an uncompressed tar and returns the tar's digest and size. For a layer made here they are
-    /// its diffID and what [`MadeLayer::tar_size`] says; of one that came from elsewhere the files are the same,
-    /// and the tar may be another, since only the files are kept.
+    /// Writes a layer as an uncompressed tar and returns the tar's digest and size: its diffID and what
+    /// [`MadeLayer::tar_size`] says, whether it was made here or came from elsewhere. Of a layer
+    /// without a record of its tar (`tar.skeleton`, which stores of earlier versions lack) the files are the same and
+    /// the tar may be another; its `tar_size` is 0.
     ///
     /// # Errors
-    /// When the layer is missing or cannot be read, and what `out` says.
+    /// [`Error::LayerChanged`] when somebody changed a file of a layer that came from elsewhere: what was written then
+    /// is of no use. When the layer is missing or cannot be read, and what `out` says.
     pub fn write_layer_tar(&self, diff_id: &Digest, out: &mut dyn Write) -> Result<(Digest, u64)> {
         let (fs, meta) = Layer::open(self.layout(), diff_id)?.extracted()?;
-        let path = self.layout().layer(diff_id).join("owners");
+        let layer = self.layout().layer(diff_id);
+        if let Some(size) = assemble(&layer, diff_id, out)? {
+            return Ok((diff_id.clone(), size));
+        }
+        let path = layer.join("owners");
         let owners = match fs::read(&path) {
             Ok(bytes) => owners_from_lines(&bytes)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),

@@ -311,6 +311,11 @@ impl<R: BufRead> TarReader<R> {
         }
     }
 
+    /// The stream below.
+    pub(crate) fn input_mut(&mut self) -> &mut R {
+        &mut self.input
+    }
+
     /// Lets `jump` move the input past what is left of the current entry, where that is faster than reading.
     pub fn jump(&mut self, jump: impl FnOnce(&mut R, u64) -> io::Result<()>) -> io::Result<()> {
         let count = self.data_left + self.padding;

@@ -9,6 +9,9 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+/// A user without rights.
+const NOBODY: u32 = 65534;
+
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// This program as a child that runs `verb`.
@@ -36,6 +39,7 @@ pub(crate) fn run() -> Option<ExitCode> {
         "prune" => prune(&argument(3), argument(4).parse().unwrap_or(0)),
         "mounted" => mounted(&argument(3), &argument(4)),
         "full" => full(&argument(3)),
+        "exact-as-nobody" => exact_as_nobody(&argument(3)),
         "remove-as-nobody" => remove_as_nobody(&argument(3), &argument(4)),
         other => Err(format!("unknown verb {other}").into()),
     };
@@ -180,7 +184,6 @@ fn mounted(root: &str, id: &str) -> Result {
 
 /// Removes a snapshot as a plain user who owns all of the store but a directory called `foreign`.
 fn remove_as_nobody(root: &str, id: &str) -> Result {
-    const NOBODY: u32 = 65534;
     let mut open = vec![Path::new(root).to_owned()];
     while let Some(path) = open.pop() {
         if path.ends_with("foreign") {
@@ -204,6 +207,22 @@ fn remove_as_nobody(root: &str, id: &str) -> Result {
             Err("another result was expected".into())
         }
     }
+}
+
+/// A store whose user may neither set owners nor look past modes.
+fn exact_as_nobody(root: &str) -> Result {
+    fs::create_dir(root)?;
+    std::os::unix::fs::chown(root, Some(NOBODY), Some(NOBODY))?;
+    rustix::process::chdir(root)?;
+    let nobody = rustix::thread::Uid::from_raw(NOBODY);
+    rustix::thread::set_thread_res_uid(nobody, nobody, nobody)?;
+    // The threads of a pull begin with what this one may do.
+    let store = ImageStore::open(root)?;
+    if store.info()?.ownership != "single-id" {
+        return Err("this user may set owners".into());
+    }
+    crate::exact::all(&store)?;
+    crate::exact::many(&store)
 }
 
 /// A store on a small file system of its own that fills up.

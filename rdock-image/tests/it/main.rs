@@ -4,6 +4,7 @@
 mod children;
 mod crash;
 mod documents;
+mod exact;
 mod made;
 mod security;
 mod store;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         .chain(documents::tests())
         .chain(store::tests())
         .chain(made::tests())
+        .chain(exact::tests())
         .chain(crash::tests())
         .map(|(name, needs, test)| {
             let missing = needs == Needs::Root && !root;

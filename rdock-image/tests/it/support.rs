@@ -205,6 +205,11 @@ impl Tar {
         self
     }
 
+    /// The tar as it is, without an end mark.
+    pub(crate) fn no_end(self) -> Vec<u8> {
+        self.0
+    }
+
     /// The tar with its end mark.
     pub(crate) fn end(mut self) -> Vec<u8> {
         self.0.extend([0; 1024]);

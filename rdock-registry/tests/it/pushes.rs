@@ -4,7 +4,9 @@ use crate::content::{Content, noise};
 use crate::server::{Registry, Reply, Seen};
 use crate::{Host, push_with, quick, runtime, trial};
 use libtest_mimic::Trial;
-use rdock_image::{Digest, Image, ImageConfig, ImageStore, LayerOptions, Platform, Reference};
+use rdock_image::{
+    Digest, ExportOptions, Image, ImageConfig, ImageStore, LayerOptions, Platform, Progress, Reference,
+};
 use rdock_registry::server::{Access, Fault, FaultRule, ServerOptions};
 use rdock_registry::{Compression, Credential, Error, PushEvent, Pushed, RegistryClient, RegistryConfig};
 use std::collections::BTreeMap;
@@ -25,6 +27,14 @@ pub(crate) fn tests() -> Vec<Trial> {
         trial(
             "a_layer_that_is_nowhere_is_made_from_its_files",
             a_layer_that_is_nowhere_is_made_from_its_files,
+        ),
+        trial(
+            "a_loaded_image_keeps_its_id_in_a_registry",
+            a_loaded_image_keeps_its_id_in_a_registry,
+        ),
+        trial(
+            "a_layer_that_was_changed_is_not_pushed",
+            a_layer_that_was_changed_is_not_pushed,
         ),
         trial("an_upload_in_chunks", an_upload_in_chunks),
         trial("a_cut_upload_goes_on", a_cut_upload_goes_on),
@@ -256,6 +266,10 @@ fn a_layer_that_is_nowhere_is_made_from_its_files() {
     let pushed = pushed.expect("pushed");
     let said = |event: &&PushEvent| matches!(event, PushEvent::LayerCompressed { diff_id, .. } if *diff_id == content.diff_ids[0]);
     assert_eq!(events.iter().filter(said).count(), 1, "{events:?}");
+    // Compressed anew, but the same layer.
+    let same = |event: &PushEvent| matches!(event, PushEvent::LayerCompressed { sent, .. } if *sent == content.diff_ids[0]);
+    assert!(events.iter().any(same), "{events:?}");
+    assert_eq!(pushed.id, Digest::sha256_of(&content.config), "the id stays");
     let other = Host::new();
     let image = other.pull(quick(), &name).expect("pulled");
     assert_eq!(
@@ -267,6 +281,60 @@ fn a_layer_that_is_nowhere_is_made_from_its_files() {
     let mut file = view.open_file("/file-0").expect("there");
     std::io::Read::read_to_end(&mut file, &mut bytes).expect("read");
     assert_eq!(bytes, noise(105 * 100));
+}
+
+fn a_loaded_image_keeps_its_id_in_a_registry() {
+    let content = Content::new(2, 118);
+    let first = pulled(&Registry::plain(&content));
+    let image = first.store.images().expect("a list").remove(0);
+    let options = ExportOptions::default();
+    for compression in [Compression::Gzip, Compression::Zstd] {
+        let mut archive = Vec::new();
+        let names = image.references().to_vec();
+        first
+            .store
+            .export(&[(image.clone(), names)], &options, &mut archive)
+            .expect("saved");
+        let second = Host::new();
+        let loaded = second
+            .store
+            .import_stream(&mut &archive[..], &Progress::default())
+            .expect("loaded");
+        let to = empty();
+        let name = format!("{}/b:1", to.host());
+        let reference = Reference::parse(&name).expect("a name");
+        second.store.tag(&loaded[0], &reference).expect("tagged");
+        let mut config = quick();
+        config.compression = compression;
+        let (pushed, _) = push(&second, config, &name);
+        assert_eq!(pushed.expect("pushed").id, *image.id());
+        let third = Host::new();
+        let there = third.pull(quick(), &name).expect("pulled");
+        assert_eq!(
+            (there.id(), there.diff_ids()),
+            (image.id(), &content.diff_ids[..])
+        );
+    }
+}
+
+fn a_layer_that_was_changed_is_not_pushed() {
+    let content = Content::new(1, 119);
+    let host = pulled(&Registry::plain(&content));
+    let image = host.store.images().expect("a list").remove(0);
+    let layer = host.store.root().join("layers").join(content.diff_ids[0].hex());
+    std::fs::write(layer.join("fs/file-0"), "changed").expect("written");
+    let to = empty();
+    let name = format!("{}/b:1", to.host());
+    let reference = Reference::parse(&name).expect("a name");
+    host.store.tag(&image, &reference).expect("tagged");
+    let (pushed, _) = push(&host, quick(), &name);
+    match pushed {
+        Err(Error::Image(rdock_image::Error::LayerChanged { layer, path, .. })) => {
+            assert_eq!((layer, path.as_str()), (content.diff_ids[0].clone(), "file-0"));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(to.tag("b", "1"), None);
 }
 
 /// Pushes a pulled image to a registry with faults.
