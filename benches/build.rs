@@ -131,6 +131,8 @@ impl Daemon {
         let child = Command::new("dockerd")
             .args([
                 "--iptables=false",
+                // The host is not to become a router.
+                "--ip-forward=false",
                 "--bridge=none",
                 "--storage-driver=overlay2",
                 "--exec-opt",

@@ -12,6 +12,7 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// The store's lock, held for milliseconds: shared by those who name things, exclusive for garbage collection
@@ -62,12 +63,19 @@ pub(crate) struct Owner {
 
 impl Owner {
     pub(crate) fn current() -> Self {
-        let pid = std::process::id();
-        Self {
+        // Read once, unless a forked child asks: its number differs, or its namespace.
+        static OWN: OnceLock<Owner> = OnceLock::new();
+        let (pid, namespace) = (std::process::id(), pid_namespace());
+        let own = || Self {
             pid,
             start: start_time(pid).unwrap_or(0),
             boot: boot_id().to_owned(),
-            namespace: pid_namespace(),
+            namespace,
+        };
+        let first = OWN.get_or_init(own);
+        match (first.pid, first.namespace) == (pid, namespace) {
+            true => first.clone(),
+            false => own(),
         }
     }
 

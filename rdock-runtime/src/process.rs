@@ -19,7 +19,17 @@ pub(crate) struct ProcessIdentity {
 impl ProcessIdentity {
     /// This process.
     pub(crate) fn current() -> io::Result<Self> {
-        Self::of(rustix::process::getpid().as_raw_nonzero().get())
+        // Read once, unless a forked child asks: its number differs, or its namespace.
+        static OWN: std::sync::OnceLock<ProcessIdentity> = std::sync::OnceLock::new();
+        let pid = rustix::process::getpid().as_raw_nonzero().get();
+        if let Some(own) = OWN.get() {
+            return match own.pid == pid && pid_namespace() == Some(own.pids) {
+                true => Ok(own.clone()),
+                false => Self::of(pid),
+            };
+        }
+        let own = Self::of(pid)?;
+        Ok(OWN.get_or_init(|| own).clone())
     }
 
     /// The process that has this number now.

@@ -102,16 +102,28 @@ fn v1_controllers(options: &str) -> Vec<String> {
         .collect()
 }
 
-fn v2_controllers(mount: &Path) -> Vec<String> {
-    let text = fs::read_to_string(mount.join("cgroup.controllers")).unwrap_or_default();
+fn v2_controllers(group: &Path) -> Vec<String> {
+    words(&group.join("cgroup.controllers"))
+}
+
+fn words(file: &Path) -> Vec<String> {
+    let text = fs::read_to_string(file).unwrap_or_default();
     text.split_whitespace().map(str::to_owned).collect()
 }
 
 /// Hands the controllers of a version 2 group to its children.
 pub(super) fn delegate(group: &Path) {
-    for controller in ["memory", "cpu", "cpuset", "pids", "io"] {
-        // One that is not there, or may not be handed on, shows as a limit file that is missing.
-        let _ = fs::write(group.join("cgroup.subtree_control"), format!("+{controller}"));
+    // A write takes the kernel's lock on all groups, and mostly there is nothing to write.
+    let mut wanted = v2_controllers(group);
+    wanted.retain(|name| matches!(&name[..], "memory" | "cpu" | "cpuset" | "pids" | "io"));
+    if wanted.is_empty() {
+        return;
+    }
+    let control = group.join("cgroup.subtree_control");
+    let given = words(&control);
+    for controller in wanted.iter().filter(|name| !given.contains(name)) {
+        // One that may not be handed on shows as a limit file that is missing.
+        let _ = fs::write(&control, format!("+{controller}"));
     }
 }
 

@@ -48,8 +48,7 @@ impl HostFacts {
             capabilities_inside: crate::capabilities::available(true),
             kernel: kernel_version(&uname.release().to_string_lossy()),
             hostname: uname.nodename().to_string_lossy().into_owned(),
-            processors: std::thread::available_parallelism()
-                .map_or(1, |count| u32::try_from(count.get()).unwrap_or(1)),
+            processors: processors(),
             cgroup: cgroup_view(),
             thermal_paths: thermal_paths(),
             devices: if privileged {
@@ -76,6 +75,14 @@ fn kernel_version(release: &str) -> (u32, u32) {
         .split(|c: char| !c.is_ascii_digit())
         .map(|part| part.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+/// Counted once: that reads the quotas of all groups above.
+fn processors() -> u32 {
+    static COUNT: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
+    *COUNT.get_or_init(|| {
+        std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1))
+    })
 }
 
 /// Read once: sysfs has thousands of entries on large machines.
