@@ -4,7 +4,9 @@ use crate::build_progress::Screen;
 use crate::streams::{print, say};
 use crate::{Failure, Outcome, chain};
 use clap::{Args, Subcommand, ValueEnum};
-use rdock_build::{BuildError, Builder, CacheFilter, Context, NamedContext, Output, PullPolicy, Secret};
+use rdock_build::{
+    BuildError, BuildOutput, Builder, CacheFilter, Context, NamedContext, Output, PullPolicy, Secret,
+};
 use rdock_runtime::image::{Platform, Reference};
 use rdock_runtime::{NetworkMode, Runtime, parse_size};
 use std::io::IsTerminal;
@@ -71,6 +73,22 @@ pub(crate) struct Build {
     /// Put the image into the store (the default)
     #[arg(long)]
     load: bool,
+    /// Push the image under all its names
+    #[arg(long)]
+    push: bool,
+    /// Write what came of it to a file, as JSON
+    #[arg(long)]
+    metadata_file: Option<PathBuf>,
+    /// Docker's flags: there are no containers left to remove
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    rm: Option<bool>,
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    force_rm: Option<bool>,
+    /// Attestations are not made, which is what false asks for
+    #[arg(long, hide = true, value_parser = ["false"])]
+    provenance: Option<String>,
+    #[arg(long, hide = true, value_parser = ["false"])]
+    sbom: Option<String>,
     /// Print the image's id alone
     #[arg(short, long)]
     quiet: bool,
@@ -110,6 +128,9 @@ fn pair<'a>(flag: &str, text: &'a str) -> Result<(&'a str, &'a str), Failure> {
 
 impl Build {
     pub(crate) async fn execute(self, runtime: &Runtime) -> Outcome {
+        if self.push && self.tag.is_empty() {
+            return Err(Failure::new("--push needs a name to push: --tag NAME"));
+        }
         let mut builder = self.context()?;
         for tag in &self.tag {
             Reference::parse(tag)?;
@@ -153,7 +174,7 @@ impl Build {
         for output in &self.output {
             builder = builder.output(Output::parse(output).map_err(failure)?);
         }
-        if self.load && !self.output.is_empty() {
+        if (self.load || self.push) && !self.output.is_empty() {
             builder = builder.output(Output::Store);
         }
         if let Some(platform) = &self.platform {
@@ -220,8 +241,16 @@ impl Build {
             std::fs::write(path, built.image_id().to_string())
                 .map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))?;
         }
+        if let Some(path) = &self.metadata_file {
+            write_metadata(path, &built)?;
+        }
         if self.quiet {
             print(built.image_id().as_str());
+        }
+        if self.push {
+            for name in &built.names {
+                crate::push::push(runtime, name, self.quiet).await?;
+            }
         }
         Ok(0)
     }
@@ -276,6 +305,23 @@ impl Build {
     }
 }
 
+/// The keys are those of docker's own file.
+fn write_metadata(path: &Path, built: &BuildOutput) -> Result<(), Failure> {
+    let mut metadata = serde_json::Map::new();
+    let mut put = |key: &str, value: String| metadata.insert(key.to_owned(), value.into());
+    put("containerimage.config.digest", built.image_id().to_string());
+    if let Some(image) = &built.image {
+        put("containerimage.digest", image.manifest_digest().to_string());
+    }
+    if !built.names.is_empty() {
+        let names: Vec<&str> = built.names.iter().map(Reference::as_str).collect();
+        put("image.name", names.join(","));
+    }
+    let text = format!("{:#}\n", serde_json::Value::Object(metadata));
+    std::fs::write(path, text)
+        .map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))
+}
+
 fn parse_secret(text: &str) -> Result<(String, Secret), Failure> {
     let wrong = |reason: &str| {
         Failure::new(format!(
@@ -314,6 +360,28 @@ pub(crate) fn failure(error: BuildError) -> Failure {
         message: chain(&error),
         hint: error.hint(),
         code: 1,
+    }
+}
+
+/// Docker's newer name for all of it.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Buildx {
+    /// Build an image from a Dockerfile
+    #[command(visible_alias = "b")]
+    Build(Box<Build>),
+    /// Remove the build cache
+    Prune(Prune),
+    /// Show what the build cache holds
+    Du,
+}
+
+impl Buildx {
+    pub(crate) async fn execute(self, runtime: &Runtime) -> Outcome {
+        match self {
+            Self::Build(verb) => verb.execute(runtime).await,
+            Self::Prune(verb) => BuilderVerb::Prune(verb).execute(runtime).await,
+            Self::Du => BuilderVerb::Du.execute(runtime).await,
+        }
     }
 }
 

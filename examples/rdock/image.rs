@@ -1,81 +1,11 @@
-//! `rdock images`, `rmi`, `tag` and `load`.
+//! `rdock rmi`, `tag` and `load`, and docker's verbs behind `image`.
 
 use crate::streams::print;
-use crate::table::{Format, ago, show, size};
 use crate::{Failure, Outcome};
 use clap::{Args, Subcommand};
 use rdock_runtime::Runtime;
 use rdock_runtime::image::{Progress, Reference};
 use std::path::PathBuf;
-
-#[derive(Debug, Args)]
-pub(crate) struct Images {
-    /// Only ids
-    #[arg(short, long)]
-    quiet: bool,
-    /// Show digests
-    #[arg(long)]
-    digests: bool,
-    /// Whole ids
-    #[arg(long)]
-    no_trunc: bool,
-    /// table or json
-    #[arg(long, value_enum, default_value = "table")]
-    format: Format,
-}
-
-impl Images {
-    pub(crate) fn execute(self, runtime: &Runtime) -> Outcome {
-        let mut rows = Vec::new();
-        for image in runtime.images().images()? {
-            let id = if self.no_trunc {
-                image.id().to_string()
-            } else {
-                image.id().short().to_owned()
-            };
-            if self.quiet {
-                print(&id);
-                continue;
-            }
-            let created = image
-                .config()
-                .created
-                .as_deref()
-                .map(|time| format!("{} ago", ago(time)));
-            let mut row = |repository: String, tag: String| {
-                let mut cells = vec![repository, tag];
-                if self.digests {
-                    cells.push(image.manifest_digest().to_string());
-                }
-                cells.extend([
-                    id.clone(),
-                    created.clone().unwrap_or_else(|| "N/A".to_owned()),
-                    size(image.size()),
-                ]);
-                rows.push(cells);
-            };
-            if image.references().is_empty() {
-                row("<none>".to_owned(), "<none>".to_owned());
-            }
-            for reference in image.references() {
-                let familiar = reference.familiar();
-                let tag = reference.tag().unwrap_or("<none>").to_owned();
-                let repository = familiar.split('@').next().unwrap_or_default();
-                let repository = repository.strip_suffix(&format!(":{tag}")).unwrap_or(repository);
-                row(repository.to_owned(), tag);
-            }
-        }
-        if !self.quiet {
-            let mut headings = vec!["REPOSITORY", "TAG"];
-            if self.digests {
-                headings.push("DIGEST");
-            }
-            headings.extend(["IMAGE ID", "CREATED", "SIZE"]);
-            show(&headings, rows, self.format);
-        }
-        Ok(0)
-    }
-}
 
 #[derive(Debug, Args)]
 pub(crate) struct Rmi {
@@ -161,9 +91,13 @@ impl Load {
 /// docker's verbs behind `image`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageVerbs {
+    /// Build an image from a Dockerfile
+    Build(Box<crate::build::Build>),
+    /// Show the steps an image was made by
+    History(crate::history::History),
     /// List images
     #[command(visible_alias = "list")]
-    Ls(Images),
+    Ls(crate::images::Images),
     /// Remove images
     #[command(visible_alias = "remove")]
     Rm(Rmi),
@@ -171,6 +105,8 @@ pub(crate) enum ImageVerbs {
     Tag(Tag),
     /// Load images from an archive
     Load(Load),
+    /// Write images into an archive
+    Save(crate::save::Save),
     /// Download an image from a registry
     Pull(crate::pull::Pull),
     /// Upload an image to a registry
@@ -184,10 +120,13 @@ pub(crate) enum ImageVerbs {
 impl ImageVerbs {
     pub(crate) async fn execute(self, runtime: &Runtime) -> Outcome {
         match self {
+            Self::Build(verb) => verb.execute(runtime).await,
+            Self::History(verb) => verb.execute(runtime),
             Self::Ls(verb) => verb.execute(runtime),
             Self::Rm(verb) => verb.execute(runtime),
             Self::Tag(verb) => verb.execute(runtime),
             Self::Load(verb) => verb.execute(runtime),
+            Self::Save(verb) => verb.execute(runtime),
             Self::Pull(verb) => verb.execute(runtime).await,
             Self::Push(verb) => verb.execute(runtime).await,
             Self::Inspect(verb) => verb.of_kind("image").execute(runtime),

@@ -13,7 +13,9 @@ mod create;
 mod diff;
 mod events;
 mod exec;
+mod history;
 mod image;
+mod images;
 mod inspect;
 mod lifetime;
 mod listing;
@@ -176,12 +178,17 @@ enum Verb {
     /// Manage the build cache
     #[command(subcommand)]
     Builder(build::BuilderVerb),
+    /// Docker's newer name for both
+    #[command(subcommand, hide = true)]
+    Buildx(build::Buildx),
     /// Download an image from a registry
     Pull(pull::Pull),
     /// Upload an image to a registry
     Push(push::Push),
     /// List images
-    Images(image::Images),
+    Images(images::Images),
+    /// Show the steps an image was made by
+    History(history::History),
     /// Remove images
     Rmi(image::Rmi),
     /// Give an image another name
@@ -256,7 +263,7 @@ enum Verb {
     /// Manage volumes
     #[command(subcommand)]
     Volume(volume::Volume),
-    /// Show networks
+    /// Manage networks
     #[command(subcommand)]
     Network(network::Network),
     /// Run projects of several containers from a compose file
@@ -356,9 +363,11 @@ async fn run_verb(arguments: Arguments) -> Outcome {
     match arguments.verb {
         Verb::Build(verb) => verb.execute(&runtime).await,
         Verb::Builder(verb) => verb.execute(&runtime).await,
+        Verb::Buildx(verb) => verb.execute(&runtime).await,
         Verb::Pull(verb) => verb.execute(&runtime).await,
         Verb::Push(verb) => verb.execute(&runtime).await,
         Verb::Images(verb) => verb.execute(&runtime),
+        Verb::History(verb) => verb.execute(&runtime),
         Verb::Rmi(verb) => verb.execute(&runtime),
         Verb::Tag(verb) => verb.execute(&runtime),
         Verb::Save(verb) => verb.execute(&runtime),

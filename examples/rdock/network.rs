@@ -1,7 +1,8 @@
 //! `rdock network`.
 
+use crate::inspect::Inspect;
+use crate::listing::{Form, Listing};
 use crate::streams::{print, say};
-use crate::table::{Format, show};
 use crate::{Failure, Outcome};
 use clap::{Args, Subcommand};
 use rdock_runtime::{EndpointSpec, NetworkInfo, NetworkSpec, Networks, Runtime, SubnetSpec};
@@ -22,15 +23,14 @@ pub(crate) enum Network {
         /// name=, id=, driver=, label= or type=custom|builtin
         #[arg(short, long)]
         filter: Vec<String>,
+        /// table, json, a template, or table and a template
+        #[arg(long, default_value = "table")]
+        format: String,
     },
     /// Create a network
     Create(Box<Create>),
     /// Show networks as JSON
-    Inspect {
-        /// Networks
-        #[arg(required = true)]
-        names: Vec<String>,
-    },
+    Inspect(Inspect),
     /// Remove networks
     #[command(visible_alias = "remove")]
     Rm {
@@ -288,15 +288,13 @@ impl Network {
                 quiet,
                 no_trunc,
                 filter,
-            } => list(&networks, quiet, no_trunc, &filter)?,
-            Self::Create(create) => print(&networks.create(&create.spec()?)?.id),
-            Self::Inspect { names } => {
-                let mut all = Vec::new();
-                for name in &names {
-                    all.push(describe(&networks.get(name)?));
-                }
-                print(&format!("{:#}", Value::Array(all)));
+                format,
+            } => {
+                let form = Form::parse(&format)?;
+                return list(&networks, quiet, no_trunc, &filter, &form);
             }
+            Self::Create(create) => print(&networks.create(&create.spec()?)?.id),
+            Self::Inspect(verb) => return verb.of_kind("network").execute(runtime),
             Self::Rm { force, names } => return remove(&networks, force, &names),
             Self::Connect(connect) => return connect.execute(runtime).await,
             Self::Disconnect {
@@ -323,24 +321,56 @@ impl Network {
     }
 }
 
-fn list(networks: &Networks, quiet: bool, no_trunc: bool, filters: &[String]) -> Result<(), Failure> {
+const LISTING: Listing = Listing {
+    fields: &[
+        ("ID", "NETWORK ID"),
+        ("Name", "NAME"),
+        ("Driver", "DRIVER"),
+        ("Scope", "SCOPE"),
+        ("IPv6", "IPV6"),
+        ("Internal", "INTERNAL"),
+        ("Labels", "LABELS"),
+        ("CreatedAt", "CREATED AT"),
+    ],
+    usual: &["ID", "Name", "Driver", "Scope"],
+};
+
+fn list(networks: &Networks, quiet: bool, no_trunc: bool, filters: &[String], form: &Form) -> Outcome {
     let mut rows = Vec::new();
     for info in networks.list()? {
         if !all_fit(&info, filters)? {
             continue;
         }
         let id = match no_trunc {
-            true => info.id,
-            false => info.id[..12].to_owned(),
+            true => &info.id,
+            false => &info.id[..12],
         };
-        rows.push(vec![id, info.name, info.driver, "local".to_owned()]);
+        if quiet {
+            print(id);
+            continue;
+        }
+        let labels = info.labels.iter().map(|(name, value)| format!("{name}={value}"));
+        let cells = [
+            ("ID", id.to_owned()),
+            ("Name", info.name.clone()),
+            ("Driver", info.driver.clone()),
+            ("Scope", "local".to_owned()),
+            ("IPv6", info.ipv6.to_string()),
+            ("Internal", info.internal.to_string()),
+            ("Labels", labels.collect::<Vec<_>>().join(",")),
+            ("CreatedAt", info.created.clone().unwrap_or_default()),
+        ];
+        rows.push(
+            cells
+                .map(|(name, value)| (name.to_owned(), Value::String(value)))
+                .into_iter()
+                .collect(),
+        );
     }
-    if quiet {
-        rows.iter().for_each(|row| print(&row[0]));
-    } else {
-        show(&["NETWORK ID", "NAME", "DRIVER", "SCOPE"], rows, Format::Table);
+    match quiet {
+        true => Ok(0),
+        false => LISTING.show(form, rows),
     }
-    Ok(())
 }
 
 /// Goes on after a failure, as docker does.

@@ -24,7 +24,6 @@ pub(crate) struct Push {
 
 impl Push {
     pub(crate) async fn execute(self, runtime: &Runtime) -> Outcome {
-        let client = RegistryClient::from_environment()?;
         let wanted = Reference::parse(&self.image)?;
         let references = match self.all_tags {
             false => vec![wanted],
@@ -40,21 +39,10 @@ impl Push {
             )));
         }
         for reference in &references {
-            if !self.quiet {
-                print(&format!(
-                    "The push refers to repository [{}/{}]",
-                    reference.domain(),
-                    reference.path()
-                ));
-                if !self.all_tags && !self.has_tag() {
-                    print("Using default tag: latest");
-                }
+            if !self.quiet && !self.all_tags && !self.has_tag() {
+                print("Using default tag: latest");
             }
-            let progress = progress(self.quiet);
-            client.push(reference, runtime.images(), &progress).await?;
-            if self.quiet {
-                print(reference.canonical().as_str());
-            }
+            push(runtime, reference, self.quiet).await?;
         }
         Ok(0)
     }
@@ -62,6 +50,23 @@ impl Push {
     fn has_tag(&self) -> bool {
         self.image.contains('@') || self.image.rsplit('/').next().unwrap_or_default().contains(':')
     }
+}
+
+/// Pushes the image of one name.
+pub(crate) async fn push(runtime: &Runtime, reference: &Reference, quiet: bool) -> Result<(), Failure> {
+    if !quiet {
+        print(&format!(
+            "The push refers to repository [{}/{}]",
+            reference.domain(),
+            reference.path()
+        ));
+    }
+    let client = RegistryClient::from_environment()?;
+    client.push(reference, runtime.images(), &progress(quiet)).await?;
+    if quiet {
+        print(reference.canonical().as_str());
+    }
+    Ok(())
 }
 
 /// All names of the repository, sorted.

@@ -1,11 +1,12 @@
 //! `rdock volume`.
 
+use crate::inspect::Inspect;
+use crate::listing::{Form, Listing};
 use crate::streams::{self, print};
-use crate::table::{Format, show};
 use crate::{Failure, Outcome, chain};
 use clap::Subcommand;
 use rdock_runtime::{Runtime, VolumeFilter, VolumeInfo, VolumeOptions};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Volume {
@@ -18,9 +19,9 @@ pub(crate) enum Volume {
         /// name=, driver=, label=, dangling=
         #[arg(short, long)]
         filter: Vec<String>,
-        /// table or json
-        #[arg(long, value_enum, default_value = "table")]
-        format: Format,
+        /// table, json, a template, or table and a template
+        #[arg(long, default_value = "table")]
+        format: String,
     },
     /// Make a volume
     Create {
@@ -40,11 +41,7 @@ pub(crate) enum Volume {
         name: Option<String>,
     },
     /// Show volumes as JSON
-    Inspect {
-        /// Volumes
-        #[arg(required = true)]
-        names: Vec<String>,
-    },
+    Inspect(Inspect),
     /// Remove volumes
     #[command(visible_alias = "remove")]
     Rm {
@@ -102,6 +99,31 @@ fn pairs(texts: &[String]) -> impl Iterator<Item = (String, String)> {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
 }
 
+const LISTING: Listing = Listing {
+    fields: &[
+        ("Driver", "DRIVER"),
+        ("Name", "VOLUME NAME"),
+        ("Scope", "SCOPE"),
+        ("Mountpoint", "MOUNTPOINT"),
+        ("Labels", "LABELS"),
+    ],
+    usual: &["Driver", "Name"],
+};
+
+fn row(info: &VolumeInfo) -> Map<String, Value> {
+    let labels = info.labels.iter().map(|(name, value)| format!("{name}={value}"));
+    [
+        ("Driver", "local".to_owned()),
+        ("Name", info.name.clone()),
+        ("Scope", "local".to_owned()),
+        ("Mountpoint", info.mountpoint.display().to_string()),
+        ("Labels", labels.collect::<Vec<_>>().join(",")),
+    ]
+    .map(|(name, value)| (name.to_owned(), Value::String(value)))
+    .into_iter()
+    .collect()
+}
+
 impl Volume {
     pub(crate) fn execute(self, runtime: &Runtime) -> Outcome {
         let volumes = runtime.volumes();
@@ -115,11 +137,8 @@ impl Volume {
                 if quiet {
                     all.iter().for_each(|info| print(&info.name));
                 } else {
-                    let rows = all
-                        .into_iter()
-                        .map(|info| vec!["local".to_owned(), info.name])
-                        .collect();
-                    show(&["DRIVER", "VOLUME NAME"], rows, format);
+                    let form = Form::parse(&format)?;
+                    return LISTING.show(&form, all.iter().map(row).collect());
                 }
             }
             Self::Create {
@@ -145,21 +164,7 @@ impl Volume {
                 options.driver_options.extend(pairs(&opt));
                 print(&volumes.create_with(&options)?.name);
             }
-            Self::Inspect { names } => {
-                let mut found = Vec::new();
-                let mut missing = 0;
-                for name in &names {
-                    match volumes.get(name) {
-                        Ok(info) => found.push(describe(&info)),
-                        Err(error) => {
-                            missing = 1;
-                            Failure::from(error).say();
-                        }
-                    }
-                }
-                print(&format!("{:#}", Value::Array(found)));
-                return Ok(missing);
-            }
+            Self::Inspect(verb) => return verb.of_kind("volume").execute(runtime),
             Self::Rm { force, names } => {
                 let mut failed = 0;
                 for name in names {

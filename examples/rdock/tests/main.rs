@@ -9,6 +9,7 @@ mod compose;
 mod compose_tutorial;
 mod files;
 mod fixtures;
+mod images;
 mod leaks;
 mod life;
 mod observe;
@@ -51,6 +52,7 @@ fn main() -> std::process::ExitCode {
         projects::trials(&stage),
         compose_tutorial::trials(&stage),
         publish::trials(),
+        images::trials(),
         life::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()

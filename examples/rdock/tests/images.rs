@@ -1,0 +1,188 @@
+//! Images from the outside: what is listed, how one was made, and what a build does with its result.
+
+use crate::program::Tested;
+use crate::tiny::{Tiny, trial};
+use libtest_mimic::Trial;
+use rdock_registry::server::{RegistryServer, ServerOptions};
+use serde_json::Value;
+
+/// The tests of this file.
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("images_are_listed_and_chosen_as_docker_does_it", listing),
+        trial("history_shows_the_steps_of_a_build", history),
+        trial("a_build_pushes_its_image_and_says_what_it_is", pushed),
+        trial("networks_and_volumes_are_listed_by_templates", templates),
+    ]
+}
+
+fn build(tiny: &Tiny, text: &str, words: &[&str]) -> Result<String, Box<dyn std::error::Error>> {
+    let folder = tiny.file("context");
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join("Dockerfile"), text)?;
+    let folder = folder.display().to_string();
+    let done = tiny.run(&[&["build"], words, &[&folder]].concat())?;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    Ok(done.stdout)
+}
+
+fn listing(tiny: &Tiny) -> Tested {
+    let labelled = "FROM tiny\nLABEL kind=shop empty=\n";
+    build(tiny, labelled, &["-q", "-t", "shop/app:1", "-t", "shop/app:2"])?;
+    // Its only name goes to the next one.
+    build(tiny, "FROM tiny\nENV A=1\n", &["-q", "-t", "moved"])?;
+    build(tiny, "FROM tiny\nCOPY Dockerfile /\n", &["-q", "-t", "moved"])?;
+    let listed = |words: &[&str]| -> Result<Vec<String>, Box<dyn std::error::Error>> {
+        let form = ["images", "--format", "{{.Repository}}:{{.Tag}}"];
+        let done = tiny.run(&[&form, words].concat())?;
+        assert_eq!(done.code, Some(0), "{done:?}");
+        let mut lines: Vec<String> = done.stdout.lines().map(str::to_owned).collect();
+        lines.sort();
+        Ok(lines)
+    };
+    assert_eq!(
+        listed(&[])?,
+        [
+            "<none>:<none>",
+            "moved:latest",
+            "shop/app:1",
+            "shop/app:2",
+            "tiny:latest"
+        ]
+    );
+    assert_eq!(listed(&["shop/app"])?, ["shop/app:1", "shop/app:2"]);
+    assert_eq!(listed(&["docker.io/shop/app:2"])?, ["shop/app:2"]);
+    assert_eq!(listed(&["docker.io/library/tiny"])?, ["tiny:latest"]);
+    assert_eq!(listed(&["-f", "dangling=true"])?, ["<none>:<none>"]);
+    assert_eq!(listed(&["-f", "label=empty"])?, ["shop/app:1", "shop/app:2"]);
+    assert_eq!(listed(&["-f", "label=kind=other"])?, [""; 0]);
+    assert_eq!(
+        listed(&["-f", "reference=shop/*", "-f", "label=empty="])?.len(),
+        2
+    );
+    assert_eq!(listed(&["-f", "since=tiny"])?, ["moved:latest"]);
+    assert!(listed(&["-f", "before=moved"])?.contains(&"tiny:latest".to_owned()));
+    let table = tiny.run(&["images", "--digests", "tiny"])?.stdout;
+    let words: Vec<&str> = table.split_whitespace().collect();
+    assert_eq!(
+        words[..7],
+        ["REPOSITORY", "TAG", "DIGEST", "IMAGE", "ID", "CREATED", "SIZE"]
+    );
+    assert!(words[9].starts_with("sha256:"), "{table}");
+    let row: Value = serde_json::from_str(&tiny.run(&["images", "--format", "json", "tiny"])?.stdout)?;
+    assert_eq!(
+        (&row["Repository"], &row["Tag"]),
+        (&"tiny".into(), &"latest".into())
+    );
+    for (words, said) in [
+        (["-f", "dangling=maybe"], "true or false"),
+        (["-f", "color=red"], "the keys are"),
+        (["-f", "before=nobody"], "no such image: nobody"),
+        (["--format", "{{"], "template parsing error"),
+    ] {
+        let done = tiny.run(&[&["images"], &words[..]].concat())?;
+        assert!(done.code != Some(0) && done.stderr.contains(said), "{done:?}");
+    }
+    Ok(())
+}
+
+fn history(tiny: &Tiny) -> Tested {
+    std::fs::create_dir_all(tiny.file("context"))?;
+    std::fs::write(tiny.file("context/file"), "0123456789")?;
+    let text = "FROM tiny\nCOPY file /srv/file\nENV LANG=C.UTF-8\nCMD [\"echo\", \"hello\"]\n";
+    let id = build(tiny, text, &["-q", "-t", "made"])?;
+    let shown = tiny.run(&[
+        "history",
+        "--format",
+        "{{.ID}}|{{.CreatedBy}}|{{.Size}}|{{.Comment}}",
+        "--no-trunc",
+        "made",
+    ])?;
+    let lines: Vec<Vec<&str>> = shown
+        .stdout
+        .lines()
+        .map(|line| line.split('|').collect())
+        .collect();
+    assert_eq!(lines[0][0], id.trim(), "{shown:?}");
+    assert!(lines[0][1].starts_with("CMD") && lines[0][2] == "0B", "{shown:?}");
+    assert_eq!(lines[1][..2], ["<missing>", "ENV LANG=C.UTF-8"], "{shown:?}");
+    assert!(
+        lines[2][1].starts_with("COPY file") && lines[2][2] == "10B",
+        "{shown:?}"
+    );
+    assert_eq!(lines[2][3], "rdock");
+    // Below are the lines of the image that it stands on.
+    assert!(
+        lines.len() > 3 && lines.iter().skip(3).any(|line| line[2] != "0B"),
+        "{shown:?}"
+    );
+    let table = tiny.run(&["image", "history", "made"])?.stdout;
+    assert!(
+        table.starts_with("IMAGE") && table.contains("CREATED BY"),
+        "{table}"
+    );
+    let exact = tiny.run(&["history", "--human=false", "-q", "made"])?.stdout;
+    assert_eq!(exact.lines().count(), lines.len());
+    tiny.run(&["history", "nobody"])?
+        .failed(1, &["no such image: nobody"], None);
+    Ok(())
+}
+
+fn pushed(tiny: &Tiny) -> Tested {
+    let server = RegistryServer::start(ServerOptions::new(tiny.file("served")))?;
+    let name = format!("{}/team/app:1", server.host());
+    let file = tiny.file("metadata.json").display().to_string();
+    let folder = tiny.file("context");
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join("Dockerfile"), "FROM tiny\nENV A=1\n")?;
+    let folder = folder.display().to_string();
+    let words = [
+        "--push",
+        "--provenance=false",
+        "--rm",
+        "--metadata-file",
+        &file,
+        "-t",
+        &name,
+        &folder,
+    ];
+    let done = tiny.run(&[&["buildx", "build"], &words[..]].concat())?;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let digest = server.tag("team/app", "1").ok_or("it was not pushed")?;
+    let metadata: Value = serde_json::from_str(&std::fs::read_to_string(&file)?)?;
+    let id = tiny.run(&["images", "-q", "--no-trunc", &name])?.stdout;
+    assert_eq!(metadata["containerimage.config.digest"], id.trim());
+    assert_eq!(metadata["image.name"], name);
+    let manifest: Value = serde_json::from_slice(&server.blob("team/app", &digest).ok_or("no manifest")?)?;
+    assert_eq!(manifest["config"]["digest"], id.trim());
+    tiny.run(&["build", "--push", &folder])?
+        .failed(1, &["--push needs a name"], None);
+    Ok(())
+}
+
+fn templates(tiny: &Tiny) -> Tested {
+    tiny.run(&["volume", "create", "--label", "a=b", "kept"])?;
+    let done = tiny.run(&["volume", "ls", "--format", "{{.Name}} {{.Driver}} {{.Labels}}"])?;
+    assert_eq!(done.stdout, "kept local a=b\n");
+    let done = tiny.run(&["volume", "inspect", "-f", "{{.Mountpoint}}", "kept"])?;
+    assert!(done.stdout.trim_end().ends_with("kept/_data"), "{done:?}");
+    let done = tiny.run(&["volume", "inspect", "kept", "nobody"])?;
+    assert!(
+        done.code == Some(1) && done.stdout.contains("\"kept\""),
+        "{done:?}"
+    );
+    let done = tiny.run(&["network", "create", "--label", "c=d", "back"])?;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let done = tiny.run(&[
+        "network",
+        "ls",
+        "-f",
+        "type=custom",
+        "--format",
+        "{{.Name}} {{.Labels}}",
+    ])?;
+    assert_eq!(done.stdout, "back c=d\n");
+    let done = tiny.run(&["network", "inspect", "-f", "{{.Name}} {{.Driver}}", "back"])?;
+    assert_eq!(done.stdout, "back bridge\n");
+    Ok(())
+}
