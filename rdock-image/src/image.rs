@@ -1,6 +1,9 @@
 //! An image in the store.
 use crate::layer::Layer;
-use crate::{Digest, Error, ImageConfig, ImageStore, Manifest, ManifestDocument, Reference, Result};
+use crate::manifest::media_type;
+use crate::{
+    Descriptor, Digest, Error, ImageConfig, ImageStore, Manifest, ManifestDocument, Reference, Result,
+};
 use std::fmt;
 use std::sync::Arc;
 
@@ -89,6 +92,23 @@ impl Image {
     /// Returns the bytes in files of its layers.
     pub fn size(&self) -> u64 {
         self.0.size
+    }
+
+    /// Returns the entry that stands for this image in an index: its manifest's type, digest and size, and its platform.
+    ///
+    /// # Errors
+    /// [`Error::MissingBlob`] when the manifest is not in the store any more.
+    pub fn descriptor(&self) -> Result<Descriptor> {
+        let size = self.0.store.read_blob(self.manifest_digest())?.len() as u64;
+        let kind = self.manifest().media_type.as_deref();
+        Ok(Descriptor {
+            platform: Some(self.config().platform()),
+            ..Descriptor::new(
+                kind.unwrap_or(media_type::OCI_MANIFEST),
+                self.manifest_digest(),
+                size,
+            )
+        })
     }
 
     /// Returns the store it is in.

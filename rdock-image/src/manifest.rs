@@ -152,6 +152,16 @@ pub struct Index {
 }
 
 impl Index {
+    /// Makes an OCI index of these manifests.
+    pub fn new(manifests: Vec<Descriptor>) -> Self {
+        Self {
+            schema_version: 2,
+            media_type: Some(media_type::OCI_INDEX.to_owned()),
+            manifests,
+            ..Self::default()
+        }
+    }
+
     /// Returns the manifest that suits `platform` best; the first of equals. Attestations (platform `unknown`)
     /// and entries that are not manifests are passed over; an entry without a platform is taken only when it is
     /// the only one.

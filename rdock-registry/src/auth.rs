@@ -3,7 +3,7 @@
 use crate::config::{Credential, Endpoint};
 use crate::error::{Error, Result};
 use crate::protocol::{Challenge, Token, merge_scopes, redacted, repository_scope};
-use crate::transport::{Request, Transport};
+use crate::transport::{Peer, Request, Transport};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::net::IpAddr;
@@ -23,10 +23,31 @@ const CLIENT: &str = "rdock";
 pub(crate) struct Access {
     /// The repository; none for a login.
     pub(crate) repository: Option<String>,
-    /// Pushing to it.
-    pub(crate) push: bool,
+    pub(crate) rights: Rights,
     /// Repositories of the same registry that blobs are mounted from.
     pub(crate) sources: Vec<String>,
+}
+
+/// What is done at a registry, in the words of its tokens' scopes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Rights {
+    #[default]
+    Pull,
+    Push,
+    /// Of manifests and tags.
+    Delete,
+    /// Listing the repositories.
+    Catalog,
+}
+
+impl Access {
+    pub(crate) fn to(repository: &str, rights: Rights) -> Self {
+        Self {
+            repository: Some(repository.to_owned()),
+            rights,
+            sources: Vec::new(),
+        }
+    }
 }
 
 /// What is sent to one endpoint for one repository; renewed when the registry no longer takes it.
@@ -146,6 +167,7 @@ impl Authorization {
             registry: endpoint.host.clone(),
             what: match &self.access.repository {
                 Some(_) => endpoint.repository.clone(),
+                None if self.access.rights == Rights::Catalog => "the list of repositories".to_owned(),
                 None => "a login".to_owned(),
             },
             reason,
@@ -212,7 +234,7 @@ impl Authorization {
             if let Credential::Basic { user, .. } = &self.credential {
                 query.append_pair("account", user);
                 // A login keeps a refresh token instead of the password, where it can have one.
-                if self.access.repository.is_none() {
+                if self.access.repository.is_none() && self.access.rights != Rights::Catalog {
                     query
                         .append_pair("offline_token", "true")
                         .append_pair("client_id", CLIENT);
@@ -225,8 +247,18 @@ impl Authorization {
         }
         let host = realm.host_str().unwrap_or_default().to_owned();
         // An insecure registry says nothing about the certificates of another host.
-        let insecure = endpoint.insecure && may_have_plain(endpoint, realm);
-        let answer = transport.send(&host, url, &request, insecure).await?;
+        let peer = Peer {
+            name: &host,
+            insecure: endpoint.insecure && may_have_plain(endpoint, realm),
+            // Its certificates count where the registry itself gives the tokens; its headers are for its API alone.
+            certificates: endpoint
+                .options
+                .as_ref()
+                .filter(|_| realm.host_str() == endpoint.name())
+                .and_then(|options| options.certificates.as_ref()),
+            headers: &[],
+        };
+        let answer = transport.send(&peer, url, &request).await?;
         let (status, success) = (answer.status(), answer.is_success());
         let retry_after = answer.retry_after();
         let body = answer.body("the token", LARGEST_TOKEN).await?;
@@ -285,10 +317,12 @@ impl Access {
     /// What a token is asked for: the own repository, pulling from those that blobs are mounted from and from those
     /// the registry names; never more.
     fn scopes(&self, asked: &str) -> Vec<String> {
-        let own = self
-            .repository
-            .as_ref()
-            .map(|repository| repository_scope(repository, self.push));
+        let own = match (&self.repository, self.rights) {
+            (None, Rights::Catalog) => Some("registry:catalog:*".to_owned()),
+            (None, _) => None,
+            (Some(repository), Rights::Delete) => Some(format!("repository:{repository}:delete,pull")),
+            (Some(repository), rights) => Some(repository_scope(repository, rights == Rights::Push)),
+        };
         let sources = self.sources.iter().map(|source| repository_scope(source, false));
         let named = asked.split_whitespace().filter_map(|scope| {
             let (name, actions) = scope.strip_prefix("repository:")?.rsplit_once(':')?;
@@ -303,11 +337,9 @@ impl Access {
 /// Plain http is allowed to the registry's own host, and on this machine.
 fn may_have_plain(endpoint: &Endpoint, realm: &Url) -> bool {
     let host = realm.host_str().unwrap_or_default();
-    let own = endpoint
-        .host
-        .rsplit_once(':')
-        .map_or(endpoint.host.as_str(), |(name, _)| name);
-    host == own || host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    Some(host) == endpoint.name()
+        || host == "localhost"
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 fn basic(user: &str, password: &str) -> String {
@@ -324,6 +356,7 @@ mod tests {
             repository: "a/b".into(),
             insecure,
             stands_for_name: true,
+            options: None,
         }
     }
 
@@ -367,7 +400,7 @@ mod tests {
             ["repository:a:pull", "repository:x/a:pull"]
         );
         let push = Access {
-            push: true,
+            rights: Rights::Push,
             sources: vec!["base".into()],
             ..pull("a")
         };
@@ -376,5 +409,14 @@ mod tests {
             ["repository:a:pull,push", "repository:base:pull"]
         );
         assert!(Access::default().scopes("repository:a:pull").is_empty());
+        let catalog = Access {
+            rights: Rights::Catalog,
+            ..Access::default()
+        };
+        assert_eq!(catalog.scopes("registry:catalog:*"), ["registry:catalog:*"]);
+        assert_eq!(
+            Access::to("a", Rights::Delete).scopes("repository:a:delete"),
+            ["repository:a:delete,pull"]
+        );
     }
 }

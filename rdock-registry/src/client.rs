@@ -1,15 +1,19 @@
 //! [`RegistryClient`]: the handle that a program keeps.
 
-use crate::config::RegistryConfig;
+use crate::config::{Capabilities, RegistryConfig};
+use crate::delete;
 use crate::error::Result;
+use crate::listing::{self, Listing};
 use crate::login::{self, Login};
 use crate::manifests;
 use crate::pull;
 use crate::push::{self, PushProgress, Pushed};
+use crate::referrers;
 use crate::session::{Remarks, Session};
-use crate::tags;
 use crate::transport::Transport;
-use rdock_image::{BoxError, Digest, Image, ImageSource, ImageStore, Platform, Progress, Reference};
+use rdock_image::{
+    BoxError, Descriptor, Digest, Image, ImageSource, ImageStore, Index, Platform, Progress, Reference,
+};
 use std::sync::Arc;
 
 /// Pulls and pushes images. Cloning is cheap; the connections of one pull or push are shared by its layers.
@@ -83,7 +87,30 @@ impl RegistryClient {
         progress: &PushProgress,
     ) -> Result<Pushed> {
         let transport = Transport::new(&self.config)?;
-        push::push(&self.config, &transport, reference, store, progress).await
+        let target = push::Target {
+            reference,
+            image: reference.canonical().to_string(),
+            tagged: true,
+        };
+        push::push(&self.config, &transport, target, store, progress).await
+    }
+
+    /// Sends an index and the images of all platforms that it names, which must all be in `store`, under one name:
+    /// see [`Image::descriptor`] for the entries of an index. Layers go as [`RegistryClient::push`] sends them; an
+    /// entry whose image got another manifest on the way names that.
+    ///
+    /// # Errors
+    /// [`Error::MissingPlatform`](crate::Error::MissingPlatform) names what is not in the store, before anything is
+    /// sent; otherwise as [`RegistryClient::push`].
+    pub async fn push_index(
+        &self,
+        reference: &Reference,
+        index: &Index,
+        store: &ImageStore,
+        progress: &PushProgress,
+    ) -> Result<Pushed> {
+        let transport = Transport::new(&self.config)?;
+        push::push_index(&self.config, &transport, reference, index, store, progress).await
     }
 }
 
@@ -138,10 +165,12 @@ impl RegistryClient {
     pub async fn resolve_digest(&self, reference: &Reference) -> Result<Digest> {
         let transport = Transport::new(&self.config)?;
         let remarks = Remarks::new(|_| {});
+        let can = |can: &Capabilities| can.resolve;
         manifests::at_places(
             &self.config,
             &transport,
             reference,
+            can,
             &remarks,
             |session: Session| async move { manifests::digest(&session, reference).await },
         )
@@ -149,14 +178,63 @@ impl RegistryClient {
     }
 
     /// Lists the tags of the repository that `reference` names, in the registry's order; asks the registry itself, no
-    /// mirror.
+    /// mirror. A million tags at most; see [`RegistryClient::tags_of`].
     ///
     /// # Errors
     /// [`Error::NotFound`](crate::Error::NotFound) for an unknown repository,
     /// [`Error::Denied`](crate::Error::Denied) and so on.
     pub async fn tags(&self, reference: &Reference) -> Result<Vec<String>> {
         let transport = Transport::new(&self.config)?;
-        tags::tags(&self.config, &transport, reference).await
+        listing::tags(&self.config, &transport, reference, &Listing::default()).await
+    }
+
+    /// Lists a part of the tags.
+    ///
+    /// # Errors
+    /// As [`RegistryClient::tags`].
+    pub async fn tags_of(&self, reference: &Reference, listing: &Listing) -> Result<Vec<String>> {
+        let transport = Transport::new(&self.config)?;
+        listing::tags(&self.config, &transport, reference, listing).await
+    }
+
+    /// Lists the repositories of a registry (`host[:port]`), in its own order. Many registries, Docker Hub among them,
+    /// do not tell.
+    ///
+    /// # Errors
+    /// [`Error::Denied`](crate::Error::Denied), [`Error::Status`](crate::Error::Status) where it does not tell.
+    pub async fn repositories(&self, registry: &str, listing: &Listing) -> Result<Vec<String>> {
+        let transport = Transport::new(&self.config)?;
+        listing::repositories(&self.config, &transport, registry, listing).await
+    }
+
+    /// Lists what refers to an image: signatures, attestations, other artifacts; those of one type, where one is
+    /// given. Asks the API for it, and where the registry has none, the tag that clients keep in its place (OCI
+    /// distribution specification 1.1, "Listing Referrers"). Each entry's type is its `artifactType`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`](crate::Error::NotFound) for an unknown image, [`Error::Denied`](crate::Error::Denied) and
+    /// so on.
+    pub async fn referrers(
+        &self,
+        reference: &Reference,
+        artifact_type: Option<&str>,
+    ) -> Result<Vec<Descriptor>> {
+        let transport = Transport::new(&self.config)?;
+        referrers::referrers(&self.config, &transport, reference, artifact_type).await
+    }
+}
+
+/// Out of a registry.
+impl RegistryClient {
+    /// Deletes the manifest that the digest of `reference` names, and with it all its tags; of a name without a digest,
+    /// the tag alone. Blobs stay until the registry collects them.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`](crate::Error::NotFound), [`Error::Denied`](crate::Error::Denied);
+    /// [`Error::Status`](crate::Error::Status) from a registry that deletes nothing, or no tags.
+    pub async fn delete(&self, reference: &Reference) -> Result<()> {
+        let transport = Transport::new(&self.config)?;
+        delete::delete(&self.config, &transport, reference).await
     }
 }
 

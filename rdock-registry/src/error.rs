@@ -107,6 +107,20 @@ pub enum Error {
         /// The image asked for.
         reference: String,
     },
+    /// hosts.toml gives no place of the registry the capability `push`.
+    #[error("hosts.toml allows no push to {registry}")]
+    ReadOnly {
+        /// The registry, as names have it.
+        registry: String,
+    },
+    /// An index names an image that is not in the store.
+    #[error("the index names {digest} for {platform}, which is not in the store")]
+    MissingPlatform {
+        /// The platform, `unknown` where the index says none.
+        platform: String,
+        /// Of the manifest.
+        digest: String,
+    },
     /// A configuration file cannot be used.
     #[error("could not read {}", path.display())]
     Config {
@@ -164,6 +178,9 @@ impl Error {
                 "is {registry} reachable from here? a mirror can be named in registries.conf \
                  (CONTAINERS_REGISTRIES_CONF)"
             )),
+            Self::MissingPlatform { platform, .. } => {
+                Some(format!("pull or build the image for {platform} first"))
+            }
             Self::UnsafeRealm { registry, .. } => Some(format!(
                 "if {registry} is trusted, mark it `insecure = true` in registries.conf"
             )),
@@ -204,6 +221,8 @@ impl Error {
             Self::Image(_)
                 | Self::NoSuchPlatform { .. }
                 | Self::Blocked { .. }
+                | Self::ReadOnly { .. }
+                | Self::MissingPlatform { .. }
                 | Self::Config { .. }
                 | Self::Helper { .. }
         )

@@ -9,23 +9,26 @@
 mod auth;
 mod client;
 mod config;
+mod delete;
 mod error;
 mod interop;
+mod listing;
 mod login;
 mod manifests;
 pub mod protocol;
 mod pull;
 mod push;
+mod referrers;
 #[cfg(feature = "server")]
 pub mod server;
 mod session;
-mod tags;
 mod transport;
 
 pub use client::RegistryClient;
 pub use config::{AuthEntry, Credential, Credentials, Proxies, RegistriesConf, RegistryConfig};
 pub use error::{Error, Result};
 pub use interop::oci_reference;
+pub use listing::Listing;
 pub use login::Login;
 pub use push::{Compression, PushEvent, PushProgress, Pushed};
 pub use rdock_image as image;

@@ -119,7 +119,7 @@ async fn verify(
     name: &str,
     credential: Credential,
 ) -> Result<Option<String>> {
-    let endpoint = config.registries.host(name)?;
+    let endpoint = config.host(name)?;
     let session = Session::with(config, transport, endpoint, credential, Remarks::new(|_| {}));
     let what = "a login";
     session.ask("", &Request::default(), what, None).await?;

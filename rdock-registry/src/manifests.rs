@@ -1,8 +1,8 @@
 //! Manifests and indexes of a registry: read and checked, or asked for by name alone; and the places of a name, one
 //! after another.
 
-use crate::auth::Access;
-use crate::config::RegistryConfig;
+use crate::auth::{Access, Rights};
+use crate::config::{Capabilities, RegistryConfig};
 use crate::error::{Error, Result};
 use crate::session::{Attempts, LARGEST_DOCUMENT, Remarks, Session};
 use crate::transport::{Request, Transport, Verb};
@@ -16,11 +16,25 @@ const ACCEPTED: [&str; 4] = [
     media_type::DOCKER_MANIFEST,
 ];
 
-/// Does the work at the places of a name in order, mirrors first, until one has it.
+/// A session for reading with the registry itself.
+pub(crate) async fn own(
+    config: &RegistryConfig,
+    transport: &Transport,
+    reference: &Reference,
+) -> Result<Session> {
+    let endpoint = config.own(reference)?;
+    let access = Access::to(&endpoint.repository, Rights::Pull);
+    let name = format!("{}/{}", reference.domain(), reference.path());
+    Session::open(config, transport, endpoint, &name, access, Remarks::new(|_| {})).await
+}
+
+/// Does the work at the places of a name in order, mirrors first, until one has it. Only those that can do what `can`
+/// says are asked.
 pub(crate) async fn at_places<T, Work>(
     config: &RegistryConfig,
     transport: &Transport,
     reference: &Reference,
+    can: impl Fn(&Capabilities) -> bool,
     remarks: &Remarks,
     work: impl Fn(Session) -> Work,
 ) -> Result<T>
@@ -29,11 +43,15 @@ where
 {
     let name = format!("{}/{}", reference.domain(), reference.path());
     let mut last = None;
-    for endpoint in config.registries.endpoints(reference)? {
-        let access = Access {
-            repository: Some(endpoint.repository.clone()),
-            ..Access::default()
-        };
+    for endpoint in config.endpoints(reference)? {
+        if endpoint
+            .options
+            .as_ref()
+            .is_some_and(|options| !can(&options.capabilities))
+        {
+            continue;
+        }
+        let access = Access::to(&endpoint.repository, Rights::Pull);
         let session = Session::open(config, transport, endpoint, &name, access, remarks.clone()).await?;
         match work(session).await {
             Ok(done) => return Ok(done),

@@ -4,7 +4,7 @@ mod blob;
 
 pub(crate) use blob::Blob;
 
-use crate::config::RegistryConfig;
+use crate::config::{Capabilities, RegistryConfig};
 use crate::error::{Error, Result};
 use crate::manifests;
 use crate::session::{Attempts, LARGEST_DOCUMENT, Remark, Remarks, Session, blocking};
@@ -33,12 +33,34 @@ pub(crate) async fn pull(
         reference: reference.clone(),
     });
     let parallel = config.parallel_layers.max(1);
-    manifests::at_places(config, transport, reference, &remarks(progress), |session| {
+    let remarks = remarks(progress);
+    // A mirror that does not say what a tag means may still have what it means.
+    let only_content = |can: &Capabilities| can.pull && !can.resolve;
+    let places = config.endpoints(reference)?;
+    let mut options = places.iter().filter_map(|place| place.options.as_ref());
+    let wanted = if reference.digest().is_none() && options.any(|one| only_content(&one.capabilities)) {
+        let can = |can: &Capabilities| can.resolve;
+        let digest = manifests::at_places(
+            config,
+            transport,
+            reference,
+            can,
+            &remarks,
+            |session: Session| async move { manifests::digest(&session, reference).await },
+        );
+        Some(digest.await?.to_string())
+    } else {
+        None
+    };
+    let by_digest = reference.digest().is_some() || wanted.is_some();
+    let can = |can: &Capabilities| can.pull && (can.resolve || by_digest);
+    let wanted = &wanted.unwrap_or_else(|| manifests::wanted(reference));
+    manifests::at_places(config, transport, reference, can, &remarks, |session| {
         let pull = Arc::new(Pull {
             session,
             progress: progress.clone(),
         });
-        async move { pull.pull(reference, platform, store, parallel).await }
+        async move { pull.pull(reference, wanted, platform, store, parallel).await }
     })
     .await
 }
@@ -67,14 +89,13 @@ impl Pull {
     async fn pull(
         self: &Arc<Self>,
         reference: &Reference,
+        wanted: &str,
         platform: &Platform,
         store: &ImageStore,
         parallel: usize,
     ) -> Result<Image> {
         let lease = Arc::new(store.lease()?);
-        let (digest, manifest, bytes) = self
-            .manifest(reference, platform, &manifests::wanted(reference))
-            .await?;
+        let (digest, manifest, bytes) = self.manifest(reference, platform, wanted).await?;
         self.progress.emit(Event::Resolved {
             reference: reference.clone(),
             digest: digest.clone(),

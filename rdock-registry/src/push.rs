@@ -2,14 +2,16 @@
 //! config, then the manifest.
 
 mod documents;
+mod index;
 mod progress;
 mod source;
 mod upload;
 
+pub(crate) use index::push_index;
 pub use progress::{PushEvent, PushProgress};
 pub use source::Compression;
 
-use crate::auth::Access;
+use crate::auth::{Access, Rights};
 use crate::config::RegistryConfig;
 use crate::error::{Error, Result};
 use crate::session::{Remarks, Session, blocking};
@@ -37,7 +39,7 @@ pub struct Pushed {
     pub digest: Digest,
     /// Bytes of the manifest.
     pub size: u64,
-    /// The image id in the registry: the digest of its config.
+    /// The image id in the registry: the digest of its config; of an index, its own digest.
     pub id: Digest,
 }
 
@@ -58,6 +60,23 @@ struct Push {
     origins: Mutex<HashMap<String, Vec<Arc<Session>>>>,
 }
 
+/// What is pushed, and where to.
+pub(crate) struct Target<'a> {
+    pub(crate) reference: &'a Reference,
+    /// The image's name in the store.
+    pub(crate) image: String,
+    /// The manifest gets the reference's tag; else it is there by its digest alone.
+    pub(crate) tagged: bool,
+}
+
+fn by_digest(reference: &Reference) -> Error {
+    rdock_image::Error::InvalidReference {
+        text: reference.to_string(),
+        reason: "an image cannot be pushed by digest",
+    }
+    .into()
+}
+
 /// A layer in the registry.
 #[derive(Debug, Clone)]
 struct Sent {
@@ -69,26 +88,23 @@ struct Sent {
 pub(crate) async fn push(
     config: &RegistryConfig,
     transport: &Transport,
-    reference: &Reference,
+    target: Target<'_>,
     store: &ImageStore,
     progress: &PushProgress,
 ) -> Result<Pushed> {
+    let Target { reference, image, .. } = &target;
     if reference.digest().is_some() {
-        return Err(rdock_image::Error::InvalidReference {
-            text: reference.to_string(),
-            reason: "an image cannot be pushed by digest",
-        }
-        .into());
+        return Err(by_digest(reference));
     }
-    let (there, wanted) = (store.clone(), reference.clone());
+    let (there, wanted, named) = (store.clone(), image.clone(), reference.familiar());
     // The lease holds on to the image until the end, whoever prunes.
     let (lease, image, origins) = blocking(move || {
         let missing = || rdock_image::Error::NotFound {
             kind: "image",
-            name: wanted.familiar(),
+            name: named.clone(),
         };
         let lease = there.lease()?;
-        let image = there.get(wanted.canonical().as_str())?.ok_or_else(missing)?;
+        let image = there.get(&wanted)?.ok_or_else(missing)?;
         lease.pin(image.manifest_digest())?;
         let mut origins = BTreeMap::new();
         for diff_id in image.diff_ids() {
@@ -99,10 +115,10 @@ pub(crate) async fn push(
     })
     .await?;
     progress.emit(PushEvent::Started {
-        reference: reference.clone(),
+        reference: (*reference).clone(),
         layers: image.diff_ids().to_vec(),
     });
-    let endpoint = config.registries.own(reference)?;
+    let endpoint = config.pushed(reference)?;
     let name = format!("{}/{}", reference.domain(), reference.path());
     let known: BTreeSet<_> = origins
         .values()
@@ -111,7 +127,7 @@ pub(crate) async fn push(
         .collect();
     let mut neighbours = BTreeMap::new();
     for repository in known {
-        if let Ok(place) = config.registries.host(&repository)
+        if let Ok(place) = config.host(&repository)
             && place.host == endpoint.host
             && place.repository != endpoint.repository
         {
@@ -120,7 +136,7 @@ pub(crate) async fn push(
     }
     let access = Access {
         repository: Some(endpoint.repository.clone()),
-        push: true,
+        rights: Rights::Push,
         sources: neighbours.values().cloned().collect(),
     };
     let session = Session::open(config, transport, endpoint, &name, access, progress.remarks()).await?;
@@ -142,13 +158,15 @@ pub(crate) async fn push(
         origins: Mutex::default(),
     });
     let sent = push.layers(&image, origins).await?;
-    let pushed = push.document(reference, &image, &sent).await?;
-    push.remember(reference, &image, &sent, &pushed, lease).await?;
-    progress.emit(PushEvent::Done {
-        reference: reference.clone(),
-        digest: pushed.digest.clone(),
-        size: pushed.size,
-    });
+    let pushed = push.document(&target, &image, &sent).await?;
+    push.remember(&target, &image, &sent, &pushed, lease).await?;
+    if target.tagged {
+        progress.emit(PushEvent::Done {
+            reference: (*reference).clone(),
+            digest: pushed.digest.clone(),
+            size: pushed.size,
+        });
+    }
     Ok(pushed)
 }
 
@@ -338,12 +356,9 @@ impl Push {
         // An origin that no configuration leads to any more has nothing for us.
         let places = Reference::parse(name)
             .ok()
-            .and_then(|reference| self.config.registries.endpoints(&reference).ok());
+            .and_then(|reference| self.config.endpoints(&reference).ok());
         for endpoint in places.into_iter().flatten() {
-            let access = Access {
-                repository: Some(endpoint.repository.clone()),
-                ..Access::default()
-            };
+            let access = Access::to(&endpoint.repository, Rights::Pull);
             let mut session = Session::open(
                 &self.config,
                 &self.transport,

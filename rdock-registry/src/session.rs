@@ -372,6 +372,7 @@ mod tests {
             repository: "me/app".into(),
             insecure,
             stands_for_name,
+            options: None,
         }
     }
 

@@ -7,13 +7,13 @@ mod tls;
 
 pub(crate) use answer::Answer;
 
-use crate::config::{Endpoint, RegistryConfig};
+use crate::config::{Endpoint, HostCertificates, RegistryConfig};
 use crate::error::{Error, Result};
-use crate::protocol::{Schemes, redacted, schemes};
+use crate::protocol::{Schemes, redacted};
 use bytes::Bytes;
 use futures_util::Stream;
 use reqwest::Method;
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RANGE};
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION, RANGE};
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -93,6 +93,41 @@ impl Request {
     }
 }
 
+/// Who is asked, and what counts for it alone.
+#[derive(Clone, Copy)]
+pub(crate) struct Peer<'a> {
+    /// In errors.
+    pub(crate) name: &'a str,
+    /// Plain http and unknown certificates are fine.
+    pub(crate) insecure: bool,
+    /// In place of those in `certs.d`.
+    pub(crate) certificates: Option<&'a Arc<HostCertificates>>,
+    pub(crate) headers: &'a [(String, String)],
+}
+
+impl<'a> Peer<'a> {
+    /// A registry.
+    pub(crate) fn of(endpoint: &'a Endpoint) -> Self {
+        let options = endpoint.options.as_ref();
+        Self {
+            name: &endpoint.host,
+            insecure: endpoint.insecure,
+            certificates: options.and_then(|options| options.certificates.as_ref()),
+            headers: options.map_or(&[], |options| &options.headers),
+        }
+    }
+
+    /// Another host that a registry names: nothing of what is allowed to the registry.
+    pub(crate) fn stranger(endpoint: &'a Endpoint) -> Self {
+        Self {
+            name: &endpoint.host,
+            insecure: false,
+            certificates: None,
+            headers: &[],
+        }
+    }
+}
+
 /// A body that is sent as it is made.
 pub(crate) struct Upload {
     pub(crate) stream: Pin<Box<dyn Stream<Item = Result<Bytes, String>> + Send>>,
@@ -135,7 +170,7 @@ impl Transport {
 
     /// The address of a path below `/v2/`, with the scheme that the host was found to speak.
     pub(crate) fn address(&self, endpoint: &Endpoint, path: &str) -> Result<Url> {
-        let plain = match schemes(&endpoint.host, endpoint.insecure) {
+        let plain = match endpoint.schemes() {
             Schemes::Https => false,
             Schemes::Http => true,
             Schemes::HttpsThenHttp => self.known(&endpoint.host).unwrap_or(false),
@@ -151,10 +186,10 @@ impl Transport {
         request: &Request,
     ) -> Result<Answer> {
         let host = &endpoint.host;
-        let undecided =
-            schemes(host, endpoint.insecure) == Schemes::HttpsThenHttp && self.known(host).is_none();
+        let undecided = endpoint.schemes() == Schemes::HttpsThenHttp && self.known(host).is_none();
         let url = self.address(endpoint, path)?;
-        let answer = self.send(host, url, request, endpoint.insecure).await;
+        let peer = Peer::of(endpoint);
+        let answer = self.send(&peer, url, request).await;
         if !undecided {
             return answer;
         }
@@ -168,24 +203,23 @@ impl Transport {
                 return answer;
             }
         }
+        let peer = Peer {
+            insecure: true,
+            ..peer
+        };
         let answer = self
-            .send(host, address(endpoint, "http", path)?, request, true)
+            .send(&peer, address(endpoint, "http", path)?, request)
             .await?;
         self.learn(host, true);
         Ok(answer)
     }
 
     /// One request with its redirects. Authorization goes to the first origin alone.
-    pub(crate) async fn send(
-        &self,
-        registry: &str,
-        first: Url,
-        request: &Request,
-        insecure: bool,
-    ) -> Result<Answer> {
+    pub(crate) async fn send(&self, peer: &Peer<'_>, first: Url, request: &Request) -> Result<Answer> {
+        let registry = peer.name;
         let mut url = first.clone();
         for _ in 0..=MOST_REDIRECTS {
-            let mut builder = self.builder(registry, &url, &first, request, insecure)?;
+            let mut builder = self.builder(peer, &url, &first, request)?;
             if let Some(body) = &request.body {
                 builder = builder.body(body.clone());
             }
@@ -213,7 +247,7 @@ impl Transport {
             let next = location
                 .and_then(|location| url.join(location).ok())
                 .ok_or_else(|| malformed("no usable Location".into()))?;
-            let plain = url.scheme() == "https" && next.scheme() != "https" && !insecure;
+            let plain = url.scheme() == "https" && next.scheme() != "https" && !peer.insecure;
             if plain || !matches!(next.scheme(), "http" | "https") {
                 let shown = redacted(next.as_str());
                 return Err(malformed(format!("from https to {shown}")));
@@ -247,7 +281,7 @@ impl Transport {
     ) -> Result<Answer> {
         let registry = endpoint.host.as_str();
         let own = self.address(endpoint, "")?;
-        let mut builder = self.builder(registry, &url, &own, request, endpoint.insecure)?;
+        let mut builder = self.builder(&Peer::of(endpoint), &url, &own, request)?;
         if let Some(length) = upload.length {
             builder = builder.header("content-length", length);
         }
@@ -302,23 +336,38 @@ impl Transport {
 
     fn builder(
         &self,
-        registry: &str,
+        peer: &Peer<'_>,
         url: &Url,
         origin: &Url,
         request: &Request,
-        insecure: bool,
     ) -> Result<reqwest::RequestBuilder> {
+        let registry = peer.name;
         // What is allowed to a registry is not allowed to whoever it sends us to.
         let own_host = url.host() == origin.host();
-        let client = self.clients.for_host(url, insecure && own_host)?;
-        let mut builder = client
-            .request(request.verb.into(), url.clone())
-            .headers(headers(request, registry)?);
-        if let Some(authorization) = request
-            .authorization
-            .as_ref()
-            .filter(|_| same_origin(url, origin))
-        {
+        let certificates = peer.certificates.filter(|_| own_host);
+        let client = self
+            .clients
+            .for_host(url, peer.insecure && own_host, certificates)?;
+        let mut builder = client.request(request.verb.into(), url.clone());
+        if !same_origin(url, origin) {
+            return Ok(builder.headers(headers(request, registry)?));
+        }
+        for (name, value) in peer.headers {
+            let malformed = |_| Error::Malformed {
+                registry: registry.to_owned(),
+                what: "header of hosts.toml",
+                reason: format!("{name:?} is no name"),
+            };
+            let name = HeaderName::from_bytes(name.as_bytes()).map_err(malformed)?;
+            let mut value = header(value, registry)?;
+            value.set_sensitive(true);
+            // What a login says comes before what the file says.
+            if name != AUTHORIZATION || request.authorization.is_none() {
+                builder = builder.header(name, value);
+            }
+        }
+        builder = builder.headers(headers(request, registry)?);
+        if let Some(authorization) = &request.authorization {
             let mut value = header(authorization, registry)?;
             value.set_sensitive(true);
             builder = builder.header(AUTHORIZATION, value);
@@ -328,11 +377,23 @@ impl Transport {
 }
 
 fn address(endpoint: &Endpoint, scheme: &str, path: &str) -> Result<Url> {
-    Url::parse(&format!("{scheme}://{}/v2/{path}", endpoint.host)).map_err(|error| Error::Malformed {
+    let options = endpoint.options.as_ref();
+    let root = match options.map_or("v2", |options| &options.root) {
+        "" => String::new(),
+        root => format!("{root}/"),
+    };
+    let text = format!("{scheme}://{}/{root}{path}", endpoint.host);
+    let mut url = Url::parse(&text).map_err(|error| Error::Malformed {
         registry: endpoint.host.clone(),
         what: "address",
         reason: error.to_string(),
-    })
+    })?;
+    if let Some(namespace) = options.and_then(|options| options.namespace.as_ref())
+        && !url.query_pairs().any(|(name, _)| name == "ns")
+    {
+        url.query_pairs_mut().append_pair("ns", namespace);
+    }
+    Ok(url)
 }
 
 fn silence(idle: Duration) -> Box<dyn std::error::Error + Send + Sync> {

@@ -4,12 +4,19 @@ use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 
 /// What the folders of one host hold, in PEM.
-#[derive(Default)]
+#[derive(Default, Clone, PartialEq, Eq)]
 pub(crate) struct HostCertificates {
     /// `*.crt`: authorities that are trusted for this host beside the others.
     pub(crate) authorities: Vec<Vec<u8>>,
     /// `*.cert` and the `*.key` of the same name: who this client is.
     pub(crate) client: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl std::fmt::Debug for HostCertificates {
+    /// Without the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HostCertificates").finish_non_exhaustive()
+    }
 }
 
 impl HostCertificates {
@@ -82,9 +89,7 @@ mod tests {
                 .is_none()
         );
         std::fs::remove_file(host.join("me.key")).expect("removed");
-        let error = HostCertificates::read(&dirs, "r.example:5000")
-            .err()
-            .expect("no key");
+        let error = HostCertificates::read(&dirs, "r.example:5000").expect_err("no key");
         assert!(error.to_string().contains("me.key"), "{error}");
     }
 }

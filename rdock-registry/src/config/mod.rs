@@ -3,18 +3,21 @@
 mod certificates;
 mod docker;
 mod helper;
+mod hosts;
 mod registries;
 mod saved;
 
 pub(crate) use certificates::HostCertificates;
 pub use docker::{AuthEntry, Credential, Credentials};
 pub(crate) use docker::{key, server_name};
+pub(crate) use hosts::Capabilities;
 pub(crate) use registries::Endpoint;
 pub use registries::RegistriesConf;
 pub(crate) use saved::SavedConfig;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::push::Compression;
+use rdock_image::Reference;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -60,7 +63,9 @@ pub struct RegistryConfig {
     /// More certificate authorities, in PEM, beside the system's.
     pub certificate_authorities: Vec<Vec<u8>>,
     /// Folders with a folder for each `host[:port]` that has certificates of its own, as docker's `certs.d`:
-    /// `*.crt` are authorities, `*.cert` with `*.key` says who the client is. None by default.
+    /// `*.crt` are authorities, `*.cert` with `*.key` says who the client is. A `hosts.toml` there, as containerd has
+    /// it, names mirrors and what they can do, certificates and headers; it counts for registries that
+    /// [`RegistryConfig::registries`] says nothing of. None by default.
     pub certificate_dirs: Vec<PathBuf>,
     /// Where a login is written: docker's `config.json`. None by default.
     pub docker_config: Option<PathBuf>,
@@ -93,8 +98,9 @@ impl Default for RegistryConfig {
 impl RegistryConfig {
     /// Reads what docker and podman read: `registries.conf` (`CONTAINERS_REGISTRIES_CONF`, else
     /// `$XDG_CONFIG_HOME/containers`, `~/.config/containers`, `/etc/containers`), docker's `config.json`
-    /// (`DOCKER_CONFIG`, else `~/.docker`), podman's `auth.json`, and the `certs.d` folders of both (below
-    /// `/etc/docker`, `/etc/containers` and the user's `docker` and `containers` configuration); and the proxies that
+    /// (`DOCKER_CONFIG`, else `~/.docker`), podman's `auth.json`, and the `certs.d` folders, with
+    /// `hosts.toml` in them (below `/etc/containerd`, `/etc/docker`, `/etc/containers`, and the same in the user's
+    /// configuration); and the proxies that
     /// `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` (or in lower case) name. Files that are not there are
     /// nothing.
     ///
@@ -125,7 +131,7 @@ impl RegistryConfig {
         config.certificate_dirs = [Some(PathBuf::from("/etc")), user]
             .into_iter()
             .flatten()
-            .flat_map(|dir| [dir.join("docker/certs.d"), dir.join("containers/certs.d")])
+            .flat_map(|dir| ["containerd", "docker", "containers"].map(|name| dir.join(name).join("certs.d")))
             .collect();
         let text = |upper: &str| {
             let value = std::env::var(upper).or_else(|_| std::env::var(upper.to_ascii_lowercase()));
@@ -138,6 +144,59 @@ impl RegistryConfig {
             none: text("NO_PROXY"),
         };
         Ok(config)
+    }
+
+    /// Where to ask for an image, in order: its mirrors, then its own place. What registries.conf says comes before
+    /// what hosts.toml says.
+    pub(crate) fn endpoints(&self, reference: &Reference) -> Result<Vec<Endpoint>> {
+        match self.hosts_toml(reference)? {
+            Some(places) => Ok(places),
+            None => self.registries.endpoints(reference),
+        }
+    }
+
+    /// Where an image is written to, listed and deleted: never at a mirror.
+    pub(crate) fn own(&self, reference: &Reference) -> Result<Endpoint> {
+        match self.hosts_toml(reference)?.and_then(|mut places| places.pop()) {
+            Some(own) => Ok(own),
+            None => self
+                .registries
+                .host(&format!("{}/{}", reference.domain(), reference.path())),
+        }
+    }
+
+    /// Where images are pushed to: the first mirror that says that it takes them, else the registry itself.
+    pub(crate) fn pushed(&self, reference: &Reference) -> Result<Endpoint> {
+        let takes = |place: &Endpoint| {
+            let options = place.options.as_ref();
+            options.is_none_or(|options| options.capabilities.push)
+        };
+        match self.hosts_toml(reference)? {
+            Some(places) => places.into_iter().find(takes).ok_or_else(|| Error::ReadOnly {
+                registry: reference.domain().to_owned(),
+            }),
+            None => self.own(reference),
+        }
+    }
+
+    /// Where a registry (`host[:port]`, or with a part of its repositories) really is.
+    pub(crate) fn host(&self, name: &str) -> Result<Endpoint> {
+        let (host, path) = name.split_once('/').unwrap_or((name, ""));
+        if !self.registries.speaks_of(name)
+            && let Some(place) =
+                hosts::places(&self.certificate_dirs, host, path)?.and_then(|mut all| all.pop())
+        {
+            return Ok(place);
+        }
+        self.registries.host(name)
+    }
+
+    fn hosts_toml(&self, reference: &Reference) -> Result<Option<Vec<Endpoint>>> {
+        let name = format!("{}/{}", reference.domain(), reference.path());
+        if self.certificate_dirs.is_empty() || self.registries.speaks_of(&name) {
+            return Ok(None);
+        }
+        hosts::places(&self.certificate_dirs, reference.domain(), reference.path())
     }
 
     /// Reads these files. One that is not there is nothing, but for `registries`, which was named.

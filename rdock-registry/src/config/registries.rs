@@ -1,10 +1,13 @@
 //! `registries.conf`, version 2 (containers-registries.conf(5)): where the images of a name really are.
 
+use super::hosts::HostOptions;
 use crate::error::{Error, Result};
 use crate::protocol::is_loopback;
+use crate::protocol::{Schemes, schemes};
 use rdock_image::Reference;
 use serde::Deserialize;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Mirrors, rewritten locations, insecure and blocked registries.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -34,7 +37,7 @@ struct Mirror {
 }
 
 /// One place to ask for an image.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Endpoint {
     /// `host[:port]`.
     pub(crate) host: String,
@@ -43,6 +46,8 @@ pub(crate) struct Endpoint {
     pub(crate) insecure: bool,
     /// This is the registry that the name means, not a mirror of it.
     pub(crate) stands_for_name: bool,
+    /// What hosts.toml says of it.
+    pub(crate) options: Option<Arc<HostOptions>>,
 }
 
 impl Endpoint {
@@ -59,16 +64,29 @@ impl Endpoint {
             host: host.to_owned(),
             repository: repository.to_owned(),
             insecure,
-            stands_for_name: false,
+            ..Self::default()
         }
     }
-}
 
-impl Endpoint {
     fn own(location: &str, insecure: bool) -> Self {
         Self {
             stands_for_name: true,
             ..Self::new(location, insecure)
+        }
+    }
+
+    /// The host without its port.
+    pub(crate) fn name(&self) -> Option<&str> {
+        let end = self.host.rfind(']').map_or(0, |at| at + 1);
+        let port = self.host[end..].find(':').map_or(self.host.len(), |at| end + at);
+        Some(&self.host[..port]).filter(|name| !name.is_empty())
+    }
+
+    /// Which schemes the host is tried with.
+    pub(crate) fn schemes(&self) -> Schemes {
+        match &self.options {
+            Some(options) => options.schemes,
+            None => schemes(&self.host, self.insecure),
         }
     }
 }
@@ -127,16 +145,16 @@ impl RegistriesConf {
         self.places(&name, reference.digest().is_some())
     }
 
-    /// Where images of this name are pushed to: never to a mirror.
-    pub(crate) fn own(&self, reference: &Reference) -> Result<Endpoint> {
-        self.host(&format!("{}/{}", reference.domain(), reference.path()))
-    }
-
     /// Where a registry (`host[:port]`, or with a part of its repositories) really is.
     pub(crate) fn host(&self, name: &str) -> Result<Endpoint> {
         let mut places = self.places(name, true)?;
         // Its own place is always the last one.
         Ok(places.pop().unwrap_or_else(|| Endpoint::own(name, false)))
+    }
+
+    /// Whether an entry is about this name.
+    pub(crate) fn speaks_of(&self, name: &str) -> bool {
+        self.registry.iter().any(|entry| entry.matches(name).is_some())
     }
 
     fn places(&self, name: &str, by_digest: bool) -> Result<Vec<Endpoint>> {
@@ -254,9 +272,7 @@ mod tests {
         let conf = "[[registry]]\nprefix = \"docker.io\"\nlocation = \"127.0.0.1:5000/hub\"\n\
                     [[registry.mirror]]\nlocation = \"m.example\"\n";
         let conf = RegistriesConf::parse(conf).expect("valid");
-        let endpoint = conf
-            .own(&Reference::parse("me/app").expect("reference"))
-            .expect("not blocked");
+        let endpoint = conf.host("docker.io/me/app").expect("not blocked");
         assert_eq!(
             (endpoint.host.as_str(), endpoint.repository.as_str()),
             ("127.0.0.1:5000", "hub/me/app")

@@ -1,12 +1,12 @@
 //! What follows the layers of a push: the config, the manifest, and what the store remembers of both.
 
 use super::source::Source;
-use super::{Push, Pushed, Sent, upload};
+use super::{Push, Pushed, Sent, Target, upload};
 use crate::error::{Error, Result};
-use crate::session::blocking;
+use crate::session::{Session, blocking};
 use crate::transport::{Request, Verb};
 use bytes::Bytes;
-use rdock_image::{Digest, Image, Manifest, Origin, Reference, manifest::media_type};
+use rdock_image::{Digest, Image, Origin, Reference, manifest::media_type};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ impl Push {
     /// Sends config and manifest: as they are in the store unless a layer is another blob now.
     pub(super) async fn document(
         &self,
-        reference: &Reference,
+        target: &Target<'_>,
         image: &Image,
         sent: &BTreeMap<Digest, Sent>,
     ) -> Result<Pushed> {
@@ -60,48 +60,25 @@ impl Push {
             upload::send(&self.session, &source, Some(&id), None, None, &uncounted).await?;
         }
         let digest = Digest::sha256_of(&bytes);
-        self.manifest(reference, &manifest, &bytes, &digest).await?;
+        let place = match target.tagged {
+            true => target.reference.tag().unwrap_or("latest"),
+            false => digest.as_str(),
+        };
+        let kind = manifest.media_type.as_deref().unwrap_or(media_type::OCI_MANIFEST);
+        let size = bytes.len() as u64;
+        put(&self.session, target.reference, place, kind, bytes, &digest).await?;
         Ok(Pushed {
-            reference: reference.clone(),
+            reference: target.reference.clone(),
             digest,
-            size: bytes.len() as u64,
+            size,
             id,
         })
-    }
-
-    async fn manifest(
-        &self,
-        reference: &Reference,
-        manifest: &Manifest,
-        bytes: &Bytes,
-        digest: &Digest,
-    ) -> Result<()> {
-        let tag = reference.tag().unwrap_or("latest");
-        let path = format!("{}/manifests/{tag}", self.session.endpoint.repository);
-        let what = format!("the manifest of {}", reference.familiar());
-        let kind = manifest.media_type.as_deref().unwrap_or(media_type::OCI_MANIFEST);
-        let request = Request {
-            content_type: Some(kind.to_owned()),
-            body: Some(bytes.clone()),
-            ..Request::new(Verb::Put)
-        };
-        let answer = self.session.ask(&path, &request, &what, None).await?;
-        self.session.heed(&answer);
-        let announced = answer.header("docker-content-digest");
-        match announced.filter(|text| text.starts_with("sha256:")) {
-            Some(found) if found != digest.as_str() => Err(Error::WrongDigest {
-                registry: self.session.endpoint.host.clone(),
-                expected: digest.to_string(),
-                found: found.to_owned(),
-            }),
-            _ => Ok(()),
-        }
     }
 
     /// Notes where the layers are now, and that the image's names mean what the registry has.
     pub(super) async fn remember(
         &self,
-        reference: &Reference,
+        target: &Target<'_>,
         image: &Image,
         sent: &BTreeMap<Digest, Sent>,
         pushed: &Pushed,
@@ -129,13 +106,16 @@ impl Push {
                 *descriptor = layer.descriptor.clone();
             }
         }
-        let renamed = (pushed.digest != *image.manifest_digest() && pushed.id == *image.id())
-            .then(|| json(&manifest, "the manifest"))
-            .transpose()?;
+        // An index that names the image goes on to name it as it is here.
+        let renamed =
+            (target.tagged && pushed.digest != *image.manifest_digest() && pushed.id == *image.id())
+                .then(|| json(&manifest, "the manifest"))
+                .transpose()?;
         // It is the same image by all its names.
         let mut names = image.references().to_vec();
-        if !names.contains(&reference.canonical()) {
-            names.push(reference.canonical());
+        let own = target.reference.canonical();
+        if !names.contains(&own) {
+            names.push(own);
         }
         let (store, digest) = (self.store.clone(), pushed.digest.clone());
         blocking(move || {
@@ -155,7 +135,36 @@ impl Push {
     }
 }
 
-fn json(document: &impl serde::Serialize, what: &str) -> Result<Vec<u8>> {
+/// Puts a manifest or an index into a repository, under a tag or its digest.
+pub(super) async fn put(
+    session: &Session,
+    reference: &Reference,
+    place: &str,
+    media_type: &str,
+    bytes: Bytes,
+    digest: &Digest,
+) -> Result<()> {
+    let path = format!("{}/manifests/{place}", session.endpoint.repository);
+    let what = format!("the manifest of {}", reference.familiar());
+    let request = Request {
+        content_type: Some(media_type.to_owned()),
+        body: Some(bytes),
+        ..Request::new(Verb::Put)
+    };
+    let answer = session.ask(&path, &request, &what, None).await?;
+    session.heed(&answer);
+    let announced = answer.header("docker-content-digest");
+    match announced.filter(|text| text.starts_with("sha256:")) {
+        Some(found) if found != digest.as_str() => Err(Error::WrongDigest {
+            registry: session.endpoint.host.clone(),
+            expected: digest.to_string(),
+            found: found.to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn json(document: &impl serde::Serialize, what: &str) -> Result<Vec<u8>> {
     serde_json::to_vec(document).map_err(|error| {
         rdock_image::Error::MalformedDocument {
             what: what.to_owned(),

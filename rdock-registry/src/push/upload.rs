@@ -5,7 +5,7 @@ use super::source::{Part, Source, Stream};
 use crate::error::{Error, Result};
 use crate::protocol::decimal;
 use crate::session::{Attempts, Session};
-use crate::transport::{Answer, Request, Upload, Verb, same_origin};
+use crate::transport::{Answer, Peer, Request, Upload, Verb, same_origin};
 use bytes::{Buf, Bytes, BytesMut};
 use rdock_image::{Digest, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -266,11 +266,12 @@ fn received(answer: &Answer) -> Option<u64> {
 async fn at(session: &Session, location: &Url, request: &Request) -> Result<Answer> {
     let mut request = request.clone();
     request.authorization = authorization(session, location).await?;
-    let host = session.endpoint.host.clone();
-    session
-        .transport
-        .send(&host, location.clone(), &request, session.endpoint.insecure)
-        .await
+    let own = session.transport.address(&session.endpoint, "")?;
+    let peer = match same_origin(location, &own) {
+        true => Peer::of(&session.endpoint),
+        false => Peer::stranger(&session.endpoint),
+    };
+    session.transport.send(&peer, location.clone(), &request).await
 }
 
 /// Credentials stay with the registry.

@@ -56,6 +56,9 @@ struct Grant {
     scopes: Vec<(String, String)>,
 }
 
+/// Listing the repositories, as an action and as what a token may be for.
+pub(super) const CATALOG: &str = "registry:catalog";
+
 /// What a request does to which repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wanted<'a> {
@@ -88,9 +91,11 @@ impl Gate {
                         "push" => "pull,push",
                         other => other,
                     };
-                    let scope = wanted
-                        .repository
-                        .map_or_else(String::new, |name| format!("repository:{name}:{actions}"));
+                    let scope = match wanted.repository {
+                        Some(name) => format!("repository:{name}:{actions}"),
+                        None if wanted.action == CATALOG => "registry:catalog:*".to_owned(),
+                        None => String::new(),
+                    };
                     Reply::bearer(&format!("http://{}/token", seen.host), &scope)
                 })
             }
@@ -107,12 +112,15 @@ impl Gate {
         let Some(grant) = tokens.get(token).filter(|grant| grant.until > Instant::now()) else {
             return false;
         };
-        wanted.repository.is_none_or(|repository| {
-            grant
-                .scopes
-                .iter()
-                .any(|(name, action)| name == repository && action == wanted.action)
-        })
+        let wanted = match (wanted.repository, wanted.action) {
+            (Some(repository), action) => (repository, action),
+            (None, CATALOG) => (CATALOG, "*"),
+            (None, _) => return true,
+        };
+        grant
+            .scopes
+            .iter()
+            .any(|(name, action)| (name.as_str(), action.as_str()) == wanted)
     }
 
     /// Forgets all access tokens, as if their time was up.
@@ -159,7 +167,9 @@ impl Gate {
             return Reply::error(401, "UNAUTHORIZED", "wrong user or password");
         }
         let granted = scopes.iter().filter_map(|scope| {
-            let (name, actions) = scope.strip_prefix("repository:")?.rsplit_once(':')?;
+            // No repository has a name with a colon.
+            let scope = scope.strip_prefix("repository:").unwrap_or(scope);
+            let (name, actions) = scope.rsplit_once(':')?;
             Some(
                 actions
                     .split(',')

@@ -1,6 +1,6 @@
 //! The API of the OCI distribution specification 1.1 over the storage.
 
-use super::access::{Gate, Wanted};
+use super::access::{CATALOG, Gate, Wanted};
 use super::reply::{Reply, Seen, Step};
 use super::storage::{Storage, StoredManifest};
 use crate::protocol::decimal;
@@ -133,8 +133,11 @@ impl Api {
                 | Route::Tags(name)
                 | Route::Referrers(name, _) => Some(name),
             },
-            action: match seen.method.as_str() {
-                "GET" | "HEAD" if !matches!(route, Route::Upload(..)) => "pull",
+            action: match (seen.method.as_str(), &route) {
+                (_, Route::Catalog) => CATALOG,
+                ("GET" | "HEAD", Route::Upload(..)) => "push",
+                ("GET" | "HEAD", _) => "pull",
+                ("DELETE", Route::Manifest(..) | Route::Blob(..)) => "delete",
                 _ => "push",
             },
         };

@@ -350,6 +350,11 @@ impl State {
             range: header("range"),
             content_range: header("content-range"),
             content_type: header("content-type"),
+            headers: parts
+                .headers
+                .iter()
+                .filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())))
+                .collect(),
             ..Seen::default()
         };
         let mut body = Some(body);

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http_body_util::StreamBody;
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use hyper::body::Frame;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Seek};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,6 +30,8 @@ pub struct Seen {
     pub content_range: Option<String>,
     /// The Content-Type header.
     pub content_type: Option<String>,
+    /// All headers, names in lower case.
+    pub headers: BTreeMap<String, String>,
     /// Of a form; other bodies are not kept.
     pub body: String,
     /// How often this method was used on this path before.

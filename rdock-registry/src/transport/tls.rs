@@ -30,6 +30,8 @@ pub(super) struct Clients {
     dirs: Vec<PathBuf>,
     /// `None` for a host without any.
     own: Mutex<HashMap<String, Option<Pair>>>,
+    /// For certificates that hosts.toml names.
+    named: Mutex<Vec<(Arc<HostCertificates>, Pair)>>,
 }
 
 /// Strict and lenient.
@@ -65,11 +67,31 @@ impl Clients {
             proxies,
             dirs: config.certificate_dirs.clone(),
             own: Mutex::default(),
+            named: Mutex::default(),
         })
     }
 
-    /// The client for a host. Its folder in `certs.d` is looked for once.
-    pub(super) fn for_host(&self, url: &Url, lenient: bool) -> Result<reqwest::Client> {
+    /// The client for a host: with these certificates, else with those of its folder in `certs.d`, which is looked
+    /// for once.
+    pub(super) fn for_host(
+        &self,
+        url: &Url,
+        lenient: bool,
+        certificates: Option<&Arc<HostCertificates>>,
+    ) -> Result<reqwest::Client> {
+        if let Some(certificates) = certificates {
+            let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = named.iter().find(|(known, _)| known == certificates);
+            let Pair(strict, any) = match known {
+                Some((_, pair)) => pair.clone(),
+                None => {
+                    let pair = self.with(certificates)?;
+                    named.push((certificates.clone(), pair.clone()));
+                    pair
+                }
+            };
+            return Ok(if lenient { any } else { strict });
+        }
         let shared = if lenient { &self.lenient } else { &self.strict };
         let Some(host) = url
             .host_str()

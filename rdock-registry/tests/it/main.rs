@@ -7,6 +7,8 @@ mod access;
 mod content;
 mod every;
 mod faults;
+mod hosts;
+mod index;
 mod logins;
 mod pulls;
 mod pushes;
@@ -141,6 +143,8 @@ fn main() -> std::process::ExitCode {
         pushes::tests(),
         every::tests(),
         questions::tests(),
+        hosts::tests(),
+        index::tests(),
         resume::tests(),
         real::tests(),
     ];

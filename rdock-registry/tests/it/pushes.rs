@@ -161,7 +161,7 @@ fn what_is_there_is_not_sent() {
     assert_eq!(events.iter().filter(exists).count(), 2);
 }
 
-fn tokens(lifetime: u64) -> impl Fn(ServerOptions) -> ServerOptions {
+pub(crate) fn tokens(lifetime: u64) -> impl Fn(ServerOptions) -> ServerOptions {
     move |mut options| {
         options.access = Access::Token {
             users: BTreeMap::from([("u".to_owned(), "p".to_owned())]),
@@ -172,7 +172,7 @@ fn tokens(lifetime: u64) -> impl Fn(ServerOptions) -> ServerOptions {
     }
 }
 
-fn user(registry: &Registry) -> RegistryConfig {
+pub(crate) fn user(registry: &Registry) -> RegistryConfig {
     let mut config = quick();
     let credential = Credential::Basic {
         user: "u".into(),

@@ -1,6 +1,6 @@
 //! The distribution project's own registry, and the `oci-client` crate beside us.
 
-mod certificates;
+pub(crate) mod certificates;
 mod issuer;
 mod process;
 mod program;

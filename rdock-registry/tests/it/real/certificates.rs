@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-pub(super) fn openssl(dir: &Path, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>, Cannot> {
+pub(crate) fn openssl(dir: &Path, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>, Cannot> {
     let mut child = Command::new("openssl")
         .args(arguments)
         .current_dir(dir)
@@ -23,10 +23,10 @@ pub(super) fn openssl(dir: &Path, arguments: &[&str], input: &[u8]) -> Result<Ve
 }
 
 /// An authority of our own, and a certificate for 127.0.0.1.
-pub(super) struct Certificates(tempfile::TempDir);
+pub(crate) struct Certificates(tempfile::TempDir);
 
 impl Certificates {
-    pub(super) fn make() -> Result<Self, Cannot> {
+    pub(crate) fn make() -> Result<Self, Cannot> {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let key = [
             "-newkey",
@@ -116,7 +116,7 @@ impl Certificates {
         Ok(Self(dir))
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 }
