@@ -76,17 +76,24 @@ impl Inspect {
                 return Ok(image_json(&image));
             }
         }
-        if is("volume")
-            && let Ok(info) = runtime.volumes().get(name)
-        {
-            return Ok(crate::volume::describe(&info));
+        // Where one kind is asked for, its error says more than that nothing fits.
+        let only = self.kind.is_some();
+        if is("volume") {
+            match runtime.volumes().get(name) {
+                Ok(info) => return Ok(crate::volume::describe(&info)),
+                Err(error) if only => return Err(error.into()),
+                Err(_) => {}
+            }
         }
-        if is("network")
-            && let Ok(info) = runtime.networks().get(name)
-        {
-            return Ok(crate::network::describe(&info));
+        if is("network") {
+            match runtime.networks().get(name) {
+                Ok(info) => return Ok(crate::network::describe(&info)),
+                Err(error) if only => return Err(error.into()),
+                Err(_) => {}
+            }
         }
-        Err(Failure::new(format!("no such object: {name}")))
+        let kind = self.kind.as_deref().unwrap_or("object");
+        Err(Failure::new(format!("no such {kind}: {name}")))
     }
 }
 

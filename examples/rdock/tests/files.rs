@@ -47,7 +47,7 @@ fn volume_verbs(tiny: &Tiny) -> Tested {
     );
     assert_eq!(
         says(&["volume", "ls", "-f", "label=keep"])?,
-        "DRIVER   VOLUME NAME\nlocal    data\n"
+        "DRIVER    VOLUME NAME\nlocal     data\n"
     );
     tiny.run(&["volume", "ls", "-f", "colour=red"])?
         .failed(1, &["colour=red"], None);
