@@ -20,6 +20,7 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
+use std::ffi::CStr;
 use std::io::{self, IoSlice, IoSliceMut, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -122,12 +123,6 @@ impl Helper {
     /// Spawns the invisible helper and sends it `plan`. Blocks for a millisecond or so; the events follow
     /// on the control socket.
     pub(crate) fn launch(plan: LaunchPlan) -> io::Result<Self> {
-        let (ours, theirs) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
         let mut namespaces = 0;
         if matches!(plan.pid, NamespacePlan::New) {
             namespaces |= libc::CLONE_NEWPID;
@@ -138,36 +133,12 @@ impl Helper {
         }
         let program = sys::helper_program(&plan.state_dir)?;
         let encoded = encode::launch(plan)?;
-        let memory = memory(&encoded.bytes)?;
-        let (pid, pidfd) = sys::spawn(&sys::Spawn {
-            program,
-            name: c"rdock-helper",
-            fds: &[theirs.as_fd()],
-            namespaces,
-            id_maps: id_maps.as_ref(),
-        })?;
-        drop(theirs);
-        let helper = Self {
-            control: ours,
-            pidfd,
-            pid,
-        };
-        let fds: Vec<_> = std::iter::once(memory.as_fd())
-            .chain(encoded.fds.iter().map(AsFd::as_fd))
-            .collect();
-        helper.ask([ask::PLAN, 0, 0, 0, 0, 0], &fds)?;
-        Ok(helper)
+        Self::spawn(c"rdock-helper", program, namespaces, id_maps.as_ref(), &encoded)
     }
 
     /// Spawns a helper without a payload, which shows the files of a container: [`Event::Root`] follows. What it
     /// mounted is there as long as it is.
     pub(crate) fn view(plan: ViewPlan) -> io::Result<Self> {
-        let (ours, theirs) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
         // Namespaces of a running container are joined from where this process is.
         let mut namespaces = 0;
         let id_maps = plan
@@ -183,13 +154,29 @@ impl Helper {
         }
         let program = sys::helper_program(&plan.state_dir)?;
         let encoded = encode::view(plan)?;
+        Self::spawn(c"rdock-view", program, namespaces, id_maps.as_ref(), &encoded)
+    }
+
+    fn spawn(
+        name: &CStr,
+        program: BorrowedFd<'_>,
+        namespaces: i32,
+        id_maps: Option<&sys::IdMaps>,
+        encoded: &encode::Encoded,
+    ) -> io::Result<Self> {
+        let (ours, theirs) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
         let memory = memory(&encoded.bytes)?;
         let (pid, pidfd) = sys::spawn(&sys::Spawn {
             program,
-            name: c"rdock-view",
+            name,
             fds: &[theirs.as_fd()],
             namespaces,
-            id_maps: id_maps.as_ref(),
+            id_maps,
         })?;
         drop(theirs);
         let helper = Self {
