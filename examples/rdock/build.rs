@@ -131,7 +131,7 @@ impl Build {
         if self.push && self.tag.is_empty() {
             return Err(Failure::new("--push needs a name to push: --tag NAME"));
         }
-        let mut builder = self.context()?;
+        let mut builder = self.context()?.proxies_from_environment();
         for tag in &self.tag {
             Reference::parse(tag)?;
             builder = builder.tag(tag);

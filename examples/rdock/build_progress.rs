@@ -97,6 +97,9 @@ impl State {
                 self.line(&format!("warning: {place}{text}"));
             }
             BuildEvent::Pull(Event::Resolving { reference }) => {
+                self.line(&format!("resolving {}", reference.familiar()))
+            }
+            BuildEvent::Pull(Event::Resolved { reference, .. }) => {
                 self.line(&format!("pulling {}", reference.familiar()))
             }
             BuildEvent::StepStarted { id } => {

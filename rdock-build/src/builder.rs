@@ -1,30 +1,36 @@
 //! [`Builder`]: what is built from what, and how.
 
+mod bases;
 mod job;
+mod proxies;
+
+pub(crate) use proxies::Proxies;
 
 use crate::cache::{Cache, CacheFilter, CacheUsage};
 use crate::context::Context;
 use crate::error::{BuildError, Result};
 use crate::event::BuildProgress;
 use crate::exec::{Cancel, Secret, StepReport};
-use crate::graph::NamedContext;
+use crate::graph::{Graph, NamedContext, StepId};
 use crate::output::Output;
 use job::Job;
-use rdock_image::{Digest, Image, ImageConfig, Platform, Reference};
+use rdock_image::{ContainerConfig, Digest, Image, ImageConfig, Platform, Reference};
 use rdock_runtime::{NetworkMode, Runtime};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-/// When base images are fetched.
+/// When a registry is asked for base images. Their layers are fetched when a step needs them, or the finished image:
+/// an image whose steps are all cached needs only the config of its base.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PullPolicy {
-    /// Those that are not in the store.
+    /// For those that are not in the store.
     #[default]
     Missing,
-    /// All: what a tag names may have changed.
+    /// For all: what a tag names may have changed.
     Always,
-    /// None: a missing one is an error.
+    /// For none: a missing one is an error.
     Never,
 }
 
@@ -63,6 +69,18 @@ pub struct Builder {
     parallel: usize,
     progress: BuildProgress,
     outputs: Vec<Output>,
+    proxies: Proxies,
+    configure: Option<Configure>,
+}
+
+/// Changes the image's config at the end.
+#[derive(Clone)]
+struct Configure(Arc<dyn Fn(&mut ContainerConfig) + Send + Sync>);
+
+impl std::fmt::Debug for Configure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Configure(..)")
+    }
 }
 
 /// Where the Dockerfile is.
@@ -74,6 +92,8 @@ pub(crate) enum DockerfileAt {
     File(PathBuf),
     /// The text itself.
     Text(String),
+    /// No Dockerfile: a step of a graph.
+    Graph(Arc<Graph>, StepId),
 }
 
 /// A finished build.
@@ -133,12 +153,65 @@ impl Builder {
             parallel: std::thread::available_parallelism().map_or(4, |count| count.get().max(2) * 2),
             progress: BuildProgress::default(),
             outputs: Vec::new(),
+            proxies: Proxies::default(),
+            configure: None,
         }
     }
 
     /// Builds a Dockerfile given as text, without any files.
     pub fn from_text(text: impl Into<String>) -> Self {
         Self::from_context(Context::Empty).dockerfile_text(text)
+    }
+
+    /// Builds a step of a graph, and what it stands on, in place of a Dockerfile. Cache, progress, outputs and
+    /// [`Builder::explain`] are the same, and so are the results of steps: one that a Dockerfile made is taken from the
+    /// cache, and the other way round.
+    ///
+    /// Images are named by [`Operation::image`](crate::Operation::image) and looked up as FROM does it. A command sees
+    /// the variables of the image that it stands on, below its own, and begins in that image's working directory
+    /// unless it has one itself. The result has the image's config; [`Builder::configure`] changes it. Files come from
+    /// [`Builder::context`] and the named contexts.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use rdock_build::{Builder, CopySource, CopyStep, Graph, Operation, RunStep};
+    ///
+    /// let mut graph = Graph::new();
+    /// let base = graph.add(Operation::image("alpine:3.20")?, "alpine");
+    /// // Neither stands on the other: they run at once.
+    /// let one = graph.add(RunStep::shell(base, "echo one > /one"), "make one");
+    /// let two = graph.add(RunStep::shell(base, "echo two > /two"), "make two");
+    /// let both = graph.add(CopyStep::new(one, [CopySource::step(two, "/two")], "/two"), "take two");
+    /// let runtime = rdock_build::runtime::Runtime::open_default()?;
+    /// let built = Builder::from_graph(graph, both)
+    ///     .configure(|config| config.cmd = Some(vec!["cat".into(), "/one".into(), "/two".into()]))
+    ///     .tag("both:latest")
+    ///     .build(&runtime)
+    ///     .await?;
+    /// println!("{}", built.image_id());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The build fails with [`BuildError::Graph`] when a step names one of another graph or one that is not before it,
+    /// or lacks something. Errors of steps name the step.
+    pub fn from_graph(graph: Graph, target: StepId) -> Self {
+        let mut builder = Self::from_context(Context::Empty);
+        builder.dockerfile = DockerfileAt::Graph(Arc::new(graph), target);
+        builder
+    }
+
+    /// Says where files of the context come from.
+    pub fn context(mut self, context: Context) -> Self {
+        self.context = context;
+        self
+    }
+
+    /// Changes the image's config, after the Dockerfile and the labels given here; once.
+    pub fn configure(mut self, change: impl Fn(&mut ContainerConfig) + Send + Sync + 'static) -> Self {
+        self.configure = Some(Configure(Arc::new(change)));
+        self
     }
 
     /// Names the Dockerfile: a file of the host, or, when there is no such file, of the context.
@@ -242,6 +315,14 @@ impl Builder {
     /// the same inputs give the same image (<https://reproducible-builds.org/specs/source-date-epoch/>).
     pub fn source_date_epoch(mut self, seconds: i64) -> Self {
         self.source_date_epoch = Some(seconds);
+        self
+    }
+
+    /// Downloads of ADD go through the proxies that the environment names: `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and
+    /// `NO_PROXY`, or in lower case, which counts if there are both. Build arguments of these names say otherwise, as
+    /// they do for RUN. Addresses of this machine are always reached directly. A proxy is in no cache key.
+    pub fn proxies_from_environment(mut self) -> Self {
+        self.proxies = Proxies::from_environment();
         self
     }
 

@@ -94,6 +94,7 @@ pub(crate) fn open(builder: &Builder, store: &ImageStore) -> Result<Opened> {
         path: path.to_owned(),
     };
     let (dockerfile, name, ignore) = match &builder.dockerfile {
+        DockerfileAt::Graph(..) => (Vec::new(), "the graph".to_owned(), None),
         DockerfileAt::Text(text) => (text.clone().into_bytes(), "Dockerfile".to_owned(), None),
         DockerfileAt::Default => {
             let path = Path::new("Dockerfile");

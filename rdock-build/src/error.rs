@@ -56,10 +56,18 @@ pub enum BuildError {
         /// Why not.
         source: BoxError,
     },
+    /// A graph made in Rust cannot be built as it is.
+    #[error("step {step:?} of the graph {reason}")]
+    Graph {
+        /// The step's name.
+        step: String,
+        /// The rule it breaks.
+        reason: String,
+    },
     /// A command of RUN failed.
     #[error("{place}: `{command}` {}{}", describe(exit), tail(output))]
     Run {
-        /// The instruction.
+        /// The instruction; for a graph made in Rust the step's name, in place of the file's.
         place: Box<Place>,
         /// The command as history shows it.
         command: String,
@@ -68,12 +76,12 @@ pub enum BuildError {
         /// The last lines of its output, both streams as they came.
         output: Vec<String>,
     },
-    /// Another instruction failed.
-    #[error("{place}: {step}: {reason}{}", hint.as_deref().map(|hint| format!(" ({hint})")).unwrap_or_default())]
+    /// Another step failed.
+    #[error("{place}{}: {reason}{}", named(place, step), hint.as_deref().map(|hint| format!(" ({hint})")).unwrap_or_default())]
     Step {
-        /// The instruction.
+        /// The instruction; for a graph made in Rust the step's name, in place of the file's.
         place: Box<Place>,
-        /// Its text.
+        /// Its text, or the step's name.
         step: String,
         /// What is wrong.
         reason: String,
@@ -106,7 +114,10 @@ impl BuildError {
     pub fn place(&self) -> Option<&Place> {
         match self {
             Self::Dockerfile(error) => Some(&error.place),
-            Self::BaseImage { place, .. } | Self::Run { place, .. } | Self::Step { place, .. } => Some(place),
+            // A step of a graph made in Rust is in no line.
+            Self::BaseImage { place, .. } | Self::Run { place, .. } | Self::Step { place, .. } => {
+                Some(place.as_ref()).filter(|place| place.line > 0)
+            }
             _ => None,
         }
     }
@@ -151,6 +162,14 @@ fn describe(exit: &ExitReason) -> String {
         ExitReason::Signaled(signal) => format!("was ended by signal {signal}"),
         ExitReason::OomKilled => "was killed: it used more memory than it may".to_owned(),
         _ => "ended without an exit code".to_owned(),
+    }
+}
+
+/// The step's name where its place does not say it.
+fn named(place: &Place, step: &str) -> String {
+    match place.line {
+        0 => String::new(),
+        _ => format!(": {step}"),
     }
 }
 

@@ -80,6 +80,16 @@ pub enum Error {
         /// The digest computed over the bytes received.
         found: Digest,
     },
+    /// A name leads to another image than it did when it was looked up.
+    #[error("{reference} leads to another image now: it was {expected}, and is {found}")]
+    Moved {
+        /// The name.
+        reference: String,
+        /// Digest of the manifest that it led to.
+        expected: Digest,
+        /// Digest of the manifest that it leads to.
+        found: Digest,
+    },
     /// The content is longer or shorter than its descriptor says.
     #[error("size of {what} is wrong: expected {expected} bytes, found {found}{}", if *.found > *.expected { " or more" } else { "" })]
     SizeMismatch {

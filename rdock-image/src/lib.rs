@@ -38,6 +38,7 @@ mod progress;
 pub mod reference;
 mod snapshot;
 mod source;
+mod stop;
 mod store;
 mod tarstream;
 
@@ -55,7 +56,8 @@ pub use platform::Platform;
 pub use progress::{Event, Progress};
 pub use reference::{Reference, ReferenceParts};
 pub use snapshot::{Mount, Snapshot, SnapshotOptions};
-pub use source::ImageSource;
+pub use source::{ImageSource, ResolvedImage};
+pub use stop::{OnStop, Stop};
 pub use store::{
     Change, ImageStore, LayerOptions, Limits, MadeLayer, Observer, Origin, Partial, PruneFilter, Pruned,
     Removed, ScratchLayer, StoreInfo, StoreOptions,

@@ -1,21 +1,39 @@
 //! Progress of long work as typed events; this crate never prints.
-use crate::{Descriptor, Digest, Reference};
+use crate::{Descriptor, Digest, Reference, Stop};
 use std::fmt;
 use std::sync::Arc;
 
-/// Where events go. Cloning is cheap; the default one drops every event.
+/// Where events go, and how the work is ended early. Cloning is cheap; the default one drops every event.
 #[derive(Clone, Default)]
-pub struct Progress(Option<Arc<dyn Fn(Event) + Send + Sync>>);
+pub struct Progress {
+    receiver: Option<Arc<dyn Fn(Event) + Send + Sync>>,
+    stop: Stop,
+}
 
 impl Progress {
     /// Makes a progress that calls `receiver` with each event, from whichever thread does the work.
     pub fn new(receiver: impl Fn(Event) + Send + Sync + 'static) -> Self {
-        Self(Some(Arc::new(receiver)))
+        Self {
+            receiver: Some(Arc::new(receiver)),
+            stop: Stop::default(),
+        }
+    }
+
+    /// Ends the work when `stop` says so, where the work can be ended: a pull can.
+    #[must_use]
+    pub fn stopped_by(mut self, stop: Stop) -> Self {
+        self.stop = stop;
+        self
+    }
+
+    /// Returns what ends the work.
+    pub fn stop(&self) -> &Stop {
+        &self.stop
     }
 
     /// Hands `event` to the receiver.
     pub fn emit(&self, event: Event) {
-        if let Some(receiver) = &self.0 {
+        if let Some(receiver) = &self.receiver {
             receiver(event);
         }
     }
@@ -29,7 +47,7 @@ impl<F: Fn(Event) + Send + Sync + 'static> From<F> for Progress {
 
 impl fmt::Debug for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() {
+        f.write_str(if self.receiver.is_some() {
             "Progress(..)"
         } else {
             "Progress(silent)"

@@ -2,7 +2,7 @@
 
 use crate::config::{Capabilities, RegistryConfig};
 use crate::delete;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::listing::{self, Listing};
 use crate::login::{self, Login};
 use crate::manifests;
@@ -13,6 +13,7 @@ use crate::session::{Remarks, Session};
 use crate::transport::Transport;
 use rdock_image::{
     BoxError, Descriptor, Digest, Image, ImageSource, ImageStore, Index, Platform, Progress, Reference,
+    ResolvedImage,
 };
 use std::sync::Arc;
 
@@ -238,8 +239,65 @@ impl RegistryClient {
     }
 }
 
+impl RegistryClient {
+    /// Says what `reference` is now for `platform`: its manifest and config, without any layer.
+    ///
+    /// # Errors
+    /// As [`RegistryClient::pull`].
+    pub async fn resolve(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        progress: &Progress,
+    ) -> Result<ResolvedImage> {
+        let transport = Transport::new(&self.config)?;
+        pull::resolve(&self.config, &transport, reference, platform, progress).await
+    }
+
+    /// Brings the image into `store` that was resolved, whatever its name leads to by now, and tags it. Layers that
+    /// are there are not fetched.
+    ///
+    /// # Errors
+    /// As [`RegistryClient::pull`].
+    pub async fn pull_resolved(
+        &self,
+        resolved: &ResolvedImage,
+        store: &ImageStore,
+        progress: &Progress,
+    ) -> Result<Image> {
+        let transport = Transport::new(&self.config)?;
+        pull::pull_resolved(&self.config, &transport, resolved, store, progress).await
+    }
+
+    /// Runs work on a runtime of its own, on a thread of its own: the caller may be inside another runtime.
+    fn on_thread<T: Send>(
+        reference: &Reference,
+        progress: &Progress,
+        work: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T, BoxError> {
+        let run = || -> Result<T, BoxError> {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            let stopped = Error::Stopped {
+                reference: reference.familiar(),
+            };
+            Ok(runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    () = progress.stop().stopped() => Err(stopped),
+                    done = work => done,
+                }
+            })?)
+        };
+        std::thread::scope(|scope| match scope.spawn(run).join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    }
+}
+
 impl ImageSource for RegistryClient {
-    /// Runs the pull on a runtime of its own, on a thread of its own: the caller may be inside another runtime.
     fn fetch(
         &self,
         reference: &Reference,
@@ -247,15 +305,29 @@ impl ImageSource for RegistryClient {
         store: &ImageStore,
         progress: &Progress,
     ) -> Result<Image, BoxError> {
-        let work = || -> Result<Image, BoxError> {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?;
-            Ok(runtime.block_on(self.pull(reference, platform, store, progress))?)
-        };
-        std::thread::scope(|scope| match scope.spawn(work).join() {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic),
-        })
+        let work = self.pull(reference, platform, store, progress);
+        Self::on_thread(reference, progress, work)
+    }
+
+    fn resolve(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        _: &ImageStore,
+        progress: &Progress,
+    ) -> Result<ResolvedImage, BoxError> {
+        let work = RegistryClient::resolve(self, reference, platform, progress);
+        Self::on_thread(reference, progress, work)
+    }
+
+    fn fetch_resolved(
+        &self,
+        resolved: &ResolvedImage,
+        _: &Platform,
+        store: &ImageStore,
+        progress: &Progress,
+    ) -> Result<Image, BoxError> {
+        let work = self.pull_resolved(resolved, store, progress);
+        Self::on_thread(resolved.reference(), progress, work)
     }
 }

@@ -146,6 +146,12 @@ pub enum Error {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The caller stopped it.
+    #[error("the pull of {reference} was stopped")]
+    Stopped {
+        /// The image.
+        reference: String,
+    },
     /// TLS or the HTTP client could not be set up.
     #[error("could not set up the HTTP client")]
     Client {

@@ -10,8 +10,8 @@ use crate::manifests;
 use crate::session::{Attempts, LARGEST_DOCUMENT, Remark, Remarks, Session, blocking};
 use crate::transport::{Request, Transport};
 use rdock_image::{
-    Descriptor, Digest, Event, Image, ImageConfig, ImageStore, Manifest, ManifestDocument, Platform,
-    Progress, Reference,
+    Descriptor, Digest, Event, Image, ImageStore, Lease, Manifest, ManifestDocument, Platform, Progress,
+    Reference, ResolvedImage,
 };
 use std::sync::Arc;
 
@@ -32,8 +32,73 @@ pub(crate) async fn pull(
     progress.emit(Event::Resolving {
         reference: reference.clone(),
     });
-    let parallel = config.parallel_layers.max(1);
+    let parallel = config.parallel_layers;
     let remarks = remarks(progress);
+    let (wanted, by_digest) = meant(config, transport, reference, &remarks).await?;
+    let can = |can: &Capabilities| can.pull && (can.resolve || by_digest);
+    manifests::at_places(config, transport, reference, can, &remarks, |session| {
+        let pull = Pull::new(session, progress);
+        let wanted = &wanted;
+        async move {
+            let lease = Arc::new(store.lease()?);
+            let resolved = pull.resolve(reference, wanted, platform).await?;
+            pull.complete(&resolved, store, lease, parallel).await
+        }
+    })
+    .await
+}
+
+/// What an image is, without its layers.
+pub(crate) async fn resolve(
+    config: &RegistryConfig,
+    transport: &Transport,
+    reference: &Reference,
+    platform: &Platform,
+    progress: &Progress,
+) -> Result<ResolvedImage> {
+    progress.emit(Event::Resolving {
+        reference: reference.clone(),
+    });
+    let remarks = remarks(progress);
+    let (wanted, by_digest) = meant(config, transport, reference, &remarks).await?;
+    let can = |can: &Capabilities| can.pull && (can.resolve || by_digest);
+    manifests::at_places(config, transport, reference, can, &remarks, |session| {
+        let pull = Pull::new(session, progress);
+        let wanted = &wanted;
+        async move { pull.resolve(reference, wanted, platform).await }
+    })
+    .await
+}
+
+/// The layers of an image whose documents are known.
+pub(crate) async fn pull_resolved(
+    config: &RegistryConfig,
+    transport: &Transport,
+    resolved: &ResolvedImage,
+    store: &ImageStore,
+    progress: &Progress,
+) -> Result<Image> {
+    let (parallel, remarks) = (config.parallel_layers, remarks(progress));
+    // Blobs go by digest: places that know no tags will do.
+    let pinned = resolved.reference().with_digest(resolved.manifest_digest());
+    let can = |can: &Capabilities| can.pull;
+    manifests::at_places(config, transport, &pinned, can, &remarks, |session| {
+        let pull = Pull::new(session, progress);
+        async move {
+            let lease = Arc::new(store.lease()?);
+            pull.complete(resolved, store, lease, parallel).await
+        }
+    })
+    .await
+}
+
+/// The tag or digest to ask for, and whether places that know no tags will do.
+async fn meant(
+    config: &RegistryConfig,
+    transport: &Transport,
+    reference: &Reference,
+    remarks: &Remarks,
+) -> Result<(String, bool)> {
     // A mirror that does not say what a tag means may still have what it means.
     let only_content = |can: &Capabilities| can.pull && !can.resolve;
     let places = config.endpoints(reference)?;
@@ -45,7 +110,7 @@ pub(crate) async fn pull(
             transport,
             reference,
             can,
-            &remarks,
+            remarks,
             |session: Session| async move { manifests::digest(&session, reference).await },
         );
         Some(digest.await?.to_string())
@@ -53,16 +118,7 @@ pub(crate) async fn pull(
         None
     };
     let by_digest = reference.digest().is_some() || wanted.is_some();
-    let can = |can: &Capabilities| can.pull && (can.resolve || by_digest);
-    let wanted = &wanted.unwrap_or_else(|| manifests::wanted(reference));
-    manifests::at_places(config, transport, reference, can, &remarks, |session| {
-        let pull = Arc::new(Pull {
-            session,
-            progress: progress.clone(),
-        });
-        async move { pull.pull(reference, wanted, platform, store, parallel).await }
-    })
-    .await
+    Ok((wanted.unwrap_or_else(|| manifests::wanted(reference)), by_digest))
 }
 
 fn remarks(progress: &Progress) -> Remarks {
@@ -86,47 +142,59 @@ fn remarks(progress: &Progress) -> Remarks {
 }
 
 impl Pull {
-    async fn pull(
-        self: &Arc<Self>,
+    fn new(session: Session, progress: &Progress) -> Arc<Self> {
+        Arc::new(Self {
+            session,
+            progress: progress.clone(),
+        })
+    }
+
+    /// Manifest and config.
+    async fn resolve(
+        &self,
         reference: &Reference,
         wanted: &str,
         platform: &Platform,
+    ) -> Result<ResolvedImage> {
+        let (manifest, bytes) = self.manifest(reference, platform, wanted).await?;
+        let config = self
+            .small_blob(&manifest.config, &manifest.config.digest()?)
+            .await?;
+        ResolvedImage::new(reference, bytes, config).map_err(|error| match error {
+            rdock_image::Error::MalformedDocument { reason, .. } => {
+                self.session.malformed("manifest", reason)
+            }
+            error => error.into(),
+        })
+    }
+
+    /// The layers, and then the image.
+    async fn complete(
+        self: &Arc<Self>,
+        resolved: &ResolvedImage,
         store: &ImageStore,
+        lease: Arc<Lease>,
         parallel: usize,
     ) -> Result<Image> {
-        let lease = Arc::new(store.lease()?);
-        let (digest, manifest, bytes) = self.manifest(reference, platform, wanted).await?;
+        let reference = resolved.reference();
         self.progress.emit(Event::Resolved {
             reference: reference.clone(),
-            digest: digest.clone(),
-            layers: manifest.layers.clone(),
+            digest: resolved.manifest_digest().clone(),
+            layers: resolved.manifest().layers.clone(),
         });
-        let config_digest = manifest.config.digest()?;
-        let config_bytes = self.small_blob(&manifest.config, &config_digest).await?;
-        let config = ImageConfig::parse(&config_bytes)?;
-        if config.rootfs.diff_ids.len() != manifest.layers.len() {
-            return Err(self.session.malformed(
-                "manifest",
-                format!(
-                    "{} layers, but {} diffIDs",
-                    manifest.layers.len(),
-                    config.rootfs.diff_ids.len()
-                ),
-            ));
-        }
-        let work: Vec<_> = manifest
-            .layers
-            .iter()
-            .cloned()
-            .zip(config.rootfs.diff_ids.iter().cloned())
-            .collect();
-        self.layers(work, store, &lease, parallel, reference).await?;
-        let (store, reference, progress) = (store.clone(), reference.clone(), self.progress.clone());
+        let layers = resolved.manifest().layers.iter().cloned();
+        let work: Vec<_> = layers.zip(resolved.diff_ids().iter().cloned()).collect();
+        self.layers(work, store, &lease, parallel.max(1), reference)
+            .await?;
+        let (store, resolved, progress) = (store.clone(), resolved.clone(), self.progress.clone());
         blocking(move || {
-            store.write_blob(&lease, &config_bytes, &config_digest)?;
-            store.write_blob(&lease, &bytes, &digest)?;
-            let image = store.commit(&lease, &reference, &digest)?;
-            progress.emit(Event::Done { reference, digest });
+            store.write_blob(&lease, resolved.config_bytes(), resolved.id())?;
+            store.write_blob(&lease, resolved.manifest_bytes(), resolved.manifest_digest())?;
+            let image = store.commit(&lease, resolved.reference(), resolved.manifest_digest())?;
+            progress.emit(Event::Done {
+                reference: resolved.reference().clone(),
+                digest: resolved.manifest_digest().clone(),
+            });
             Ok(image)
         })
         .await
@@ -138,10 +206,10 @@ impl Pull {
         reference: &Reference,
         platform: &Platform,
         wanted: &str,
-    ) -> Result<(Digest, Manifest, Vec<u8>)> {
-        let (digest, document, bytes) = manifests::document(&self.session, reference, wanted).await?;
+    ) -> Result<(Manifest, Vec<u8>)> {
+        let (_, document, bytes) = manifests::document(&self.session, reference, wanted).await?;
         let index = match document {
-            ManifestDocument::Manifest(manifest) => return Ok((digest, manifest, bytes)),
+            ManifestDocument::Manifest(manifest) => return Ok((manifest, bytes)),
             ManifestDocument::Index(index) => index,
         };
         let Some(chosen) = index.select(platform) else {
@@ -158,7 +226,7 @@ impl Pull {
             });
         };
         match manifests::document(&self.session, reference, chosen.digest()?.as_str()).await? {
-            (digest, ManifestDocument::Manifest(manifest), bytes) => Ok((digest, manifest, bytes)),
+            (_, ManifestDocument::Manifest(manifest), bytes) => Ok((manifest, bytes)),
             _ => Err(self.session.malformed("index", "an index in an index".into())),
         }
     }

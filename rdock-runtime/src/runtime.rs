@@ -3,7 +3,7 @@
 use crate::container::Container;
 use crate::error::{Error, Result};
 use crate::events::{EventAction, EventKind, Events, Journal};
-use crate::image::{Image, ImageSource, ImageStore, Platform, Progress, Reference};
+use crate::image::{BoxError, Image, ImageSource, ImageStore, Platform, Progress, Reference, ResolvedImage};
 use crate::net::Networks;
 use crate::state::Containers;
 use crate::volume::Volumes;
@@ -151,23 +151,65 @@ impl Runtime {
         platform: &Platform,
         progress: &Progress,
     ) -> Result<Image> {
+        let (platform, journal) = (platform.clone(), self.journal().clone());
+        self.ask_source(reference, progress, move |source, reference, store, progress| {
+            let image = source.fetch(reference, &platform, store, progress)?;
+            record_pull(&journal, reference);
+            Ok(image)
+        })
+        .await
+    }
+
+    /// Asks the source what `reference` is now, for the host's platform: its config, without the layers where the
+    /// source can do that. The store does not have the image by that.
+    ///
+    /// # Errors
+    /// As [`Self::pull`].
+    pub async fn resolve(&self, reference: &Reference, progress: &Progress) -> Result<ResolvedImage> {
+        self.ask_source(reference, progress, |source, reference, store, progress| {
+            source.resolve(reference, &Platform::host(), store, progress)
+        })
+        .await
+    }
+
+    /// Fetches the image that was resolved, whatever its name leads to by now. Layers that are there are not fetched.
+    ///
+    /// # Errors
+    /// As [`Self::pull`].
+    pub async fn pull_resolved(&self, resolved: &ResolvedImage, progress: &Progress) -> Result<Image> {
+        let (wanted, journal) = (resolved.clone(), self.journal().clone());
+        let work = move |source: &dyn ImageSource,
+                         reference: &Reference,
+                         store: &ImageStore,
+                         progress: &Progress| {
+            let image = source.fetch_resolved(&wanted, &Platform::host(), store, progress)?;
+            record_pull(&journal, reference);
+            Ok(image)
+        };
+        self.ask_source(resolved.reference(), progress, work).await
+    }
+
+    /// Lets the source do something.
+    async fn ask_source<T: Send + 'static>(
+        &self,
+        reference: &Reference,
+        progress: &Progress,
+        work: impl FnOnce(&dyn ImageSource, &Reference, &ImageStore, &Progress) -> Result<T, BoxError>
+        + Send
+        + 'static,
+    ) -> Result<T> {
         let Some(source) = self.inner.source.clone() else {
             return Err(Error::NoSuchImage {
                 reference: reference.familiar(),
             });
         };
-        let (reference, platform) = (reference.clone(), platform.clone());
+        let reference = reference.clone();
         let (store, progress) = (self.images().clone(), progress.clone());
-        let journal = self.journal().clone();
         blocking(move || {
-            let fetched = source.fetch(&reference, &platform, &store, &progress);
-            let image = fetched.map_err(|source| Error::Pull {
+            work(source.as_ref(), &reference, &store, &progress).map_err(|source| Error::Pull {
                 reference: reference.familiar(),
                 source,
-            })?;
-            let (id, name) = (reference.familiar(), reference.familiar_name());
-            journal.record(EventKind::Image, EventAction::Pull, &id, &[("name", name)]);
-            Ok(image)
+            })
         })
         .await
     }
@@ -286,6 +328,11 @@ fn default_root() -> Result<PathBuf> {
                 "neither RDOCK_ROOT nor HOME is set",
             ))
         })
+}
+
+fn record_pull(journal: &Journal, reference: &Reference) {
+    let (id, name) = (reference.familiar(), reference.familiar_name());
+    journal.record(EventKind::Image, EventAction::Pull, &id, &[("name", name)]);
 }
 
 /// Runs one bounded piece of blocking work.

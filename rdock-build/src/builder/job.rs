@@ -1,18 +1,20 @@
 //! One build, from the names it gets to the outputs it leaves.
 
-use super::{BuildOutput, Builder, PullPolicy};
+use super::bases::Bases;
+use super::{BuildOutput, Builder, DockerfileAt};
 use crate::cache::Cache;
 use crate::context;
 use crate::dockerfile::{BuildArgs, Dockerfile};
 use crate::error::{BuildError, Result};
 use crate::event::BuildEvent;
 use crate::exec::{Cancel, Execution, Settings, StepReport};
-use crate::front::{self, Plan, ResolvedImage, Wishes};
+use crate::front::{self, Plan, Wishes};
 use crate::graph::{Graph, Operation, StepId};
 use crate::output::{self, Output};
-use rdock_image::{Digest, History, Image, ImageConfig, ImageStore, Lease, Platform, Progress, Reference};
+use rdock_image::{Digest, History, ImageConfig, Platform, Reference};
 use rdock_runtime::{NetworkMode, Runtime};
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 
 /// One build.
 pub(super) struct Job {
@@ -23,15 +25,12 @@ pub(super) struct Job {
 
 impl Job {
     pub(super) fn explain(&self) -> Result<Vec<StepReport>> {
-        self.with(
-            |plan, execution, _| Ok(execution.all(&[plan.target])?.reports),
-            true,
-        )
+        self.with(|plan, execution| Ok(execution.all(&[plan.target])?.reports), true)
     }
 
     pub(super) fn build(&self) -> Result<BuildOutput> {
         let names = self.names()?;
-        self.with(|plan, execution, _| self.finish(plan, execution, &names), false)
+        self.with(|plan, execution| self.finish(plan, execution, &names), false)
     }
 
     fn names(&self) -> Result<Vec<Reference>> {
@@ -49,7 +48,7 @@ impl Job {
         Ok(names)
     }
 
-    fn with<T>(&self, work: impl FnOnce(&Plan, &Execution<'_>, &Cache) -> Result<T>, dry: bool) -> Result<T> {
+    fn with<T>(&self, work: impl FnOnce(&Plan, &Execution<'_>) -> Result<T>, dry: bool) -> Result<T> {
         let builder = &self.builder;
         let store = self.runtime.images();
         let host = Platform::host();
@@ -65,7 +64,6 @@ impl Job {
         let cache = Cache::open(self.runtime.root(), store)?;
         let lease = store.lease()?;
         let opened = context::open(builder, store)?;
-        let file = Dockerfile::parse_bytes(&opened.dockerfile_name, &opened.dockerfile)?;
         let wishes = Wishes {
             args: BuildArgs {
                 values: builder.build_args.clone(),
@@ -80,8 +78,30 @@ impl Job {
             host_network: builder.host_network || builder.network == NetworkMode::Host,
             ignore: opened.inputs.0.get("").map(|context| context.ignore.clone()),
         };
-        let resolve = |reference: &Reference| self.image(store, &lease, reference);
-        let plan = front::plan(&file, &wishes, &resolve)?;
+        let bases = Bases {
+            builder,
+            runtime: &self.runtime,
+            lease: &lease,
+            cancel: &self.cancel,
+            dry,
+            known: Mutex::default(),
+        };
+        let resolve = |reference: &Reference| bases.resolve(reference);
+        let planned = match &builder.dockerfile {
+            DockerfileAt::Graph(graph, target) => {
+                front::plan_graph(graph, *target, &wishes, &opened.inputs, &resolve)
+            }
+            _ => Dockerfile::parse_bytes(&opened.dockerfile_name, &opened.dockerfile)
+                .map_err(BuildError::from)
+                .and_then(|file| front::plan(&file, &wishes, &resolve)),
+        };
+        let plan = match planned {
+            // What a pull says that was stopped is its echo.
+            Err(BuildError::BaseImage { .. }) if self.cancel.is_cancelled() => {
+                return Err(BuildError::Cancelled);
+            }
+            planned => planned?,
+        };
         for (place, text) in &plan.warnings {
             builder.progress.emit(BuildEvent::Warning {
                 place: place.clone(),
@@ -99,9 +119,10 @@ impl Job {
             ulimits: builder.ulimits.clone(),
             hostname: builder.hostname.clone(),
             parallel: builder.parallel,
+            proxies: builder.proxies.with(&builder.build_args),
             dry,
         };
-        let fetch = |step: StepId| self.fetch(&plan.graph, step);
+        let fetch = |step: StepId| self.fetch(&plan.graph, &bases, step);
         let execution = Execution {
             graph: &plan.graph,
             runtime: &self.runtime,
@@ -113,55 +134,25 @@ impl Job {
             settings: &settings,
             fetch: &fetch,
         };
-        work(&plan, &execution, &cache)
+        work(&plan, &execution)
     }
 
-    /// An image that a stage stands on.
-    fn image(
-        &self,
-        store: &ImageStore,
-        lease: &Lease,
-        reference: &Reference,
-    ) -> std::result::Result<ResolvedImage, rdock_image::BoxError> {
-        let policy = self.builder.pull;
-        let known = match policy {
-            PullPolicy::Always => None,
-            _ => store.get(reference.as_str())?,
-        };
-        let image = match known {
-            Some(image) => image,
-            None if policy == PullPolicy::Never => {
-                return Err("it is not in the store, and nothing may be pulled".into());
-            }
-            None => self.pull(reference)?,
-        };
-        lease.pin(image.id())?;
-        Ok(ResolvedImage {
-            layers: image.diff_ids().to_vec(),
-            config: image.config().clone(),
-        })
-    }
-
-    fn pull(&self, reference: &Reference) -> std::result::Result<Image, rdock_image::BoxError> {
-        let progress = self.builder.progress.clone();
-        let progress = Progress::new(move |event| progress.emit(BuildEvent::Pull(event)));
-        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-        Ok(runtime.block_on(self.runtime.pull(reference, &progress))?)
-    }
-
-    fn fetch(&self, graph: &Graph, step: StepId) -> Result<()> {
+    /// Brings the layers of a step's image.
+    fn fetch(&self, graph: &Graph, bases: &Bases<'_>, step: StepId) -> Result<()> {
         let step = &graph.steps[step.number()];
         let Operation::Image { reference, .. } = &step.operation else {
             return Ok(());
         };
-        match self.pull(reference) {
-            Ok(_) => Ok(()),
-            Err(source) => Err(BuildError::BaseImage {
-                place: Box::new(step.place.clone().unwrap_or_default()),
-                reference: reference.familiar(),
-                source,
-            }),
-        }
+        bases
+            .fetch(reference)
+            .map_err(|source| match self.cancel.is_cancelled() {
+                true => BuildError::Cancelled,
+                false => BuildError::BaseImage {
+                    place: Box::new(step.at()),
+                    reference: reference.familiar(),
+                    source,
+                },
+            })
     }
 
     fn finish(&self, plan: &Plan, execution: &Execution<'_>, names: &[Reference]) -> Result<BuildOutput> {
@@ -173,14 +164,14 @@ impl Job {
             .cloned()
             .flatten()
             .unwrap_or_default();
-        for id in plan.graph.reachable(plan.target) {
-            if let Operation::Image { layers, .. } = &plan.graph.steps[id.number()].operation
-                && layers
-                    .iter()
-                    .any(|layer| stack.contains(layer) && !store.has_layer(layer))
-            {
-                self.fetch(&plan.graph, id)?;
-            }
+        let default = [Output::Store];
+        let outputs = if self.builder.outputs.is_empty() {
+            &default[..]
+        } else {
+            &self.builder.outputs
+        };
+        if outputs.iter().any(|output| *output != Output::Nothing) {
+            execution.bring(plan.target, &stack)?;
         }
         self.builder.progress.emit(BuildEvent::Exporting);
         let config = self.config(plan, &results.created, &stack);
@@ -195,12 +186,6 @@ impl Job {
             names: Vec::new(),
             steps: results.reports,
             warnings: plan.warnings.iter().map(|(_, text)| text.clone()).collect(),
-        };
-        let default = [Output::Store];
-        let outputs = if self.builder.outputs.is_empty() {
-            &default[..]
-        } else {
-            &self.builder.outputs
         };
         for wanted in outputs {
             match wanted {
@@ -234,6 +219,9 @@ impl Job {
         let mut config = plan.config.clone();
         config.rootfs.diff_ids = stack.to_vec();
         config.config.labels.extend(self.builder.labels.clone());
+        if let Some(change) = &self.builder.configure {
+            (change.0)(&mut config.config);
+        }
         let epoch = self.builder.source_date_epoch;
         let time = |seconds: i64| {
             jiff::Timestamp::from_second(seconds)

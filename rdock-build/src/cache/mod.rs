@@ -17,14 +17,13 @@ mod mounts;
 mod prune;
 mod record;
 
-pub(crate) use lock::KeyLock;
+pub(crate) use lock::{Hold, KeyLock};
 pub(crate) use mounts::CacheMount;
 pub use prune::{CacheEntry, CacheFilter, CacheUsage};
 pub(crate) use record::{Components, Key, Record};
 
 use crate::error::{BuildError, Result};
-use rdock_image::{Digest, ImageStore, Lease};
-use rustix::fs::FlockOperation;
+use rdock_image::{Digest, ImageStore, Lease, Stop};
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -76,8 +75,7 @@ impl Cache {
         let (scratch, _lock) = loop {
             let scratch = self.dir.join("tmp").join(random_name()?);
             // A sweep may come between its creation and its lock.
-            if let Some(lock) = KeyLock::try_take(&scratch, false, FlockOperation::NonBlockingLockExclusive)?
-            {
+            if let Some(lock) = KeyLock::try_take(&scratch, false, Hold::Alone)? {
                 break (scratch, lock);
             }
         };
@@ -141,11 +139,7 @@ impl Cache {
     fn sweep(&self) {
         for path in ["locks", "tmp"].iter().flat_map(|name| entries(&self.dir(name))) {
             // It goes with the lock, when nobody has that.
-            drop(KeyLock::try_take(
-                &path,
-                true,
-                FlockOperation::NonBlockingLockExclusive,
-            ));
+            drop(KeyLock::try_take(&path, true, Hold::Alone));
         }
         for dir in entries(&self.dir("mounts")) {
             Self::sweep_mount(&dir);
@@ -153,8 +147,9 @@ impl Cache {
     }
 
     /// Waits until no other build, in any process, runs the step of this key.
-    pub(crate) fn lock(&self, key: &Key, cancelled: &dyn Fn() -> bool) -> Result<KeyLock> {
-        KeyLock::take(&self.dir.join("locks").join(key.as_str()), true, cancelled)
+    pub(crate) fn lock(&self, key: &Key, stop: &Stop) -> Result<KeyLock> {
+        let path = self.dir.join("locks").join(key.as_str());
+        KeyLock::take(&path, true, Hold::Alone, stop)
     }
 }
 
@@ -191,10 +186,10 @@ mod tests {
         let store = ImageStore::open(dir.path()).unwrap();
         let cache = Cache::open(dir.path(), &store).unwrap();
         let (used, unused) = (Key::of(b"used"), Key::of(b"unused"));
-        let held = cache.lock(&used, &|| false).unwrap();
+        let held = cache.lock(&used, &Stop::default()).unwrap();
         let lock = |name: &str| {
             let path = cache.dir("tmp").join(name);
-            KeyLock::try_take(&path, false, FlockOperation::NonBlockingLockExclusive).unwrap()
+            KeyLock::try_take(&path, false, Hold::Alone).unwrap()
         };
         let written = lock("written");
         for left in [
@@ -207,8 +202,7 @@ mod tests {
         for name in ["0-left.new", "1-filled.new", "0"] {
             make_dir(&mount.join(name)).unwrap();
         }
-        let how = FlockOperation::NonBlockingLockExclusive;
-        let filled = KeyLock::try_take(&mount.join("1.lock"), false, how).unwrap();
+        let filled = KeyLock::try_take(&mount.join("1.lock"), false, Hold::Alone).unwrap();
         Cache::open(dir.path(), &store).unwrap();
         assert_eq!(
             entries(&cache.dir("locks")),

@@ -1,8 +1,9 @@
 //! Cache mounts: directories that outlive a build.
-use super::{Cache, Key, KeyLock, make_dir};
+use super::{Cache, Hold, Key, KeyLock, make_dir};
 use crate::dockerfile::Sharing;
 use crate::error::{BuildError, Result};
-use rustix::fs::{AtFlags, CWD, FlockOperation, Gid, Mode, Uid};
+use rdock_image::Stop;
+use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid};
 use std::path::{Path, PathBuf};
 
 /// A cache mount in use. Nobody removes it while this is held.
@@ -10,7 +11,8 @@ use std::path::{Path, PathBuf};
 pub(crate) struct CacheMount {
     /// The directory to mount.
     pub(crate) path: PathBuf,
-    _lock: KeyLock,
+    /// Of all its directories, against removal, and of this one.
+    _locks: [KeyLock; 2],
 }
 
 /// How many steps may use a private cache at one time.
@@ -23,31 +25,21 @@ impl Cache {
         identity: &Key,
         sharing: Sharing,
         (mode, uid, gid): (u32, u32, u32),
-        cancelled: &dyn Fn() -> bool,
+        stop: &Stop,
         fill: &dyn Fn(&Path) -> Result<()>,
     ) -> Result<CacheMount> {
         let dir = self.dir("mounts").join(identity.as_str());
-        make_dir(&dir)?;
-        let mut pause = std::time::Duration::from_millis(1);
-        let (number, lock) = loop {
-            let instances = if sharing == Sharing::Private { INSTANCES } else { 1 };
-            let how = match sharing {
-                Sharing::Shared => FlockOperation::NonBlockingLockShared,
-                _ => FlockOperation::NonBlockingLockExclusive,
-            };
-            let found = (0..instances).find_map(|number| {
-                let path = dir.join(format!("{number}.lock"));
-                KeyLock::try_take(&path, false, how)
-                    .transpose()
-                    .map(|lock| lock.map(|lock| (number, lock)))
-            });
-            match found {
-                Some(found) => break found?,
-                None if cancelled() => return Err(BuildError::Cancelled),
-                None => std::thread::sleep(pause),
+        let kept = loop {
+            make_dir(&dir)?;
+            match KeyLock::keep_dir(&dir, stop) {
+                Ok(Some(kept)) => break kept,
+                // It was being removed.
+                Ok(None) => {}
+                Err(BuildError::Files { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
             }
-            pause = (pause * 2).min(std::time::Duration::from_millis(50));
         };
+        let (number, lock) = Self::instance(&dir, sharing, stop)?;
         let path = dir.join(number.to_string());
         if !path.exists() {
             let scratch = dir.join(format!("{number}-{}.new", super::random_name()?));
@@ -77,7 +69,27 @@ impl Cache {
             }
             renamed?;
         }
-        Ok(CacheMount { path, _lock: lock })
+        Ok(CacheMount {
+            path,
+            _locks: [kept, lock],
+        })
+    }
+
+    /// Which of the directories of a cache mount to use, and its lock.
+    fn instance(dir: &Path, sharing: Sharing, stop: &Stop) -> Result<(usize, KeyLock)> {
+        let path = |number: usize| dir.join(format!("{number}.lock"));
+        if sharing == Sharing::Private {
+            for number in 0..INSTANCES {
+                if let Some(lock) = KeyLock::try_take(&path(number), false, Hold::Alone)? {
+                    return Ok((number, lock));
+                }
+            }
+        }
+        let hold = match sharing {
+            Sharing::Shared => Hold::Shared,
+            Sharing::Private | Sharing::Locked => Hold::Alone,
+        };
+        Ok((0, KeyLock::take(&path(0), false, hold, stop)?))
     }
 
     /// Removes directories of a cache mount that were being filled by builds that were killed.
@@ -92,8 +104,7 @@ impl Cache {
             };
             // Who fills it has this lock.
             let lock = dir.join(format!("{number}.lock"));
-            if let Ok(Some(_lock)) = KeyLock::try_take(&lock, false, FlockOperation::NonBlockingLockExclusive)
-            {
+            if let Ok(Some(_lock)) = KeyLock::try_take(&lock, false, Hold::Alone) {
                 let _ = remove(&path);
             }
         }

@@ -1,8 +1,7 @@
 //! What the cache takes, and getting rid of it.
-use super::{Cache, KeyLock, Record, mounts};
+use super::{Cache, Hold, KeyLock, Record, mounts};
 use crate::error::{BuildError, Result};
 use rdock_image::Digest;
-use rustix::fs::FlockOperation;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -77,7 +76,7 @@ impl Cache {
             let mut in_use = false;
             for path in children(&dir)? {
                 in_use |= path.extension().is_some_and(|e| e == "lock")
-                    && KeyLock::try_take(&path, false, FlockOperation::NonBlockingLockExclusive)?.is_none();
+                    && KeyLock::try_take(&path, false, Hold::Alone)?.is_none();
             }
             usage.entries.push(CacheEntry {
                 id: name_of(&dir),
@@ -135,17 +134,14 @@ impl Cache {
 
     /// Removes a cache mount unless a build uses it.
     fn remove_mount(&self, dir: &Path) -> Result<bool> {
-        let mut locks = Vec::new();
-        for path in children(dir)? {
-            if path.extension().is_some_and(|extension| extension == "lock") {
-                match KeyLock::try_take(&path, true, FlockOperation::NonBlockingLockExclusive)? {
-                    Some(lock) => locks.push(lock),
-                    None => return Ok(false),
-                }
+        match KeyLock::own_dir(dir) {
+            Ok(Some(_own)) => mounts::remove(dir).map(|()| true),
+            Ok(None) => Ok(false),
+            Err(BuildError::Files { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                Ok(false)
             }
+            Err(error) => Err(error),
         }
-        mounts::remove(dir)?;
-        Ok(true)
     }
 }
 

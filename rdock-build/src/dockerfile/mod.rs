@@ -29,6 +29,7 @@ pub use instruction::{
     Network, Onbuild, Pair, Run, Script, Security,
 };
 pub use mount::{Mount, MountKind, Sharing};
+pub(crate) use scope::proxies;
 pub use scope::{BuildArgs, DEFAULT_PATH, Globals, PROXY_ARGS, ResolvedFrom, Scope};
 pub use source::{Place, Source, Span};
 pub use syntax::SyntaxTree;

@@ -51,6 +51,17 @@ pub const PROXY_ARGS: [&str; 10] = [
 /// PATH of a stage whose base has none.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// The proxy variables among build arguments, each in both cases. Given in both cases, the lower one counts.
+pub(crate) fn proxies(given: &BTreeMap<String, String>) -> Vec<(String, String)> {
+    (PROXY_ARGS.chunks_exact(2))
+        .filter_map(|names| {
+            let value = names.iter().rev().find_map(|name| given.get(*name))?;
+            Some(names.iter().map(|name| ((*name).to_owned(), value.clone())))
+        })
+        .flatten()
+        .collect()
+}
+
 /// How large all values of a scope may be together, in bytes.
 const LARGEST: usize = 8 << 20;
 
@@ -195,14 +206,7 @@ impl Globals {
 
     /// Returns the proxy variables of RUN: those given by `--build-arg`, each in both cases.
     pub fn proxies(&self) -> Vec<(String, String)> {
-        (PROXY_ARGS.chunks_exact(2))
-            .filter_map(|names| {
-                // Given in both cases, the lower one counts.
-                let value = names.iter().rev().find_map(|name| self.given.get(*name))?;
-                Some(names.iter().map(|name| ((*name).to_owned(), value.clone())))
-            })
-            .flatten()
-            .collect()
+        proxies(&self.given)
     }
 
     /// The names a FROM line may use.

@@ -1,6 +1,6 @@
 //! Ending a build from outside: the containers that run are killed, and nothing new begins.
+use rdock_image::Stop;
 use rdock_runtime::LayeredContainer;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Shared by the steps of a build and by whoever may end it.
@@ -9,18 +9,23 @@ pub(crate) struct Cancel(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    cancelled: AtomicBool,
+    stop: Stop,
     running: Mutex<Vec<Arc<LayeredContainer>>>,
 }
 
 impl Cancel {
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.0.cancelled.load(Ordering::SeqCst)
+        self.0.stop.is_stopped()
+    }
+
+    /// What is told of it at once: pulls, downloads, and whoever waits for a lock.
+    pub(crate) fn stop(&self) -> &Stop {
+        &self.0.stop
     }
 
     /// Ends everything. Returns when the containers are told.
     pub(crate) fn cancel(&self) {
-        self.0.cancelled.store(true, Ordering::SeqCst);
+        self.0.stop.stop();
         let running = std::mem::take(&mut *self.running());
         for container in running {
             // One that has ended already is what is wanted.

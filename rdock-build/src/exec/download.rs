@@ -1,20 +1,21 @@
 //! Downloads of ADD: over http and https, with a look at what was downloaded last.
 use super::Execution;
 use crate::cache::Key;
-use crate::error::Result;
-use crate::graph::StepId;
+use crate::error::{BuildError, Result};
+use crate::files::{Copying, Target};
+use crate::graph::{CopyStep, StepId, Unpack};
 use rdock_image::Digest;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 
 /// A file that was downloaded.
 #[derive(Debug)]
-pub(crate) struct Download {
-    pub(crate) file: File,
+struct Download {
+    file: File,
     /// From the address.
-    pub(crate) name: String,
+    name: String,
     /// `Last-Modified`, in seconds since 1970.
-    pub(crate) modified: Option<i64>,
+    modified: Option<i64>,
 }
 
 /// What is known of an address.
@@ -45,7 +46,32 @@ impl Execution<'_> {
         Ok(format!("{} {}", known.digest, known.modified.unwrap_or_default()))
     }
 
-    pub(super) fn download(&self, id: StepId, url: &str, checksum: Option<&Digest>) -> Result<Download> {
+    /// Downloads a source of ADD and puts it into the layer.
+    #[allow(clippy::too_many_arguments, reason = "all of one source of one step")]
+    pub(super) fn add_download(
+        &self,
+        id: StepId,
+        copy: &CopyStep,
+        url: &str,
+        checksum: Option<&Digest>,
+        number: usize,
+        copying: &Copying<'_>,
+        target: &mut Target,
+    ) -> Result<()> {
+        let failed = |reason: String| self.failed(id, reason, None, None);
+        let mut download = self.download(id, url, checksum)?;
+        let done = if copy.unpack == Unpack::Always && self.store.is_archive(&mut download.file)? {
+            let to = target.resolve(&copy.destination).map_err(failed)?;
+            copying.archive(target, download.file, url, &to, number)
+        } else {
+            std::io::Seek::rewind(&mut download.file).map_err(|error| failed(error.to_string()))?;
+            let time = (download.modified.unwrap_or(0), 0);
+            copying.stream(target, &download.name, &mut download.file, 0o600, time)
+        };
+        done.map_err(|failure| self.failed(id, failure.reason, failure.hint, None))
+    }
+
+    fn download(&self, id: StepId, url: &str, checksum: Option<&Digest>) -> Result<Download> {
         let Got::File { file, known } = self.get(id, url, None)? else {
             return Err(self.failed(id, format!("{url} gave no content"), None, None));
         };
@@ -73,24 +99,24 @@ impl Execution<'_> {
         Ok(Download { file, name, modified })
     }
 
-    #[cfg(not(feature = "registry"))]
     fn get(&self, id: StepId, url: &str, known: Option<&Known>) -> Result<Got> {
-        let _ = known;
-        let reason =
-            format!("{url} cannot be downloaded: this program was built without the feature `registry`");
-        Err(self.failed(id, reason, None, None))
-    }
-
-    #[cfg(feature = "registry")]
-    fn get(&self, id: StepId, url: &str, known: Option<&Known>) -> Result<Got> {
+        let (stop, dir) = (self.cancel.stop(), self.cache.dir("tmp"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let got = match runtime {
-            Ok(runtime) => runtime.block_on(http::get(url, known, &self.cache.dir("tmp"), &|| {
-                self.cancel.is_cancelled()
-            })),
-            Err(error) => Err(error.to_string()),
+            Ok(runtime) => runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    () = stop.stopped() => None,
+                    got = http::get(url, known, &dir, &self.settings.proxies) => Some(got),
+                }
+            }),
+            Err(error) => Some(Err(error.to_string())),
         };
-        got.map_err(|reason| self.failed(id, format!("cannot download {url}: {reason}"), None, None))
+        match got {
+            None => Err(BuildError::Cancelled),
+            Some(Ok(got)) => Ok(got),
+            Some(Err(reason)) => Err(self.failed(id, format!("cannot download {url}: {reason}"), None, None)),
+        }
     }
 }
 
@@ -104,9 +130,9 @@ enum Got {
     },
 }
 
-#[cfg(feature = "registry")]
 mod http {
     use super::{Got, Known};
+    use crate::builder::Proxies;
     use sha2::{Digest as _, Sha256};
     use std::fs::File;
     use std::io::{Seek, Write};
@@ -119,7 +145,7 @@ mod http {
     const REDIRECTS: usize = 10;
     const TRIES: u32 = 3;
 
-    fn client() -> Result<reqwest::Client, String> {
+    fn client(proxies: &Proxies) -> Result<reqwest::Client, String> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
@@ -131,8 +157,21 @@ mod http {
                 .with_root_certificates(roots)
                 .with_no_client_auth();
         // Its own look at the environment is switched off.
-        reqwest::Client::builder()
-            .no_proxy()
+        let mut builder = reqwest::Client::builder().no_proxy();
+        // A proxy knows nothing of this machine's own addresses.
+        let direct = format!(
+            "{},localhost,127.0.0.0/8,::1",
+            proxies.none.as_deref().unwrap_or_default()
+        );
+        let ways = [
+            proxies.http.as_ref().map(reqwest::Proxy::http),
+            proxies.https.as_ref().map(reqwest::Proxy::https),
+        ];
+        for proxy in ways.into_iter().flatten() {
+            let proxy = proxy.map_err(|error| format!("the proxy: {error}"))?;
+            builder = builder.proxy(proxy.no_proxy(reqwest::NoProxy::from_string(&direct)));
+        }
+        builder
             .tls_backend_preconfigured(tls)
             .redirect(reqwest::redirect::Policy::limited(REDIRECTS))
             .connect_timeout(Duration::from_secs(30))
@@ -146,15 +185,14 @@ mod http {
         url: &str,
         known: Option<&Known>,
         dir: &Path,
-        cancelled: &dyn Fn() -> bool,
+        proxies: &Proxies,
     ) -> Result<Got, String> {
-        let client = client()?;
+        let client = client(proxies)?;
         let mut tries = 0;
         loop {
-            match once(&client, url, known, dir, cancelled).await {
-                Err((error, true)) if tries + 1 < TRIES && !cancelled() => {
+            match once(&client, url, known, dir).await {
+                Err((_, true)) if tries + 1 < TRIES => {
                     tries += 1;
-                    drop(error);
                     tokio::time::sleep(Duration::from_millis(200 << tries)).await;
                 }
                 other => return other.map_err(|(error, _)| error),
@@ -168,7 +206,6 @@ mod http {
         url: &str,
         known: Option<&Known>,
         dir: &Path,
-        cancelled: &dyn Fn() -> bool,
     ) -> Result<Got, (String, bool)> {
         let text = |error: reqwest::Error| {
             let mut text = error.to_string();
@@ -203,9 +240,6 @@ mod http {
         let mut file = nameless(dir).map_err(io)?;
         let mut hash = Sha256::new();
         while let Some(chunk) = response.chunk().await.map_err(text)? {
-            if cancelled() {
-                return Err(("the build was cancelled".to_owned(), false));
-            }
             hash.update(&chunk);
             file.write_all(&chunk).map_err(io)?;
         }

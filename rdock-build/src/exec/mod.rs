@@ -1,5 +1,9 @@
 //! Runs a graph: steps whose inputs are there run at once, each at most once on the machine.
 mod cancel;
+#[cfg(feature = "registry")]
+mod download;
+#[cfg(not(feature = "registry"))]
+#[path = "no_download.rs"]
 mod download;
 mod inputs;
 mod run;
@@ -11,10 +15,12 @@ pub(crate) use inputs::{ContextDir, Inputs};
 pub use secrets::Secret;
 pub(crate) use secrets::sweep as sweep_secrets;
 
+use crate::builder::Proxies;
 use crate::cache::Cache;
+use crate::dockerfile::Place;
 use crate::error::{BuildError, Result};
 use crate::event::{BuildEvent, BuildProgress, Hit, StepInfo};
-use crate::graph::{Graph, StepId};
+use crate::graph::{Graph, Operation, StepId};
 use rdock_image::{Digest, ImageStore, Lease};
 use rdock_runtime::{NetworkMode, Runtime};
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,7 +38,7 @@ pub(crate) struct Execution<'a> {
     pub(crate) progress: &'a BuildProgress,
     pub(crate) cancel: &'a Cancel,
     pub(crate) settings: &'a Settings,
-    /// Brings the layers of an image into the store.
+    /// Brings the layers of the image of a step into the store.
     pub(crate) fetch: &'a (dyn Fn(StepId) -> Result<()> + Sync),
 }
 
@@ -49,6 +55,12 @@ pub(crate) struct Settings {
     pub(crate) ulimits: Vec<(String, u64, u64)>,
     pub(crate) hostname: Option<String>,
     pub(crate) parallel: usize,
+    /// Of downloads.
+    #[cfg_attr(
+        not(feature = "registry"),
+        expect(dead_code, reason = "without downloads nobody asks for them")
+    )]
+    pub(crate) proxies: Proxies,
     /// Only look into the cache: a step that is not there ends its branch.
     pub(crate) dry: bool,
 }
@@ -241,6 +253,29 @@ impl Execution<'_> {
         Ok(())
     }
 
+    /// Brings in what is missing of the layers `needed` by a step; they are those of images below it, or were made by
+    /// this build. False in a dry run, which brings nothing.
+    pub(crate) fn bring(&self, id: StepId, needed: &[Digest]) -> Result<bool> {
+        for input in self.graph.reachable(id) {
+            let Operation::Image { layers, .. } = &self.graph.steps[input.0].operation else {
+                continue;
+            };
+            let missing = |layer: &Digest| needed.contains(layer) && !self.store.has_layer(layer);
+            if layers.iter().any(missing) {
+                if self.settings.dry {
+                    return Ok(false);
+                }
+                (self.fetch)(input)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Where a step is, for an error.
+    pub(crate) fn place(&self, id: StepId) -> Box<Place> {
+        Box::new(self.graph.steps[id.0].at())
+    }
+
     /// An error at a step's instruction.
     pub(crate) fn failed(
         &self,
@@ -251,7 +286,7 @@ impl Execution<'_> {
     ) -> BuildError {
         let step = &self.graph.steps[id.0];
         BuildError::Step {
-            place: Box::new(step.place.clone().unwrap_or_default()),
+            place: self.place(id),
             step: step.name.clone(),
             reason: reason.into(),
             hint,

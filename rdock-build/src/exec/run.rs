@@ -211,9 +211,8 @@ impl Execution<'_> {
         output: &Mutex<Tail>,
     ) -> Result<MadeLayer> {
         if exit.reason != ExitReason::Exited(0) {
-            let step = &self.graph.steps[id.0];
             return Err(BuildError::Run {
-                place: Box::new(step.place.clone().unwrap_or_default()),
+                place: self.place(id),
                 command: command_text(&run.args),
                 exit: exit.reason.clone(),
                 output: output.lock().unwrap_or_else(PoisonError::into_inner).lines(),
@@ -310,10 +309,8 @@ impl Execution<'_> {
             }
             Ok(())
         };
-        let cancelled = || self.cancel.is_cancelled();
-        let mount = self
-            .cache
-            .mount(&identity, *sharing, (*mode, *uid, *gid), &cancelled, &fill)?;
+        let (owner, stop) = ((*mode, *uid, *gid), self.cancel.stop());
+        let mount = self.cache.mount(&identity, *sharing, owner, stop, &fill)?;
         if let Some(dir) = mount.path.parent() {
             let note = dir.join("name");
             if !note.exists() {

@@ -111,7 +111,11 @@ impl Drop for SecretFiles {
 
 /// Removes what builds that were killed left in memory.
 pub(crate) fn sweep() {
-    let Ok(entries) = fs::read_dir(MEMORY) else { return };
+    sweep_in(Path::new(MEMORY));
+}
+
+fn sweep_in(memory: &Path) {
+    let Ok(entries) = fs::read_dir(memory) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
         let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else {
@@ -121,7 +125,57 @@ pub(crate) fn sweep() {
         if let Some(pid) = pid
             && !Path::new(&format!("/proc/{pid}")).exists()
         {
+            // What cannot be removed now is tried again by the next build.
             let _ = fs::remove_dir_all(entry.path());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Larger than any process has: the kernel's limit is 2^22.
+    const NOBODY: u32 = (1 << 22) + 1;
+
+    #[test]
+    fn only_what_dead_builds_left_is_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        let living = format!("{PREFIX}{}-0", std::process::id());
+        let stays = [
+            // Where the runtime has the secrets of a user's containers, whoever's number that is.
+            "rdock-0".to_owned(),
+            format!("rdock-{NOBODY}"),
+            format!("rdock-{NOBODY}-0"),
+            format!("{PREFIX}other"),
+            format!("other-{NOBODY}-0"),
+            living,
+        ];
+        let goes = format!("{PREFIX}{NOBODY}-0");
+        for name in stays.iter().chain([&goes]) {
+            fs::create_dir(dir.path().join(name)).unwrap();
+            fs::write(dir.path().join(name).join("secret"), "x").unwrap();
+        }
+        sweep_in(dir.path());
+        assert!(
+            stays
+                .iter()
+                .all(|name| dir.path().join(name).join("secret").exists())
+        );
+        assert!(!dir.path().join(goes).exists());
+    }
+
+    #[test]
+    fn secrets_are_in_a_folder_of_the_builds_own_and_leave_with_it() {
+        let files = SecretFiles::new().unwrap();
+        let name = files.0.file_name().unwrap().to_str().unwrap().to_owned();
+        assert!(name.starts_with(&format!("rdock-build-{}-", std::process::id())));
+        // The runtime's folders are called after users.
+        assert!(name.strip_prefix("rdock-").unwrap().parse::<u32>().is_err());
+        let path = files.add(0, b"x", (0o400, 0, 0)).unwrap();
+        sweep();
+        assert_eq!(fs::read(&path).unwrap(), b"x");
+        drop(files);
+        assert!(!path.exists());
     }
 }

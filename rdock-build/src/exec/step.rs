@@ -72,7 +72,11 @@ impl Execution<'_> {
                 names => names.into_iter().map(Miss::Changed).collect(),
             },
         };
-        let _lock = self.cache.lock(&key, &|| self.cancel.is_cancelled())?;
+        // Who only looks does not wait for who works.
+        let _lock = match self.settings.dry {
+            true => None,
+            false => Some(self.cache.lock(&key, self.cancel.stop())?),
+        };
         if !step.no_cache
             && let Some(record) = self.cache.find(self.lease, &key)?
         {
@@ -82,15 +86,8 @@ impl Execution<'_> {
         if self.settings.dry && !self.has_content(&step.operation) {
             return Ok((None, StepOutcome::Missed { why }, None));
         }
-        for input in self.graph.reachable(id) {
-            if let Operation::Image { layers, .. } = &self.graph.steps[input.0].operation
-                && !layers.iter().all(|layer| self.store.has_layer(layer))
-            {
-                if self.settings.dry {
-                    return Ok((None, StepOutcome::Missed { why }, None));
-                }
-                (self.fetch)(input)?;
-            }
+        if !self.bring(id, &self.needed(&step.operation, &below, stack_of))? {
+            return Ok((None, StepOutcome::Missed { why }, None));
         }
         let content = self.content(id, &definition, stack_of)?;
         let content_key = content.map(|content| content.key(kind));
@@ -138,6 +135,34 @@ impl Execution<'_> {
         Ok((Some(stack), StepOutcome::Missed { why }, Some(record.created)))
     }
 
+    /// The layers whose files a step reads.
+    fn needed(&self, operation: &Operation, below: &[Digest], stack_of: &StackOf<'_>) -> Vec<Digest> {
+        let mut needed = match operation {
+            Operation::Copy(copy) if stands_alone(copy) => Vec::new(),
+            _ => below.to_vec(),
+        };
+        let mut of = |input: &Input| {
+            if let Input::Step(step) = input {
+                needed.extend(stack_of(*step).unwrap_or_default());
+            }
+        };
+        match operation {
+            Operation::Copy(copy) => copy.sources.iter().for_each(|source| {
+                if let CopySource::Path { from, .. } = source {
+                    of(from);
+                }
+            }),
+            Operation::Run(run) => run.mounts.iter().for_each(|mount| match &mount.source {
+                RunMountSource::Bind { from, .. } | RunMountSource::Cache { from: Some(from), .. } => {
+                    of(from)
+                }
+                _ => {}
+            }),
+            _ => {}
+        }
+        needed
+    }
+
     /// What goes into a step, by name; `files` gets the digests of a context's files.
     fn definition(
         &self,
@@ -181,12 +206,7 @@ impl Execution<'_> {
                 }
             }
             Operation::Copy(copy) => {
-                // A linked layer is the same above any base; only names of users are the base's.
-                let names = copy
-                    .chown
-                    .as_deref()
-                    .is_some_and(|owner| owner.bytes().any(|b| !b.is_ascii_digit() && b != b':'));
-                if !copy.link || names {
+                if !stands_alone(copy) {
                     all.set("the layers below", stack(below));
                 }
                 all.set("the destination", &copy.destination);
@@ -374,7 +394,9 @@ impl Execution<'_> {
         let failed = |reason: String| self.failed(id, reason, None, None);
         let owner = match &copy.chown {
             Some(text) => {
-                let view = self.store.view_layers(below)?;
+                let view = self
+                    .store
+                    .view_layers(if stands_alone(copy) { &[] } else { below })?;
                 Some(resolve_owner(&view, text).map_err(|reason| failed(format!("--chown: {reason}")))?)
             }
             None => None,
@@ -409,16 +431,8 @@ impl Execution<'_> {
                 }
                 CopySource::Inline { name, data } => copying.inline(&mut target, name, data),
                 CopySource::Url { url, checksum } => {
-                    let mut download = self.download(id, url, checksum.as_ref())?;
-                    if copy.unpack == Unpack::Always && self.store.is_archive(&mut download.file)? {
-                        let to = target.resolve(&copy.destination).map_err(failed)?;
-                        copying.archive(&mut target, download.file, url, &to, number)
-                    } else {
-                        std::io::Seek::rewind(&mut download.file)
-                            .map_err(|error| failed(error.to_string()))?;
-                        let time = (download.modified.unwrap_or(0), 0);
-                        copying.stream(&mut target, &download.name, &mut download.file, 0o600, time)
-                    }
+                    self.add_download(id, copy, url, checksum.as_ref(), number, &copying, &mut target)?;
+                    continue;
                 }
             };
             done.map_err(|failure| self.failed(id, failure.reason, failure.hint, None))?;
@@ -472,7 +486,7 @@ impl Execution<'_> {
         let mut all = Components::default();
         all.set("content", content);
         let key = all.key("bind");
-        let _lock = self.cache.lock(&key, &|| self.cancel.is_cancelled())?;
+        let _lock = self.cache.lock(&key, self.cancel.stop())?;
         if let Some(record) = self.cache.find(self.lease, &key)? {
             return Ok((vec![record.layer], file));
         }
@@ -555,6 +569,12 @@ impl Execution<'_> {
             );
         }
     }
+}
+
+/// A linked layer is the same above any base; only names of users are the base's.
+fn stands_alone(copy: &CopyStep) -> bool {
+    let number = |owner: &str| owner.bytes().all(|b| b.is_ascii_digit() || b == b':');
+    copy.link && copy.chown.as_deref().is_none_or(number)
 }
 
 fn kind(operation: &Operation) -> &'static str {

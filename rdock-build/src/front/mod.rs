@@ -1,9 +1,11 @@
 //! A Dockerfile becomes a graph: stages are evaluated, variables replaced, names resolved. Nothing runs here.
 mod config;
 mod files;
+mod graph;
 mod run;
 
 use config::join;
+pub(crate) use graph::plan_graph;
 
 use crate::dockerfile::{
     BuildArgs, Dockerfile, Globals, Instruction, Kind, ParseError, Place, Problem, Report, Rule, Scope,
@@ -19,12 +21,12 @@ use std::sync::Arc;
 
 /// An image that a stage stands on.
 #[derive(Clone, Debug)]
-pub(crate) struct ResolvedImage {
+pub(crate) struct BaseImage {
     pub(crate) layers: Vec<Digest>,
     pub(crate) config: ImageConfig,
 }
 
-pub(crate) type Resolve<'a> = dyn Fn(&Reference) -> std::result::Result<ResolvedImage, BoxError> + 'a;
+pub(crate) type Resolve<'a> = dyn Fn(&Reference) -> std::result::Result<BaseImage, BoxError> + 'a;
 
 /// What the caller wants of the front end.
 #[derive(Debug)]
@@ -77,7 +79,7 @@ pub(crate) struct Front<'a> {
     resolve: &'a Resolve<'a>,
     graph: Graph,
     done: BTreeMap<usize, StageState>,
-    images: BTreeMap<String, (StepId, ResolvedImage)>,
+    images: BTreeMap<String, (StepId, BaseImage)>,
     warnings: Vec<(Option<Place>, String)>,
     checks: Report,
 }
@@ -159,6 +161,40 @@ fn target(file: &Dockerfile, wishes: &Wishes) -> Result<usize> {
             name: name.clone(),
             stages: file.stages.iter().filter_map(|stage| stage.name()).collect(),
         })
+}
+
+/// The config of an image without a base.
+fn scratch_config(platform: &Platform) -> ImageConfig {
+    ImageConfig {
+        architecture: platform.architecture.clone(),
+        os: platform.os.clone(),
+        variant: platform.variant.clone(),
+        config: ContainerConfig {
+            working_dir: "/".to_owned(),
+            ..ContainerConfig::default()
+        },
+        ..ImageConfig::default()
+    }
+}
+
+/// What a base's config gives to an image that is made on it: the new config, the base's history, and how many layers
+/// the base has.
+fn base_config(mut config: ImageConfig) -> (ImageConfig, Vec<History>, usize) {
+    config.created = None;
+    config.config.on_build.clear();
+    config.other.retain(|key, _| key.starts_with("os."));
+    let history = std::mem::take(&mut config.history);
+    let layers = config.rootfs.diff_ids.len();
+    (config, history, layers)
+}
+
+/// Can this host run what is in the image?
+fn check_platform(platform: Platform) -> std::result::Result<(), BoxError> {
+    let host = Platform::host();
+    match platform.architecture.is_empty() || host.rank(&platform).is_some() {
+        true => Ok(()),
+        false => Err(format!("it is made for {platform}, this host is {host}").into()),
+    }
 }
 
 impl Front<'_> {
@@ -284,21 +320,10 @@ impl Front<'_> {
             }
             _ if from.image == "scratch" => {
                 let step = self.graph.add_at(Operation::Scratch, name, place, false);
-                let platform = &self.wishes.args.target;
-                let config = ImageConfig {
-                    architecture: platform.architecture.clone(),
-                    os: platform.os.clone(),
-                    variant: platform.variant.clone(),
-                    config: ContainerConfig {
-                        working_dir: "/".to_owned(),
-                        ..ContainerConfig::default()
-                    },
-                    ..ImageConfig::default()
-                };
                 StageState {
                     step,
                     scope: Scope::new(self.globals.clone(), &[]),
-                    config,
+                    config: scratch_config(&self.wishes.args.target),
                     base_history: Vec::new(),
                     base_layers: 0,
                     history: Vec::new(),
@@ -306,17 +331,14 @@ impl Front<'_> {
             }
             _ => {
                 let (step, image) = self.image(&from.image, place, name)?;
-                let mut config = image.config;
-                triggers.append(&mut config.config.on_build);
-                config.created = None;
-                config.other.retain(|key, _| key.starts_with("os."));
-                let base_history = std::mem::take(&mut config.history);
+                triggers.clone_from(&image.config.config.on_build);
+                let (config, base_history, base_layers) = base_config(image.config);
                 StageState {
                     step,
                     scope: Scope::new(self.globals.clone(), &config.config.env),
                     config,
                     base_history,
-                    base_layers: image.layers.len(),
+                    base_layers,
                     history: Vec::new(),
                 }
             }
@@ -365,7 +387,7 @@ impl Front<'_> {
     }
 
     /// The step of an image.
-    fn image(&mut self, name: &str, place: Place, title: String) -> Result<(StepId, ResolvedImage)> {
+    fn image(&mut self, name: &str, place: Place, title: String) -> Result<(StepId, BaseImage)> {
         let wanted = name.to_lowercase();
         let reference = match self.wishes.contexts.get(&wanted) {
             Some(NamedContext::Image(reference)) => Ok(reference.clone()),
@@ -385,13 +407,7 @@ impl Front<'_> {
             return Ok((*step, image.clone()));
         }
         let image = (self.resolve)(&reference).map_err(failed)?;
-        let host = Platform::host();
-        let platform = image.config.platform();
-        if !platform.architecture.is_empty() && host.rank(&platform).is_none() {
-            return Err(failed(
-                format!("it is made for {platform}, this host is {host}").into(),
-            ));
-        }
+        check_platform(image.config.platform()).map_err(failed)?;
         let operation = Operation::Image {
             reference,
             layers: image.layers.clone(),

@@ -6,6 +6,7 @@ use rdock_build::{BuildError, BuildEvent, BuildOutput, Builder, StepReport};
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// What a build told.
 #[derive(Clone, Debug, Default)]
@@ -140,6 +141,21 @@ impl Bench {
         }
     }
 
+    /// Builds by a builder that is no Dockerfile's.
+    pub(crate) fn build_with(&self, builder: Builder) -> Tested<(BuildOutput, Seen)> {
+        let seen = Seen::default();
+        let told = seen.clone();
+        let builder = builder.progress(move |event: BuildEvent| told.note(&event));
+        Ok((wait(builder.build(&self.runtime))??, seen))
+    }
+
+    pub(crate) fn fails_with(&self, builder: Builder) -> Tested<BuildError> {
+        match wait(builder.build(&self.runtime))? {
+            Ok(_) => Err("the build did not fail".into()),
+            Err(error) => Ok(error),
+        }
+    }
+
     pub(crate) fn explain(&self, change: impl FnOnce(Builder) -> Builder) -> Tested<Vec<StepReport>> {
         let (builder, _) = self.builder();
         Ok(wait(change(builder).explain(&self.runtime))??)
@@ -147,14 +163,20 @@ impl Bench {
 
     /// Drops a build as soon as a command has written `word`.
     pub(crate) fn build_and_drop(&self, word: &'static str) -> Tested {
+        self.build_until(move |event| {
+            matches!(event, BuildEvent::StepOutput { bytes, .. } if String::from_utf8_lossy(bytes).contains(word))
+        })
+    }
+
+    /// Drops a build as soon as an event has come.
+    pub(crate) fn build_until(&self, wanted: impl Fn(&BuildEvent) -> bool + Send + Sync + 'static) -> Tested {
         let (tell, hear) = tokio::sync::oneshot::channel();
         let tell = Mutex::new(Some(tell));
         let builder =
             Builder::new(self.path(""))
                 .network(NetworkMode::None)
                 .progress(move |event: BuildEvent| {
-                    if let BuildEvent::StepOutput { bytes, .. } = &event
-                        && String::from_utf8_lossy(bytes).contains(word)
+                    if wanted(&event)
                         && let Some(tell) = tell.lock().unwrap_or_else(PoisonError::into_inner).take()
                     {
                         let _ = tell.send(());
@@ -178,6 +200,15 @@ impl Bench {
         let mut text = String::new();
         view.open_file(path)?.read_to_string(&mut text)?;
         Ok(text)
+    }
+
+    /// As [`Bench::assert_clean`], as soon as what is ending has ended.
+    pub(crate) fn assert_clean_soon(&self) -> Tested {
+        let until = Instant::now() + Duration::from_secs(30);
+        while self.assert_clean().is_err() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.assert_clean()
     }
 
     /// No container, snapshot or half-made file is left.
@@ -206,7 +237,7 @@ impl Bench {
     }
 }
 
-fn wait<T>(future: impl Future<Output = T>) -> Tested<T> {
+pub(crate) fn wait<T>(future: impl Future<Output = T>) -> Tested<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -5,7 +5,7 @@ use crate::server::{Registry, Reply, Step};
 use crate::{Host, quick, trial};
 use libtest_mimic::Trial;
 use rdock_image::manifest::media_type;
-use rdock_image::{Event, ImageSource, Platform, Reference};
+use rdock_image::{Event, ImageSource, Platform, Progress, Reference, Stop};
 use rdock_registry::{Error, RegistryClient};
 use serde_json::json;
 use std::sync::Arc;
@@ -33,6 +33,14 @@ pub(crate) fn tests() -> Vec<Trial> {
             mirrors_are_asked_first_and_passed_over,
         ),
         trial("a_source_works_inside_a_runtime", a_source_works_inside_a_runtime),
+        trial(
+            "what_a_name_is_can_be_asked_without_its_layers",
+            what_a_name_is_can_be_asked_without_its_layers,
+        ),
+        trial(
+            "a_stopped_fetch_ends_at_once_and_leaves_nothing",
+            a_stopped_fetch_ends_at_once_and_leaves_nothing,
+        ),
         trial("a_dropped_pull_leaves_nothing", a_dropped_pull_leaves_nothing),
         trial("warnings_and_limits_are_told", warnings_and_limits_are_told),
         trial(
@@ -224,6 +232,60 @@ fn a_source_works_inside_a_runtime() {
     let image =
         runtime.block_on(async { source.fetch(&reference, &Platform::host(), &host.store, &host.progress) });
     assert_eq!(image.expect("pulled").manifest_digest(), &content.digest());
+}
+
+fn what_a_name_is_can_be_asked_without_its_layers() {
+    let content = Content::new(2, 8);
+    let registry = Registry::plain(&content);
+    let reference = Reference::parse(&format!("{}/a", registry.host())).expect("reference");
+    let source: Box<dyn ImageSource> = Box::new(RegistryClient::new(quick()).expect("client"));
+    let (host, platform) = (Host::new(), Platform::host());
+    let resolved = source
+        .resolve(&reference, &platform, &host.store, &host.progress)
+        .expect("resolved");
+    assert_eq!(resolved.manifest_digest(), &content.digest());
+    assert_eq!(resolved.diff_ids(), content.diff_ids);
+    let layers = || {
+        let seen = (0..2).map(|number| registry.seen_of(&content.layer(number)).len());
+        seen.sum::<usize>()
+    };
+    assert_eq!(layers(), 0);
+    host.assert_nothing_half_made();
+    // The rest comes without another look at the name.
+    let before = registry.seen().len();
+    let image = source
+        .fetch_resolved(&resolved, &platform, &host.store, &host.progress)
+        .expect("fetched");
+    assert_eq!(image.manifest_digest(), &content.digest());
+    assert_eq!((layers(), registry.seen().len()), (2, before + 2));
+    assert!(host.store.get(reference.as_str()).expect("a look").is_some());
+}
+
+fn a_stopped_fetch_ends_at_once_and_leaves_nothing() {
+    let content = Content::new(2, 9);
+    let slow = content.layer(1);
+    let registry = Registry::start(&content, move |seen| {
+        let wait = [Step::Wait(Duration::from_secs(600))];
+        seen.is_blob(&slow).then(|| Reply::new(200, "").steps(wait))
+    });
+    let reference = Reference::parse(&format!("{}/a", registry.host())).expect("reference");
+    let client = RegistryClient::new(quick()).expect("client");
+    let (host, stop) = (Host::new(), Stop::default());
+    let (ends, slow) = (stop.clone(), content.layer(1));
+    let progress = Progress::new(move |event| {
+        if matches!(event, Event::LayerStarted { digest, .. } if digest == slow) {
+            ends.stop();
+        }
+    })
+    .stopped_by(stop);
+    let error = client
+        .fetch(&reference, &Platform::host(), &host.store, &progress)
+        .expect_err("stopped");
+    assert!(
+        matches!(error.downcast_ref(), Some(Error::Stopped { .. })),
+        "{error}"
+    );
+    host.assert_nothing_half_made();
 }
 
 fn a_dropped_pull_leaves_nothing() {

@@ -28,6 +28,18 @@ pub(crate) fn child() -> Option<Tested> {
     Some(run())
 }
 
+/// Starts a build in a process of its own.
+pub(super) fn start(bench: &Bench, number: u64) -> std::io::Result<std::process::Child> {
+    let told = format!(
+        "{}\n{}\n{number}",
+        bench.runtime.root().display(),
+        bench.path("").display()
+    );
+    std::process::Command::new("/proc/self/exe")
+        .env(CHILD, told)
+        .spawn()
+}
+
 pub(super) fn killed() -> Tested {
     const KILLS: u64 = 200;
     let bench = Bench::new()?;
@@ -38,16 +50,7 @@ pub(super) fn killed() -> Tested {
         "Dockerfile",
         "FROM base\nARG N\nCOPY src /src\nRUN echo $N > /n && cp -r /src /copied\nRUN --mount=type=cache,target=/c echo $N >> /c/n && rm -r /src\nCOPY --from=base /bin/busybox /again\n",
     )?;
-    let start = |number: u64| {
-        let told = format!(
-            "{}\n{}\n{number}",
-            bench.runtime.root().display(),
-            bench.path("").display()
-        );
-        std::process::Command::new("/proc/self/exe")
-            .env(CHILD, told)
-            .spawn()
-    };
+    let start = |number: u64| start(&bench, number);
     // How long one takes here.
     let began = Instant::now();
     assert!(start(1_000_000)?.wait()?.success());

@@ -1,0 +1,156 @@
+//! Base images: what they are is asked before anything is planned, their layers come when a step needs them.
+
+use super::{Builder, PullPolicy};
+use crate::event::BuildEvent;
+use crate::exec::Cancel;
+use crate::front::BaseImage;
+use rdock_image::{BoxError, Digest, Image, ImageStore, Lease, Progress, Reference, ResolvedImage};
+use rdock_runtime::Runtime;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+type Result<T> = std::result::Result<T, BoxError>;
+
+/// The base images of one build.
+pub(super) struct Bases<'a> {
+    pub(super) builder: &'a Builder,
+    pub(super) runtime: &'a Runtime,
+    pub(super) lease: &'a Lease,
+    pub(super) cancel: &'a Cancel,
+    /// Nothing is brought into the store.
+    pub(super) dry: bool,
+    pub(super) known: Mutex<BTreeMap<String, Arc<Known>>>,
+}
+
+/// What a name led to when the build began. It means that for the whole build.
+pub(super) struct Known {
+    image: Found,
+    /// Held while its layers come, so that two steps bring them once.
+    one: Mutex<()>,
+}
+
+/// Where it was found.
+enum Found {
+    Stored(Image),
+    Resolved(Box<ResolvedImage>),
+}
+
+impl Known {
+    fn layers(&self) -> &[Digest] {
+        match &self.image {
+            Found::Stored(image) => image.diff_ids(),
+            Found::Resolved(resolved) => resolved.diff_ids(),
+        }
+    }
+}
+
+impl Bases<'_> {
+    /// What an image is, without its layers.
+    pub(super) fn resolve(&self, reference: &Reference) -> Result<BaseImage> {
+        let known = match self.known(reference) {
+            Some(known) => known,
+            None => {
+                let known = Arc::new(Known {
+                    image: self.look_up(reference)?,
+                    one: Mutex::default(),
+                });
+                self.map().insert(reference.to_string(), known.clone());
+                known
+            }
+        };
+        let config = match &known.image {
+            Found::Stored(image) => image.config(),
+            Found::Resolved(resolved) => resolved.config(),
+        };
+        Ok(BaseImage {
+            layers: known.layers().to_vec(),
+            config: config.clone(),
+        })
+    }
+
+    fn look_up(&self, reference: &Reference) -> Result<Found> {
+        let store = self.store();
+        let stored = match self.builder.pull {
+            PullPolicy::Always => {
+                let resolved = self.ask(reference)?;
+                // One that is damaged is fetched again.
+                let stored = store.get(reference.as_str()).ok().flatten();
+                match stored.filter(|image| image.manifest_digest() == resolved.manifest_digest()) {
+                    Some(image) => Some(image),
+                    None => return self.adopt(resolved),
+                }
+            }
+            PullPolicy::Missing | PullPolicy::Never => store.get(reference.as_str())?,
+        };
+        if let Some(image) = stored {
+            // What its documents lead to is pinned with it.
+            self.lease.pin(image.manifest_digest())?;
+            return Ok(Found::Stored(image));
+        }
+        if self.builder.pull == PullPolicy::Never {
+            return Err("it is not in the store, and nothing may be pulled".into());
+        }
+        self.adopt(self.ask(reference)?)
+    }
+
+    /// An image that the store does not have under this name.
+    fn adopt(&self, resolved: ResolvedImage) -> Result<Found> {
+        for layer in resolved.diff_ids() {
+            self.lease.pin(layer)?;
+        }
+        // All that there is to fetch is here: it becomes an image, as if it had been pulled.
+        let here = |layer: &Digest| self.store().has_layer(layer);
+        if !self.dry && resolved.diff_ids().iter().all(here) {
+            self.bring(&resolved)?;
+        }
+        Ok(Found::Resolved(Box::new(resolved)))
+    }
+
+    /// Brings the layers of an image that was resolved into the store, unless they are there.
+    pub(super) fn fetch(&self, reference: &Reference) -> Result<()> {
+        let Some(known) = self.known(reference) else {
+            return Err("it was not looked up".into());
+        };
+        let _one = known.one.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.layers().iter().all(|layer| self.store().has_layer(layer)) {
+            return Ok(());
+        }
+        match &known.image {
+            Found::Resolved(resolved) => self.bring(resolved),
+            // Somebody took its layers out of the store by other means than ours.
+            Found::Stored(_) if self.builder.pull == PullPolicy::Never => {
+                Err("layers of it are missing from the store, and nothing may be pulled".into())
+            }
+            Found::Stored(image) => self.bring(&ResolvedImage::of(reference, image)?),
+        }
+    }
+
+    fn ask(&self, reference: &Reference) -> Result<ResolvedImage> {
+        let wait = tokio::runtime::Builder::new_current_thread().build()?;
+        Ok(wait.block_on(self.runtime.resolve(reference, &self.progress()))?)
+    }
+
+    fn bring(&self, resolved: &ResolvedImage) -> Result<()> {
+        let wait = tokio::runtime::Builder::new_current_thread().build()?;
+        wait.block_on(self.runtime.pull_resolved(resolved, &self.progress()))?;
+        Ok(())
+    }
+
+    fn progress(&self) -> Progress {
+        let progress = self.builder.progress.clone();
+        Progress::new(move |event| progress.emit(BuildEvent::Pull(event)))
+            .stopped_by(self.cancel.stop().clone())
+    }
+
+    fn store(&self) -> &ImageStore {
+        self.runtime.images()
+    }
+
+    fn known(&self, reference: &Reference) -> Option<Arc<Known>> {
+        self.map().get(reference.as_str()).cloned()
+    }
+
+    fn map(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Known>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
