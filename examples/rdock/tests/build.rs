@@ -1,8 +1,10 @@
 //! Dockerfiles, typed with `rdock`: the tutorial's application with the real pip, multi-stage, errors.
 
 use crate::fixtures::Name;
-use crate::program::{Cannot, Stage, Tested, needs_root, success};
+use crate::program::{Cannot, Stage, Tested, needs_root, path, success};
 use libtest_mimic::Trial;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 /// The tests of this file.
@@ -22,23 +24,6 @@ const APPLICATION: &str = "FROM python:3.11-slim\n\
     ENV PYTHONPATH=/app\n\
     RUN pip install --root-user-action=ignore -r requirements.txt\n\
     CMD [\"python\",\"main.py\"]\n";
-
-/// A line is fitted to points: its loss falls.
-const TRAINING: &str = r#"import six, torch
-torch.manual_seed(0)
-x = torch.linspace(-1, 1, 64).unsqueeze(1)
-y = 3 * x + 0.5
-model = torch.nn.Linear(1, 1)
-optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
-losses = []
-for _ in range(50):
-    optimizer.zero_grad()
-    loss = torch.nn.functional.mse_loss(model(x), y)
-    loss.backward()
-    optimizer.step()
-    losses.append(loss.item())
-print('falls' if losses[-1] < losses[0] / 100 else 'stays', losses[0], losses[-1])
-"#;
 
 /// The two-stage file as it is often printed: nothing is copied before pip wants it.
 fn broken() -> String {
@@ -107,36 +92,28 @@ fn tutorial_application(stage: &Stage) -> Tested {
         said.contains("requirements.txt") && said.contains("exit code 1"),
         "{said}"
     );
-    write(
-        "Dockerfile",
-        &broken().replacen("RUN", "COPY requirements.txt .\nRUN", 1),
-    )?;
+    // Its corrected form is an example of this project.
+    let folder = example("multistage").display().to_string();
     let mut build = rdock.command(["build", "--host-certificates", "-q", "-t", "twostage", &folder]);
     let output = build.output()?;
     success(&build, &output)?;
     assert_eq!(
         rdock.run(["run", "--rm", "twostage"])?,
-        "built with six and a module\n"
+        "built with six and a module from the second stage alone\n"
     );
     Ok(())
 }
 
-/// The course's Dockerfile word for word, with requirements that do not name the framework itself.
+/// A folder of the examples.
+fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name)
+}
+
+/// The course's Dockerfile word for word, with requirements that do not name the framework itself: the example's.
 fn pytorch_application(stage: &Stage) -> Tested {
     needs_root("a plain user's containers have no way out yet")?;
     let rdock = stage.with(&[Name::Pytorch])?;
-    let context = tempfile::tempdir()?;
-    let write = |name: &str, text: &str| std::fs::write(context.path().join(name), text);
-    write("requirements.txt", "six\n")?;
-    write("main.py", TRAINING)?;
-    let file = "FROM pytorch/pytorch:1.13.1-cuda11.6-cudnn8-runtime\n\
-        COPY . /app\n\
-        WORKDIR /app\n\
-        ENV PYTHONPATH=/app\n\
-        RUN pip install -r requirements.txt\n\
-        CMD [\"python\",\"main.py\"]\n";
-    write("Dockerfile", file)?;
-    let folder = context.path().display().to_string();
+    let folder = example("training").display().to_string();
     let mut build = rdock.command(["build", "--host-certificates", "-t", "training:latest", &folder]);
     let output = build.output()?;
     let said = String::from_utf8_lossy(&output.stderr);
@@ -145,6 +122,30 @@ fn pytorch_application(stage: &Stage) -> Tested {
     }
     success(&build, &output)?;
     let printed = rdock.run(["run", "--rm", "training:latest"])?;
-    assert!(printed.starts_with("falls "), "{printed}");
+    let losses: Vec<f64> = printed
+        .lines()
+        .filter_map(|line| line.rsplit_once(" loss ")?.1.parse().ok())
+        .collect();
+    assert_eq!(losses.len(), 9, "{printed}");
+    assert!(losses[8] < losses[0] / 2.0, "{printed}");
+    // The same in one program of the library, which finds the steps done.
+    let program = path()?.with_file_name("build_and_run");
+    if !program.exists() {
+        return Err(format!(
+            "{} is missing: `cargo build --examples` makes it",
+            program.display()
+        )
+        .into());
+    }
+    let mut shown = Command::new(program);
+    rdock.environment(&mut shown);
+    let output = shown.stdin(Stdio::null()).output()?;
+    let printed = success(&shown, &output)?;
+    assert!(
+        printed.contains("cached")
+            && printed.contains("epoch 200 loss")
+            && printed.contains("the loss fell from"),
+        "{printed}"
+    );
     Ok(())
 }
