@@ -87,6 +87,9 @@ pub struct ContainerInfo {
     pub created: String,
     /// How it is doing.
     pub status: Status,
+    /// It runs and is being stopped: its payload will end soon, whatever it does.
+    #[serde(default)]
+    pub stopping: bool,
     /// It outlives the program that started it.
     pub detached: bool,
     /// The payload's pid on the host, while it runs.
@@ -182,6 +185,7 @@ impl Container {
             image_id: record.image_id.clone(),
             created: record.created.clone(),
             status,
+            stopping: false,
             detached: record.detached,
             pid: None,
             helper_pid: None,
@@ -201,6 +205,7 @@ impl Container {
         };
         let history = self.dir.history()?;
         info.restart_count = history.restarts;
+        info.stopping = history.stopping && info.status.is_running();
         if let Some(start) = history.started {
             info.started_at = Some(start.time);
             info.warnings = start.warnings;

@@ -117,7 +117,9 @@ pub(crate) fn create<'a>(
         anonymous_volumes: spec
             .volumes_from
             .iter()
-            .flat_map(|from| from.anonymous.iter().cloned())
+            .flat_map(|from| &from.anonymous)
+            .chain(&spec.inherited_volumes)
+            .cloned()
             .chain(prepared.anonymous_volumes.iter().cloned())
             .collect(),
         stop_signal: planned.stop_signal,
@@ -125,7 +127,7 @@ pub(crate) fn create<'a>(
         image_config: detached.then(|| Box::new(base.config().clone())),
     };
     // From here on the janitor knows of everything.
-    let dir = runtime.state().create(&record, owned).inspect_err(|_| {
+    let (dir, _making) = runtime.state().create(&record, owned).inspect_err(|_| {
         for volume in &record.anonymous_volumes {
             let _ = runtime.volumes().remove_anonymous(volume, id);
         }

@@ -35,9 +35,13 @@ enum Verdict {
 /// When it cannot be looked at, or no monitor can be started for it; it is left as it is then.
 pub(crate) fn recover(runtime: &Runtime, id: &str) -> Result<()> {
     let (dir, record) = runtime.state().load(id)?;
+    let owner = dir.owner().ok();
+    // What an owner that lives makes or removes is its own affair.
+    if owner.as_ref().is_some_and(ProcessIdentity::is_alive) || crate::remove::finish(runtime, id)? {
+        return Ok(());
+    }
     // One that was never started has no owner, and needs none.
-    let Ok(owner) = dir.owner() else { return Ok(()) };
-    if owner.is_alive() {
+    if owner.is_none() {
         return Ok(());
     }
     let task = match judge(runtime, &dir, &record)? {

@@ -4,9 +4,12 @@ use crate::error::{Error, Result};
 use crate::events::EventAction;
 use crate::launch;
 use crate::runtime::Runtime;
-use crate::state::{Happened, Record, Status};
+use crate::state::{ContainerDir, Happened, Record, Status};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use std::time::{Duration, Instant};
+
+/// In the directory of a container whose removal has begun: the names of the volumes that go with it.
+const REMOVING: &str = "removing";
 
 /// What a removal could not remove. It goes on after each failure and keeps them all.
 #[derive(Debug, Default)]
@@ -56,6 +59,11 @@ pub(crate) fn describe(error: &dyn std::error::Error) -> Vec<String> {
 /// The state directory goes last: as long as anything is left, the next open finds it.
 pub(crate) fn everything(runtime: &Runtime, record: &Record) -> Remains {
     let mut remains = Remains::default();
+    let dir = runtime.state().path(&record.id);
+    // Who finds it half removed goes on with the same volumes. When it cannot be written, what stays is found by its
+    // missing snapshot all the same.
+    let volumes = serde_json::to_vec(&record.anonymous_volumes).unwrap_or_default();
+    let _ = std::fs::write(dir.join(REMOVING), volumes);
     // It may have been renamed since the caller read its record.
     let name = runtime.state().load(&record.id).map(|(_, record)| record.name);
     let name = name.unwrap_or_else(|_| record.name.clone());
@@ -69,21 +77,22 @@ pub(crate) fn everything(runtime: &Runtime, record: &Record) -> Remains {
                 .map_err(Error::from),
         );
     }
-    runtime.volumes().release(&record.id);
+    runtime.volumes().release_last(&record.id);
     remains.note(crate::secrets::forget(runtime, &record.id));
     if !remains.0.is_empty() {
         return remains;
     }
     // In one step: whoever is killed in the middle leaves nothing that looks like a container.
-    let path = runtime.state().path(&record.id);
     let gone = runtime.state().gone(&record.id);
-    let removed = match std::fs::rename(&path, &gone) {
+    let removed = match std::fs::rename(&dir, &gone) {
         Ok(()) => std::fs::remove_dir_all(&gone),
         other => other,
     };
+    // Only now: as long as the container is there, whoever else has its volumes is not their last user.
+    runtime.volumes().release(&record.id);
     match removed {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            remains.note::<()>(Err(Error::state("remove", &path)(error)));
+            remains.note::<()>(Err(Error::state("remove", &dir)(error)));
         }
         _ => {
             runtime.journal().container(record, EventAction::Destroy, &[]);
@@ -91,6 +100,37 @@ pub(crate) fn everything(runtime: &Runtime, record: &Record) -> Remains {
         }
     }
     remains
+}
+
+/// Finishes what a process that died has begun: the removal of a container, or its creation, which is undone. Whether
+/// there was something to finish.
+///
+/// # Errors
+/// When the container cannot be looked at.
+pub(crate) fn finish(runtime: &Runtime, id: &str) -> Result<bool> {
+    let half = |dir: &ContainerDir| -> Result<bool> {
+        Ok(dir.file(REMOVING).exists() || runtime.images().open_snapshot(id)?.is_none())
+    };
+    let (dir, _) = runtime.state().load(id)?;
+    if !half(&dir)? {
+        return Ok(false);
+    }
+    // Who holds the lock is about to make or to remove it.
+    let Some(_change) = dir.try_lock_changes()? else {
+        return Ok(true);
+    };
+    if !half(&dir)? || !helper_has_ended(&dir.file("lock")) {
+        return Ok(false);
+    }
+    let mut record = dir.record()?;
+    if let Ok(bytes) = std::fs::read(dir.file(REMOVING))
+        && let Ok(volumes) = serde_json::from_slice(&bytes)
+    {
+        record.anonymous_volumes = volumes;
+    }
+    // What stays is tried again at the next open.
+    everything(runtime, &record);
+    Ok(true)
 }
 
 fn snapshot(runtime: &Runtime, id: &str) -> Result<()> {

@@ -26,6 +26,7 @@ mod change;
 mod history;
 mod names;
 
+use change::ChangeLock;
 pub(crate) use history::History;
 
 use crate::error::{Error, Result};
@@ -249,6 +250,9 @@ pub(crate) enum Happened {
     /// Somebody stops it on purpose: no policy starts it again.
     StopRequested {
         time: String,
+        /// It ends whatever the payload does: SIGKILL follows, or was sent.
+        #[serde(default)]
+        ends: bool,
     },
     /// Its removal left something behind.
     Dead {
@@ -314,11 +318,13 @@ impl Containers {
     }
 
     /// Makes the container's directory, with its record, visible in one step; `owned` by this process, or by nobody yet.
-    pub(crate) fn create(&self, record: &Record, owned: bool) -> Result<ContainerDir> {
+    /// The lock is held from the first moment on: until it is dropped the container is being made, and who finds it
+    /// unlocked without all that it needs knows that its maker has died.
+    pub(crate) fn create(&self, record: &Record, owned: bool) -> Result<(ContainerDir, ChangeLock)> {
         let path = self.path(&record.id);
         let temporary = self.unfinished(&record.id)?;
         private_dir(&temporary)?;
-        let fill = || -> Result<()> {
+        let fill = || -> Result<ChangeLock> {
             write_json(&temporary.join("record.json"), record)?;
             if owned {
                 let owner =
@@ -329,13 +335,15 @@ impl Containers {
                 let file = temporary.join(empty);
                 fs::write(&file, "").map_err(Error::state("write", &file))?;
             }
-            fs::rename(&temporary, &path).map_err(Error::state("create", &path))
+            let lock = ChangeLock::of_new(&temporary)?;
+            fs::rename(&temporary, &path).map_err(Error::state("create", &path))?;
+            Ok(lock)
         };
-        fill().inspect_err(|_| {
+        let lock = fill().inspect_err(|_| {
             // The janitor removes what cannot be removed now.
             let _ = fs::remove_dir_all(&temporary);
         })?;
-        Ok(ContainerDir { path })
+        Ok((ContainerDir { path }, lock))
     }
 
     /// Ids of all containers, in no order. Leftovers of interrupted creations are in `.new-` directories.

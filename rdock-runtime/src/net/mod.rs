@@ -68,7 +68,7 @@ pub(crate) fn janitor(root: &Path) {
                 }
             }
         }
-        NetworkDir::sweep_uncreated(&networks);
+        NetworkDir::sweep_unfinished(&networks);
     }
     if rustix::process::geteuid().is_root() {
         let _ = sweep::now();

@@ -32,6 +32,9 @@ use std::time::{Duration, Instant};
 
 /// The layout that this version writes.
 const FORMAT: u32 = 1;
+
+/// How the name of a directory begins that is being removed.
+const GONE: &str = ".gone-";
 /// How long a newcomer waits for one that is just making the network.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -209,16 +212,27 @@ impl NetworkDir {
 
     /// Takes the directory away. The caller holds the lock, and nobody is in the network.
     pub(super) fn remove(&self) -> Result<(), NetError> {
-        // First what makes it a network: whoever waits for the lock finds none then.
-        let definition = self.path.join("definition.json");
-        fs::remove_file(&definition).map_err(|source| self.error("remove", definition, source))?;
-        fs::remove_dir_all(&self.path).map_err(|source| self.error("remove", self.path.clone(), source))
+        // In one step: whoever waits for the lock finds none then, and whoever is killed in the middle leaves nothing
+        // that has the name.
+        let gone =
+            self.path
+                .with_file_name(format!("{GONE}{}-{}", std::process::id(), crate::state::unique()));
+        fs::rename(&self.path, &gone).map_err(|source| self.error("remove", self.path.clone(), source))?;
+        match fs::remove_dir_all(&gone) {
+            // The janitor of another process may have helped.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(|source| self.error("remove", gone, source)),
+        }
     }
 
-    /// Removes what creators left that died before their rename.
-    pub(super) fn sweep_uncreated(networks: &Path) {
+    /// Removes what creators left that died before their rename, and removers that died after theirs.
+    pub(super) fn sweep_unfinished(networks: &Path) {
         for entry in fs::read_dir(networks).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(GONE) {
+                // Whoever removes one now does not mind help.
+                let _ = fs::remove_dir_all(entry.path());
+            }
             let creator = name.strip_prefix(".new-").and_then(|name| name.split('-').next());
             if creator.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
                 let _ = fs::remove_dir_all(entry.path());

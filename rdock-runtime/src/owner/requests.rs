@@ -118,7 +118,7 @@ fn answer(
             if !this.reruns.runs() {
                 drop(this);
                 // It has no payload: what can be killed is the restart.
-                super::rerun::stop_requested(owner);
+                super::rerun::stop_requested(owner, true);
                 super::rerun::cancel(events, owner, signal, 0);
                 return Some(Reply::Done);
             }
@@ -129,7 +129,7 @@ fn answer(
             let on_purpose = signal == libc::SIGKILL || signal == this.record.stop_signal;
             drop(this);
             if on_purpose {
-                super::rerun::stop_requested(owner);
+                super::rerun::stop_requested(owner, signal == libc::SIGKILL);
                 super::freeze::thaw(owner);
             }
             Some(done(killed))
@@ -241,7 +241,7 @@ fn answer(
 
 /// Ends the container on purpose: the signal, SIGKILL after the timeout.
 pub(super) fn stop(events: &mut Loop, owner: &Shared, signal: i32, timeout_ms: u64) {
-    super::rerun::stop_requested(owner);
+    super::rerun::stop_requested(owner, timeout_ms != control::FOREVER);
     owner.borrow_mut().reruns.by_stop = true;
     if owner.borrow().reruns.runs() {
         stop_payload(events, owner, signal, timeout_ms);

@@ -360,13 +360,13 @@ pub(super) fn cancel(events: &mut Loop, owner: &Shared, signal: i32, timeout_ms:
     }
 }
 
-/// Notes that somebody stops the container on purpose.
-pub(super) fn stop_requested(owner: &Shared) {
+/// Notes that somebody stops the container on purpose; `ends` that it will end whatever the payload does.
+pub(super) fn stop_requested(owner: &Shared, ends: bool) {
     let mut this = owner.borrow_mut();
     this.reruns.stopped = true;
     if this.record.detached {
         // The stop itself is more important than the note of it.
-        let _ = this.dir.append(&Happened::StopRequested { time: now() });
+        let _ = this.dir.append(&Happened::StopRequested { time: now(), ends });
     }
 }
 

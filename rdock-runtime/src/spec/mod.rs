@@ -80,6 +80,10 @@ pub struct ContainerSpec {
     pub mounts: Vec<Mount>,
     /// Containers whose volumes and binds this one gets too; resolved when it is made.
     pub volumes_from: Vec<VolumesFrom>,
+    /// Names of anonymous volumes of another container that this one mounts by name and goes on using: they are its
+    /// own too, and go with the last of their containers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub inherited_volumes: Vec<String>,
     /// Where the container's network comes from.
     pub network: NetworkMode,
     /// With [`NetworkMode::Default`], the networks to join, `eth0` first; the default one when empty.
@@ -176,6 +180,7 @@ impl Default for ContainerSpec {
             ports: Vec::new(),
             mounts: Vec::new(),
             volumes_from: Vec::new(),
+            inherited_volumes: Vec::new(),
             network: NetworkMode::Default,
             networks: Vec::new(),
             dns: Vec::new(),

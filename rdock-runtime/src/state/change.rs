@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::process::ProcessIdentity;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// A change takes milliseconds; a start may have to fill a volume.
@@ -14,6 +15,18 @@ const PATIENCE: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct ChangeLock(#[allow(dead_code)] OwnedFd);
+
+impl ChangeLock {
+    /// That of a container in whose directory nobody else looks yet.
+    pub(super) fn of_new(dir: &Path) -> Result<Self> {
+        let path = dir.join("changes");
+        let open = rustix::fs::open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+        let file = open.map_err(|errno| Error::state("open", &path)(errno.into()))?;
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|errno| Error::state("lock", &path)(errno.into()))?;
+        Ok(Self(file))
+    }
+}
 
 impl ContainerDir {
     /// Waits for the right to change the container.
@@ -92,6 +105,13 @@ impl Containers {
             return Ok(record);
         }
         let claim = dir.file("claim");
+        // A new file: the old name may be a link to the one that is there, and never be without its holder.
+        match std::fs::remove_file(&claim) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::state("remove", &claim)(error));
+            }
+            _ => {}
+        }
         write_json_text(&claim, &record.id)?;
         let linked = self.link_name_locked(to, &claim);
         let _ = std::fs::remove_file(&claim);

@@ -13,6 +13,8 @@ pub(crate) struct History {
     pub(crate) restarts: u32,
     /// Somebody has stopped or killed it on purpose since then.
     pub(crate) stopped: bool,
+    /// And it will end soon, whatever its payload does.
+    pub(crate) stopping: bool,
     now: Now,
 }
 
@@ -41,6 +43,7 @@ impl History {
                         history.restarts = 0;
                     }
                     history.stopped = false;
+                    history.stopping = false;
                     history.started = Some(start);
                     history.now = Now::Runs;
                 }
@@ -55,7 +58,10 @@ impl History {
                 }
                 Happened::Paused { .. } => history.now = Now::IsPaused,
                 Happened::Unpaused { .. } => history.now = Now::Runs,
-                Happened::StopRequested { .. } => history.stopped = true,
+                Happened::StopRequested { ends, .. } => {
+                    history.stopped = true;
+                    history.stopping |= ends;
+                }
                 Happened::Dead { .. } => history.now = Now::Dead,
                 Happened::NetworkConnected { .. }
                 | Happened::NetworkDisconnected { .. }
@@ -128,7 +134,10 @@ mod tests {
 
     #[test]
     fn a_stop_on_purpose_is_remembered_until_the_next_start() {
-        let stop = Happened::StopRequested { time: String::new() };
+        let stop = Happened::StopRequested {
+            time: String::new(),
+            ends: true,
+        };
         let mut events = vec![start(false), stop, Happened::Exited { exit: exit(0) }];
         assert!(History::of(events.clone()).stopped);
         events.push(start(false));

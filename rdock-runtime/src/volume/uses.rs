@@ -62,6 +62,19 @@ impl Volumes {
         }
     }
 
+    /// As [`Self::release`], but only of volumes that no other container has: those would be swept away as soon as
+    /// the container is gone.
+    pub(crate) fn release_last(&self, id: &str) {
+        // Under the lock: another container may just begin to use one.
+        let Ok(_lock) = self.lock() else { return };
+        for name in self.names().unwrap_or_default() {
+            let note = self.users_dir(&name).join(id);
+            if note.exists() && self.users(&name).is_ok_and(|users| users.len() <= 1) {
+                let _ = fs::remove_file(note);
+            }
+        }
+    }
+
     /// Removes a volume that was made for container `id`, unless another container has it too by now.
     pub(crate) fn remove_anonymous(&self, name: &str, id: &str) -> Result<(), VolumeError> {
         let trash = {

@@ -27,6 +27,7 @@ fn container_dir(root: &std::path::Path) -> ContainerDir {
     Containers::open(root)
         .expect("open")
         .create(&record, true)
+        .map(|(dir, _)| dir)
         .expect("create")
 }
 
