@@ -68,8 +68,8 @@ impl Project {
     /// # Errors
     /// No file, one that cannot be read, or [`Error::Invalid`] with every mistake that was found.
     pub fn load(options: &LoadOptions) -> Result<Self> {
-        let (mut loader, context, files, tree) = read(options)?;
-        let mut tree = tree;
+        let options = &*options.rooted()?;
+        let (mut loader, context, files, mut tree) = read(options)?;
         let name = loader.name(&tree, &context, &files)?;
         if let Some(mut entry) = tree.as_map_mut().and_then(|map| map.shift_remove("name")) {
             entry.node.value = crate::yaml::Value::Text(name.clone());
@@ -90,7 +90,7 @@ impl Project {
         })?;
         project.name = name;
         project.working_dir.clone_from(&context.dir);
-        project.compose_files = files;
+        project.compose_files = files.iter().map(|file| loader.absolute(file)).collect();
         project.environment = (*context.environment).clone();
         let sources = std::mem::take(&mut loader.sources);
         project.origin = Arc::new(Origin {
@@ -119,7 +119,8 @@ impl Document {
     /// # Errors
     /// As [`Project::load`].
     pub fn load(options: &LoadOptions) -> Result<Self> {
-        let (mut loader, context, files, mut tree) = read(options)?;
+        let options = options.rooted()?;
+        let (mut loader, context, files, mut tree) = read(&options)?;
         let name = loader.name(&tree, &context, &files)?;
         tree.remove("include");
         tree.set("name", Node::text(Span::default(), name.clone()));

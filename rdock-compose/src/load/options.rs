@@ -1,13 +1,17 @@
 //! What the caller says about a project that is to be loaded.
 
+use crate::error::{Error, Result};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// How a project is loaded. Nothing is read from the process but what stands here.
+/// How a project is loaded. Nothing is read from the process but what stands here, and the working directory if
+/// [`Self::current_dir`] is relative to it.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct LoadOptions {
-    /// The folder that relative names of the caller begin at, absolute; discovery begins here.
+    /// The folder that relative names of the caller begin at; discovery begins here. One that is relative itself
+    /// begins at the process's working directory.
     pub current_dir: PathBuf,
     /// The files (`-f`); `-` is [`Self::stdin`]. Empty: `COMPOSE_FILE`, then discovery.
     pub files: Vec<PathBuf>,
@@ -59,6 +63,26 @@ impl LoadOptions {
             dot_env: true,
             other_files: true,
         }
+    }
+
+    /// The same with an absolute folder: what a project is called and made from does not depend on how its folder
+    /// was named.
+    pub(super) fn rooted(&self) -> Result<Cow<'_, Self>> {
+        if self.current_dir.is_absolute() {
+            return Ok(Cow::Borrowed(self));
+        }
+        let dir = match self.current_dir.as_os_str().is_empty() {
+            true => ".".as_ref(),
+            false => self.current_dir.as_path(),
+        };
+        let dir = std::path::absolute(dir).map_err(|source| Error::Read {
+            path: self.current_dir.clone(),
+            source,
+        })?;
+        Ok(Cow::Owned(Self {
+            current_dir: dir,
+            ..self.clone()
+        }))
     }
 
     /// One file, relative to the folder.

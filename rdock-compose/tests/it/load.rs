@@ -50,6 +50,34 @@ fn the_first_default_name_is_found_from_below_with_its_override() {
 }
 
 #[test]
+fn a_relative_folder_makes_the_same_project() {
+    // Tests do not change the working directory, so the way to the folder begins at the one there is.
+    let dir = folder(&[
+        (
+            "compose.yaml",
+            "name: shop\nservices: {a: {image: x, volumes: ['./d:/d'], env_file: e}}\nsecrets: {s: {file: s.txt}}\n",
+        ),
+        ("e", "A=1\n"),
+    ]);
+    let here = std::env::current_dir().unwrap();
+    let mut relative = std::path::PathBuf::new();
+    for _ in here.components().skip(1) {
+        relative.push("..");
+    }
+    relative.push(dir.path().strip_prefix("/").unwrap());
+    assert!(relative.is_relative());
+    let (absolute, relative) = (load(dir.path()), load(&relative));
+    assert_eq!(relative.working_dir, dir.path());
+    assert_eq!(relative.compose_files, absolute.compose_files);
+    assert_eq!(relative.to_json(), absolute.to_json());
+    let file = LoadOptions::new(dir.path()).file("compose.yaml");
+    assert_eq!(
+        Project::load(&file).unwrap().compose_files,
+        absolute.compose_files
+    );
+}
+
+#[test]
 fn files_variables_and_profiles_come_from_the_environment_and_dot_env() {
     let dir = folder(&[
         (".env", "COMPOSE_FILE=a.yaml:sub/b.yaml\nTAG=1\nBOTH=file\n"),
