@@ -140,18 +140,27 @@ impl fmt::Display for Failures<'_> {
             if index > 0 {
                 f.write_str("\n")?;
             }
-            write!(f, "{}: {}", failure.step.operation, failure.error)?;
-            // The runtime's errors keep their causes.
-            let mut cause = std::error::Error::source(&failure.error);
-            while let Some(error) = cause {
-                write!(f, ": {error}")?;
-                cause = error.source();
-            }
+            write!(f, "{}: {}", failure.step.operation, Causes(&failure.error))?;
             match failure.skipped.len() {
                 0 => {}
                 1 => f.write_str(" (one step that waits for it was not done)")?,
                 count => write!(f, " ({count} steps that wait for it were not done)")?,
             }
+        }
+        Ok(())
+    }
+}
+
+/// An error with what caused it: the runtime's errors keep that apart.
+pub(super) struct Causes<'a>(pub(super) &'a StepError);
+
+impl fmt::Display for Causes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = std::error::Error::source(self.0);
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
         }
         Ok(())
     }

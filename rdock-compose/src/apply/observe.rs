@@ -102,6 +102,7 @@ fn existing_container(
         labels: info.spec.labels,
         state: match &info.status {
             Status::Created => ContainerState::Created,
+            Status::Running | Status::Paused if info.stopping => ContainerState::Stopping,
             Status::Running => ContainerState::Running,
             Status::Paused => ContainerState::Paused,
             Status::Restarting(_) => ContainerState::Restarting,

@@ -1,5 +1,6 @@
 //! What each operation of a plan does.
 
+use super::error::Causes;
 use super::event::{ApplyEvent, ImageEvent};
 use super::{ComposeProject, StepError, hooks, wait};
 use crate::convert::{self, Making};
@@ -18,11 +19,12 @@ pub(super) async fn perform(compose: &ComposeProject, step: &Step) -> Result<(),
             image,
             optional,
         } => match pull(compose, step, image).await {
-            Err(_) if *optional => Ok(()),
-            Err(error) => Err(error),
-            Ok(()) => Ok(()),
-        }
-        .map_err(|error| named(service, error)),
+            Err(error) if *optional => {
+                warn(compose, step, &named(service, error));
+                Ok(())
+            }
+            other => other.map_err(|error| named(service, error)),
+        },
         Operation::BuildImage { service, image } => super::images::build(compose, step, service, image).await,
         Operation::RemoveImage { image } => {
             let (store, image) = (runtime.images().clone(), image.clone());
@@ -123,16 +125,21 @@ pub(super) async fn perform(compose: &ComposeProject, step: &Step) -> Result<(),
             ..
         } => match wait::wait(runtime, containers, *condition).await {
             Err(error) if *optional => {
-                let message = error.to_string();
-                compose.receiver.send(ApplyEvent::Warning {
-                    step,
-                    message: &message,
-                });
+                warn(compose, step, &error);
                 Ok(())
             }
             other => other,
         },
     }
+}
+
+/// Tells of a failure that stops nothing.
+fn warn(compose: &ComposeProject, step: &Step, error: &StepError) {
+    let message = Causes(error).to_string();
+    compose.receiver.send(ApplyEvent::Warning {
+        step,
+        message: &message,
+    });
 }
 
 /// An error of the image's is one of its service's.
@@ -276,7 +283,6 @@ async fn image_layers(
     Ok(layers)
 }
 
-/// Removes a container; with `volumes` also anonymous ones that it took over from the container before it.
 async fn remove(
     compose: &ComposeProject,
     target: &Target,
@@ -287,25 +293,10 @@ async fn remove(
         Err(Error::NoSuchContainer { .. }) => return Ok(()),
         other => other?,
     };
-    let mounts = container.inspect().map(|info| info.mounts).unwrap_or_default();
-    match container.remove_with(force, volumes).await {
-        Ok(()) | Err(Error::NoSuchContainer { .. }) => {}
-        Err(error) => return Err(error.into()),
+    let mut removed = container.remove_with(false, volumes).await;
+    if force && matches!(removed, Err(Error::StillRunning { .. })) {
+        gone_is_done(container.stop(None).await.map(drop))?;
+        removed = container.remove_with(true, volumes).await;
     }
-    if !volumes {
-        return Ok(());
-    }
-    let runtime = compose.runtime().clone();
-    blocking(move || {
-        let all = runtime.volumes();
-        for name in mounts.into_iter().filter_map(|mount| mount.name) {
-            let anonymous = all.get(&name).is_ok_and(|volume| volume.anonymous);
-            if anonymous {
-                // In use by another container still: that one's removal takes it.
-                let _ = all.remove(&name, false);
-            }
-        }
-        Ok(())
-    })
-    .await
+    gone_is_done(removed)
 }

@@ -47,6 +47,7 @@ pub(super) fn fill(
         if let (Some(volume), false) = (&old.volume, taken) {
             spec.mounts.retain(|mount| mount.target != old.target);
             spec.mounts.push(Mount::volume(volume, &old.target));
+            spec.inherited_volumes.push(volume.clone());
         }
     }
     Ok(())

@@ -117,7 +117,7 @@ impl Plan {
                 let remove = Operation::RemoveContainer {
                     container: target(service, container),
                     volumes: options.volumes,
-                    force: false,
+                    force: true,
                 };
                 steps.push(plan.add(remove, cause(), after));
             }

@@ -47,6 +47,8 @@ pub enum ContainerState {
     Created,
     /// It runs.
     Running,
+    /// It is being stopped: it will not run much longer.
+    Stopping,
     /// Its processes stand still.
     Paused,
     /// It ended and will be started again.
@@ -150,7 +152,10 @@ impl ExistingContainer {
     pub fn is_up(&self) -> bool {
         matches!(
             self.state,
-            ContainerState::Running | ContainerState::Paused | ContainerState::Restarting
+            ContainerState::Running
+                | ContainerState::Stopping
+                | ContainerState::Paused
+                | ContainerState::Restarting
         )
     }
 

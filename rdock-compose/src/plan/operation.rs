@@ -134,7 +134,7 @@ pub enum Operation {
         container: Target,
         /// Its anonymous volumes too.
         volumes: bool,
-        /// Even while it runs.
+        /// Even if it runs by then, since a start that was under way came to its end: it is stopped first.
         force: bool,
     },
     /// Run a command around a container's life.

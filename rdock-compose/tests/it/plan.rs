@@ -310,7 +310,14 @@ fn an_up_or_down_that_stops_anywhere_is_finished_by_the_next() {
             let mut world = start.clone();
             world.apply_until(project, &plan, stop);
             let after = world.clone();
-            world.apply(project, &up(project, &world.existing));
+            let rest = up(project, &world.existing);
+            let mut other = world.clone();
+            world.apply(project, &rest);
+            other.apply_latest_first(project, &rest);
+            assert!(
+                up(project, &other.existing).is_empty(),
+                "in another order:\n{rest}"
+            );
             let again = up(project, &world.existing);
             assert!(again.is_empty(), "stopped at {stop} of\n{plan}\nthen\n{again}");
             assert_eq!(world.existing.containers.len(), 6, "stopped at {stop} of\n{plan}");
@@ -345,21 +352,10 @@ fn an_up_or_down_that_stops_anywhere_is_finished_by_the_next() {
 
 #[test]
 fn steps_that_wait_for_each_other_say_so_whatever_their_order() {
-    // Done in any order that the edges allow, the outcome is the same: here the latest possible first.
     let project = load(SHOP);
     let plan = up(&project, &Existing::default());
     let mut world = World::default();
-    let mut left: Vec<usize> = (0..plan.steps.len()).collect();
-    let mut done = std::collections::BTreeSet::new();
-    while !left.is_empty() {
-        let at = left
-            .iter()
-            .rposition(|id| plan.steps[*id].after.is_subset(&done))
-            .unwrap();
-        let id = left.remove(at);
-        world.step(&project, &plan.steps[id].operation);
-        done.insert(id);
-    }
+    world.apply_latest_first(&project, &plan);
     assert!(up(&project, &world.existing).is_empty());
 }
 
@@ -422,6 +418,18 @@ fn what_does_not_run_starts_and_what_is_unhealthy_is_waited_for() {
     );
     world.container("shop-proxy-1").state = rdock_compose::plan::ContainerState::Paused;
     assert!(lines(&up(&project, &world.existing)).contains(&"unpause container shop-proxy-1".to_owned()));
+    // An interrupted `down` has asked it to stop.
+    world.container("shop-proxy-1").state = rdock_compose::plan::ContainerState::Stopping;
+    let plan = up(&project, &world.existing);
+    let stop = lines(&plan)
+        .iter()
+        .position(|line| line == "stop container shop-proxy-1")
+        .unwrap();
+    let start = lines(&plan)
+        .iter()
+        .position(|line| line == "start container shop-proxy-1")
+        .unwrap();
+    assert!(plan.steps[start].after.contains(&stop));
 }
 
 #[test]

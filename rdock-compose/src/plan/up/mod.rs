@@ -422,7 +422,7 @@ impl Up<'_> {
         let operation = Operation::RemoveContainer {
             container: target(service, container),
             volumes,
-            force: false,
+            force: true,
         };
         self.plan.add(operation, causes, after)
     }

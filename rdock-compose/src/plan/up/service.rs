@@ -44,7 +44,8 @@ impl Up<'_> {
         there = kept;
         let mut cleared = Vec::new();
         for container in left {
-            cleared.push(self.remove(name, container, vec![Cause::LeftOver], Vec::new(), false));
+            // Its anonymous volumes are its own, or also those of the one whose place it was to take.
+            cleared.push(self.remove(name, container, vec![Cause::LeftOver], Vec::new(), true));
         }
         let policy = self.policy(name);
         let judge = Judge {
@@ -86,7 +87,7 @@ impl Up<'_> {
             if causes.is_empty() {
                 self.keep(name, service, container);
             } else {
-                creations.push(self.replace(name, service, container, causes, &stops)?);
+                creations.push(self.replace(name, service, container, causes, &stops, &cleared)?);
             }
         }
         for _ in before.min(wanted)..wanted {
@@ -145,6 +146,14 @@ impl Up<'_> {
                 },
             ),
         };
+        if container.state == ContainerState::Stopping && after.is_empty() {
+            // Whoever stops it may be gone: it starts again once it has ended.
+            let operation = Operation::StopContainer {
+                container: target(name, container),
+                timeout: self.options.timeout,
+            };
+            after.push(self.plan.add(operation, vec![cause.clone()], Vec::new()));
+        }
         if container.state == ContainerState::Paused {
             let operation = Operation::UnpauseContainer {
                 container: target(name, container),
@@ -154,6 +163,8 @@ impl Up<'_> {
             return;
         }
         after.extend(self.renamed.get(&container.id));
+        // It joins its networks when it starts, and they may be made anew.
+        after.extend(self.before_creation(name, service));
         after.extend(self.before_start(name, service));
         self.start(name, service, target(name, container), vec![cause], after);
     }
@@ -248,6 +259,7 @@ impl Up<'_> {
         old: &ExistingContainer,
         causes: Vec<Cause>,
         dependents: &[usize],
+        cleared: &[usize],
     ) -> Result<usize, PlanError> {
         let number = old.number().max(1);
         let full = container_name(self.project, name, number);
@@ -273,6 +285,8 @@ impl Up<'_> {
             slug: None,
         };
         let mut after = self.before_creation(name, service);
+        // What an interrupted replacement left has the temporary name.
+        after.extend(cleared);
         // One that was stopped for its network is made when that is there again.
         after.extend(self.stopped.get(&old.id).map(|(step, _)| *step));
         let created = self.plan.add(operation, causes.clone(), after);

@@ -5,6 +5,7 @@ use rdock_compose::plan::{
     ExistingVolume, Health, Operation, WaitCondition,
 };
 use rdock_compose::{Plan, Project, container_labels, network_labels, volume_labels};
+use std::collections::BTreeSet;
 
 /// An engine that does at once what it is told.
 #[derive(Clone, Default)]
@@ -23,6 +24,23 @@ impl World {
         plan.operations()
             .take(steps)
             .for_each(|operation| self.step(project, operation));
+    }
+
+    /// As steps may be done at the same time, any order is possible that the edges allow: here the latest possible
+    /// first.
+    pub(crate) fn apply_latest_first(&mut self, project: &Project, plan: &Plan) {
+        let mut left: Vec<usize> = (0..plan.steps.len()).collect();
+        let mut done = BTreeSet::new();
+        while !left.is_empty() {
+            let ready = |id: &usize| plan.steps[*id].after.is_subset(&done);
+            let at = left
+                .iter()
+                .rposition(ready)
+                .unwrap_or_else(|| panic!("no way through\n{plan}"));
+            let id = left.remove(at);
+            self.step(project, &plan.steps[id].operation);
+            done.insert(id);
+        }
     }
 
     pub(crate) fn container(&mut self, name: &str) -> &mut ExistingContainer {
