@@ -6,6 +6,7 @@ mod bad_input;
 mod build;
 mod client;
 mod compose;
+mod compose_kills;
 mod compose_tutorial;
 mod files;
 mod fixtures;
@@ -49,6 +50,7 @@ fn main() -> std::process::ExitCode {
         bad_input::trials(),
         files::trials(),
         compose::trials(),
+        compose_kills::trials(),
         projects::trials(&stage),
         compose_tutorial::trials(&stage),
         publish::trials(),

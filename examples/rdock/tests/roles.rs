@@ -1,6 +1,6 @@
 //! Host programs: what this test program does when a test starts it again.
 
-use crate::{client, leaks};
+use crate::{client, compose_kills, leaks};
 use mysql::prelude::Queryable;
 use rdock_runtime::{ContainerSpec, PortMapping, Ready, Runtime};
 use std::io::Write;
@@ -18,6 +18,7 @@ pub(crate) fn play(role: &str) -> ExitCode {
         "leaks-watch" => leaks::watch(),
         "leaks-crowd" => leaks::crowd(),
         "leaks-work" => leaks::work(),
+        "compose-kills" => compose_kills::kills(),
         _ => Err(format!("no such role: {role}").into()),
     };
     match played {

@@ -6,7 +6,7 @@
 //! moments: some for each step, the rest at random calls or while the payload runs.
 
 mod crowd;
-mod remains;
+pub(crate) mod remains;
 mod tracer;
 mod watch;
 

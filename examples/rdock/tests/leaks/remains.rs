@@ -9,16 +9,16 @@ use std::path::{Path, PathBuf};
 
 /// A variable in the environment of every payload; its value is the root, so that another run of this test
 /// at the same time is not taken for this one.
-pub(super) const MARK: &str = "RDOCK_TEST_LEAK";
+pub(crate) const MARK: &str = "RDOCK_TEST_LEAK";
 
 /// The state of the host before the first container.
-pub(super) struct Before {
+pub(crate) struct Before {
     root: PathBuf,
     files: BTreeSet<PathBuf>,
 }
 
 impl Before {
-    pub(super) fn look(root: &Path) -> io::Result<Self> {
+    pub(crate) fn look(root: &Path) -> io::Result<Self> {
         Ok(Self {
             root: root.into(),
             files: files(root)?,
@@ -26,7 +26,7 @@ impl Before {
     }
 
     /// Everything that is there now and was not there before. `ids` are those of the containers that were started.
-    pub(super) fn remains(&self, ids: &BTreeSet<String>) -> io::Result<Vec<String>> {
+    pub(crate) fn remains(&self, ids: &BTreeSet<String>) -> io::Result<Vec<String>> {
         let mut left = Vec::new();
         let root = self.root.to_string_lossy();
         left.extend(processes(&root)?);
@@ -50,13 +50,17 @@ impl Before {
         );
         left.extend((0..nft_tables()?).map(|_| "nftables table".to_owned()));
         for table in ["tcp", "tcp6", "udp", "udp6"] {
-            // Nothing else is in this network namespace: any socket counts.
+            // Nothing else is in this network namespace: any socket counts, but for what the kernel keeps a while of
+            // connections that are closed (TIME_WAIT is 6).
             let sockets = fs::read_to_string(format!("/proc/self/net/{table}"))?;
-            let lines = sockets
-                .lines()
-                .skip(1)
-                .filter_map(|line| line.split_whitespace().nth(1));
-            left.extend(lines.map(|address| format!("{table} socket at {address}")));
+            for line in sockets.lines().skip(1) {
+                let words: Vec<&str> = line.split_whitespace().take(4).collect();
+                if let [_, address, _, state] = words[..]
+                    && state != "06"
+                {
+                    left.push(format!("{table} socket at {address}"));
+                }
+            }
         }
         let named = |name: &str| ids.iter().any(|id| name.contains(&id[..12]));
         for (place, depth) in [("/sys/fs/cgroup", 8), ("/run", 3), ("/dev/shm", 2), ("/tmp", 2)] {
@@ -153,7 +157,7 @@ fn find(dir: &Path, depth: u32, visit: &mut dyn FnMut(&Path)) {
 }
 
 /// Brings `lo` up in a new network namespace: rtnetlink(7), RTM_NEWLINK.
-pub(super) fn loopback_up() -> io::Result<()> {
+pub(crate) fn loopback_up() -> io::Result<()> {
     const NEW_LINK: u16 = 16;
     const REQUEST_ACK: u16 = 5;
     const UP: u32 = 1;
