@@ -6,7 +6,7 @@ use crate::table::size;
 use crate::template::Template;
 use crate::{Failure, Outcome};
 use clap::{Args, Subcommand};
-use rdock_runtime::image::PruneFilter;
+use rdock_runtime::image::{FsckReport, Progress, PruneFilter};
 use rdock_runtime::{ContainerPruneFilter, DiskShare, Runtime, VolumeFilter};
 use serde_json::{Map, Value, json};
 
@@ -17,6 +17,12 @@ pub(crate) enum System {
         /// table, json, or a template
         #[arg(long, default_value = "table")]
         format: String,
+    },
+    /// Read every image and layer of this root, and say what is damaged
+    Fsck {
+        /// Fetch what is damaged again
+        #[arg(long)]
+        repair: bool,
     },
     /// Show what happens in this root
     Events(crate::events::EventsArguments),
@@ -89,11 +95,50 @@ impl System {
                     rows.into_iter().map(|(name, share)| row(name, share)).collect(),
                 )
             }
+            Self::Fsck { repair } => fsck(runtime, repair).await,
             Self::Events(verb) => verb.execute(runtime).await,
             Self::Info(verb) => verb.execute(runtime),
             Self::Prune(verb) => verb.execute(runtime).await,
         }
     }
+}
+
+/// The exit code is 1 when something is damaged.
+async fn fsck(runtime: &Runtime, repair: bool) -> Outcome {
+    let store = runtime.images().clone();
+    let work = move || -> Result<FsckReport, Failure> {
+        if !repair {
+            return Ok(store.fsck()?);
+        }
+        let source = rdock_registry::RegistryClient::from_environment()?;
+        let report = store.repair(&source, &Progress::default())?;
+        for name in &report.repaired {
+            print(&format!("{}: repaired", name.familiar()));
+        }
+        for (name, why) in &report.failed {
+            streams::say(&format!("{}: {why}", name.familiar()));
+        }
+        for diff_id in &report.in_use {
+            streams::say(&format!(
+                "layer {diff_id}: remove the containers made of it first"
+            ));
+        }
+        Ok(report.after)
+    };
+    let report = tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Failure::new(error.to_string()))??;
+    for finding in &report.findings {
+        print(&finding.to_string());
+    }
+    for diff_id in &report.unchecked {
+        print(&format!("layer {diff_id} has nothing to check it by"));
+    }
+    print(&format!(
+        "{} blobs and {} layers read",
+        report.blobs, report.layers
+    ));
+    Ok(if report.is_sound() { 0 } else { 1 })
 }
 
 fn row(name: &str, share: DiskShare) -> Map<String, Value> {

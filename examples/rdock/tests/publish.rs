@@ -15,6 +15,7 @@ use std::time::Duration;
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("an_image_is_shared_by_a_name_without_a_host", share),
+        trial("what_is_damaged_is_fetched_again", fsck),
         trial("login_asks_without_showing_the_password", login_asks),
         trial("login_says_what_is_wrong", login_errors),
         trial("login_uses_credential_helpers", login_helpers),
@@ -106,6 +107,47 @@ fn share(tiny: &Tiny) -> Tested {
     let done = tiny.run(&["pull", "me/myapp:latest"])?;
     assert_eq!(done.code, Some(1), "{done:?}");
     assert!(done.stderr.contains("denies access"), "{done:?}");
+    Ok(())
+}
+
+fn fsck(tiny: &Tiny) -> Tested {
+    let server = RegistryServer::start(ServerOptions::new(tiny.file("served")))?;
+    let name = format!("{}/tiny:1", server.host());
+    ok(&tiny.run(&["tag", "tiny:latest", &name])?);
+    ok(&tiny.run(&["push", "-q", &name])?);
+    // From there, and not as it was loaded.
+    ok(&tiny.run(&["rmi", "-f", "tiny:latest", &name])?);
+    ok(&tiny.run(&["pull", "-q", &name])?);
+    let done = tiny.run(&["system", "fsck"])?;
+    assert_eq!(
+        (done.code, &*done.stdout),
+        (Some(0), "2 blobs and 1 layers read\n"),
+        "{done:?}"
+    );
+    let id = tiny.run(&["images", "-q", "--no-trunc"])?.stdout;
+    let layers = tiny.file("root").join("image/layers");
+    let layer = std::fs::read_dir(&layers)?.next().ok_or("no layer")??.path();
+    let payload = layer.join("fs/payload");
+    let length = std::fs::metadata(&payload)?.len();
+    std::fs::File::options()
+        .write(true)
+        .open(&payload)?
+        .set_len(length - 1)?;
+    let done = tiny.run(&["system", "fsck"])?;
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert!(
+        done.stdout
+            .contains("is damaged at \"payload\": the file is shorter"),
+        "{done:?}"
+    );
+    let done = tiny.run(&["system", "fsck", "--repair"])?;
+    assert_eq!(
+        (done.code, done.stdout.starts_with(&format!("{name}: repaired\n"))),
+        (Some(0), true),
+        "{done:?}"
+    );
+    assert_eq!(std::fs::metadata(&payload)?.len(), length);
+    assert_eq!(tiny.run(&["images", "-q", "--no-trunc"])?.stdout, id);
     Ok(())
 }
 

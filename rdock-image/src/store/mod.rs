@@ -1,6 +1,7 @@
 //! The image store: open it, look images up, tag, remove, and bring layers in.
 mod archive;
 mod changes;
+mod fsck;
 mod ingest;
 mod limits;
 mod made;
@@ -9,6 +10,7 @@ mod partial;
 mod prune;
 
 pub use changes::{Change, Observer};
+pub use fsck::{Finding, FsckReport, RepairReport};
 pub use ingest::Origin;
 pub use limits::Limits;
 pub use made::{LayerOptions, MadeLayer, ScratchLayer};

@@ -54,6 +54,11 @@ pub(crate) fn all(layout: &Layout) -> Result<BTreeMap<Digest, Names>> {
     Ok(found)
 }
 
+/// Reads a tag's file.
+pub(super) fn check(path: &Path) -> Result<()> {
+    read(path).map(drop)
+}
+
 fn read(path: &Path) -> Result<Option<RefFile>> {
     match fs::read(path) {
         Ok(bytes) => serde_json::from_slice(&bytes)

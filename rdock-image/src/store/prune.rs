@@ -180,7 +180,7 @@ pub(crate) fn discard(layout: &Layout, path: &Path) -> Result<PathBuf> {
     Ok(trash)
 }
 
-fn children(path: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn children(path: &Path) -> Result<Vec<PathBuf>> {
     fs::read_dir(path)
         .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect())
         .map_err(|e| Error::io("list", path, e))

@@ -5,6 +5,7 @@ mod children;
 mod crash;
 mod documents;
 mod exact;
+mod fsck;
 mod made;
 mod security;
 mod store;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         .chain(store::tests())
         .chain(made::tests())
         .chain(exact::tests())
+        .chain(fsck::tests())
         .chain(crash::tests())
         .map(|(name, needs, test)| {
             let missing = needs == Needs::Root && !root;

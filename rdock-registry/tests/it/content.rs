@@ -17,8 +17,6 @@ pub(crate) struct Content {
     /// Compressed.
     pub(crate) layers: Vec<Vec<u8>>,
     pub(crate) diff_ids: Vec<Digest>,
-    /// The file of each layer, `file-0` and so on.
-    pub(crate) files: Vec<Vec<u8>>,
 }
 
 impl Content {
@@ -29,11 +27,10 @@ impl Content {
 
     /// With so many bytes in the file of each layer.
     pub(crate) fn sized(count: usize, seed: u64, size: usize) -> Self {
-        let (mut layers, mut diff_ids, mut files) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut layers, mut diff_ids) = (Vec::new(), Vec::new());
         for number in 0..count {
             let file = noise_of(seed * 100 + number as u64, size);
             let tar = tar(&format!("file-{number}"), &file);
-            files.push(file);
             diff_ids.push(Digest::sha256_of(&tar));
             let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
             gzip.write_all(&tar).expect("to memory");
@@ -60,7 +57,6 @@ impl Content {
             config,
             layers,
             diff_ids,
-            files,
         }
     }
 

@@ -38,6 +38,10 @@ pub(crate) fn tests() -> Vec<Trial> {
         ),
         trial("an_upload_in_chunks", an_upload_in_chunks),
         trial("a_cut_upload_goes_on", a_cut_upload_goes_on),
+        trial(
+            "a_cut_upload_of_a_layer_made_here_goes_on",
+            a_cut_upload_of_a_layer_made_here_goes_on,
+        ),
         trial("a_lost_upload_begins_anew", a_lost_upload_begins_anew),
         trial(
             "a_token_that_runs_out_in_an_upload_is_renewed",
@@ -413,6 +417,37 @@ fn a_cut_upload_goes_on() {
         to.seen().iter().any(|seen| seen.method == "DELETE"),
         "the upload is given up"
     );
+}
+
+/// Nobody knows how long it will be, and it is compressed anew up to where the registry is.
+fn a_cut_upload_of_a_layer_made_here_goes_on() {
+    for (compression, chunk) in [
+        (Compression::Gzip, None),
+        (Compression::Zstd, None),
+        (Compression::Gzip, Some(64 << 10)),
+    ] {
+        let cut = FaultRule::new(Fault::CutUpload(50_000))
+            .on_method("PATCH")
+            .times(2);
+        let to = Registry::with(|options| options.fault(cut));
+        let host = Host::new();
+        let name = format!("{}/made:1", to.host());
+        let image = make(&host.store, &name, 121);
+        let mut config = quick();
+        (config.compression, config.chunk_size) = (compression, chunk);
+        let (pushed, events) = push(&host, config, &name);
+        assert_eq!(pushed.expect("pushed").id, *image.id());
+        let again = |event: &&PushEvent| matches!(event, PushEvent::Retrying { .. });
+        assert_eq!(events.iter().filter(again).count(), 2, "{events:?}");
+        let ranges: Vec<_> = to
+            .seen()
+            .into_iter()
+            .filter(|seen| seen.method == "GET" && seen.path.contains("/blobs/uploads/"))
+            .collect();
+        assert_eq!(ranges.len(), 2, "the registry says how far it is");
+        let back = Host::new().pull(quick(), &name).expect("pulled back");
+        assert_eq!(back.id(), image.id());
+    }
 }
 
 fn a_lost_upload_begins_anew() {
