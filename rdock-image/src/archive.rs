@@ -3,14 +3,13 @@
 pub use crate::tarstream::{Entry, Kind, TarError, TarReader, Xattrs};
 
 use crate::digest::Hasher;
-use crate::layer::compression::{Compression, InflateError, Inflater};
+use crate::layer::compression::{Compression, InflateError, Inflater, archived};
 use std::io::{self, BufRead, BufReader, Read};
 
-/// Lets `work` read `stream` inflated, in this process: gzip, zstd or plain, told apart by the first bytes.
+/// Lets `work` read `stream` inflated, in this process: gzip, zstd, xz, bzip2 or plain, told apart by the first bytes.
 ///
 /// # Errors
-/// [`io::ErrorKind::Unsupported`] for another compression; when `stream` fails, and for bytes that are not what their
-/// first ones announce, the reads of `work` fail.
+/// When `stream` fails; for bytes that are not what their first ones announce, the reads of `work` fail.
 pub fn decompressed<T>(stream: &mut dyn Read, work: impl FnOnce(&mut dyn BufRead) -> T) -> io::Result<T> {
     let mut start = [0; 6];
     let mut length = 0;
@@ -22,18 +21,10 @@ pub fn decompressed<T>(stream: &mut dyn Read, work: impl FnOnce(&mut dyn BufRead
             Err(error) => return Err(error),
         }
     }
-    let mut whole = start[..length].chain(stream);
-    match Compression::detect(&start[..length]) {
-        Compression::Plain => Ok(work(&mut BufReader::with_capacity(128 << 10, whole))),
-        Compression::Gzip | Compression::Zstd => {
-            let inflater = Inflater::new(&mut whole, Hasher::sha256(), u64::MAX - 1);
-            Ok(work(&mut BufReader::with_capacity(128 << 10, Inflated(inflater))))
-        }
-        other => Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            format!("an archive compressed with {other:?}: gzip, zstd or none"),
-        )),
-    }
+    let whole = start[..length].chain(stream);
+    let mut whole = archived(Compression::detect(&start[..length]), whole);
+    let inflater = Inflater::new(&mut whole, Hasher::sha256(), u64::MAX - 1);
+    Ok(work(&mut BufReader::with_capacity(128 << 10, Inflated(inflater))))
 }
 
 struct Inflated<'a>(Inflater<'a>);

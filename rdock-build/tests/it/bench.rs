@@ -182,15 +182,21 @@ impl Bench {
                         let _ = tell.send(());
                     }
                 });
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        runtime.block_on(async {
+        self.drop_when(&builder, hear)
+    }
+
+    /// Drops a build as soon as the test says so.
+    pub(crate) fn build_until_told(&self, hear: tokio::sync::oneshot::Receiver<()>) -> Tested {
+        self.drop_when(&self.builder().0, hear)
+    }
+
+    fn drop_when(&self, builder: &Builder, hear: tokio::sync::oneshot::Receiver<()>) -> Tested {
+        wait(async {
             tokio::select! {
                 built = builder.build(&self.runtime) => Err(format!("the build ended: {built:?}").into()),
                 _ = hear => Ok(()),
             }
-        })
+        })?
     }
 
     /// Reads a file of an image.

@@ -1,6 +1,7 @@
 //! Builds on a real kernel: the cache, mounts, failures, cancellation, outputs.
 
 mod bases;
+mod downloads;
 mod graphs;
 mod kills;
 mod mounts;
@@ -30,11 +31,11 @@ pub(crate) fn trials() -> Vec<Trial> {
         root_trial("independent_stages_run_at_once", stages_at_once),
         root_trial("pruning_takes_what_no_image_needs", pruning),
         root_trial("names_and_labels", names_and_labels),
-        root_trial("downloads", downloads),
         root_trial("a_killed_build_leaves_a_sound_store", kills::killed),
         root_trial("a_required_secret_must_be_given", secret_required),
     ];
     trials.extend(bases::trials());
+    trials.extend(downloads::trials());
     trials.extend(graphs::trials());
     trials.extend(mounts::trials());
     trials
@@ -421,79 +422,4 @@ fn secret_required() -> Tested {
     );
     bench.build(|builder| builder.secret("key", Secret::Value(b"x".to_vec())))?;
     Ok(())
-}
-
-/// Serves one file until the test ends: answers by tag, and counts whole answers.
-fn serve(
-    content: &'static str,
-    tag: &'static str,
-) -> Tested<(String, std::sync::Arc<std::sync::atomic::AtomicUsize>)> {
-    use std::io::{BufRead, BufReader, Write};
-    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-    let address = format!("http://{}/dir/file.txt?x=y", listener.local_addr()?);
-    let count = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let counted = count.clone();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().take(20) {
-            let Ok(mut stream) = stream else { return };
-            let mut known = false;
-            let Ok(copy) = stream.try_clone() else { return };
-            for line in BufReader::new(copy).lines().map_while(Result::ok) {
-                known |= line.to_ascii_lowercase().starts_with("if-none-match:") && line.contains(tag);
-                if line.is_empty() {
-                    break;
-                }
-            }
-            let answer = if known {
-                "HTTP/1.1 304 Not Modified\r\nConnection: close\r\n\r\n".to_owned()
-            } else {
-                counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-                format!(
-                    "HTTP/1.1 200 OK\r\nETag: {tag}\r\nLast-Modified: Sun, 09 Sep 2001 01:46:40 GMT\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{content}",
-                    content.len()
-                )
-            };
-            let _ = stream.write_all(answer.as_bytes());
-        }
-    });
-    Ok((address, count))
-}
-
-fn downloads() -> Tested {
-    let bench = Bench::new()?;
-    let (address, count) = serve("downloaded", "\"one\"")?;
-    bench.file(
-        "Dockerfile",
-        &format!("FROM base\nADD {address} /d/\nRUN stat -c '%a %Y' /d/file.txt > /stat\n"),
-    )?;
-    let (built, _) = bench.build(|builder| builder)?;
-    assert_eq!(bench.read(&built, "d/file.txt")?, "downloaded");
-    assert_eq!(bench.read(&built, "stat")?, "600 1000000000\n");
-    let before = count.load(std::sync::atomic::Ordering::SeqCst);
-    let (_, seen) = bench.build(|builder| builder)?;
-    assert_eq!(
-        (seen.ran(), count.load(std::sync::atomic::Ordering::SeqCst)),
-        (0, before)
-    );
-    let digest = rdock_image::Digest::sha256_of(b"downloaded");
-    bench.file(
-        "Dockerfile",
-        &format!("FROM base\nADD --checksum={digest} {address} /f\n"),
-    )?;
-    bench.build(|builder| builder)?;
-    let wrong = rdock_image::Digest::sha256_of(b"other");
-    bench.file(
-        "Dockerfile",
-        &format!("FROM base\nADD --checksum={wrong} {address} /f\n"),
-    )?;
-    let error = bench.fails(|builder| builder)?;
-    assert!(error.to_string().contains("digest"), "{error}");
-    bench.file("Dockerfile", "FROM base\nADD http://127.0.0.1:1/f /f\n")?;
-    assert!(
-        bench
-            .fails(|builder| builder)?
-            .to_string()
-            .contains("127.0.0.1:1")
-    );
-    bench.assert_clean()
 }

@@ -15,7 +15,7 @@ const ARROWS: [(&str, &[&str]); 5] = [
 ];
 
 /// Licences that ask for no more than a notice.
-const LICENCES: [&str; 13] = [
+const LICENCES: [&str; 14] = [
     "0BSD",
     "Apache-2.0",
     "Apache-2.0 WITH LLVM-exception",
@@ -29,6 +29,7 @@ const LICENCES: [&str; 13] = [
     "Unicode-3.0",
     "Unlicense",
     "Zlib",
+    "bzip2-1.0.6",
 ];
 
 /// Crates that bring a C library, a C build system, or a licence that reaches the user's program.

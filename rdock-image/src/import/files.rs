@@ -1,6 +1,6 @@
 //! The files of an archive or of a layout directory, by name. Links inside an archive are followed inside it only.
 use crate::digest::Hasher;
-use crate::layer::compression::{Compression, InflateError, Inflater};
+use crate::layer::compression::{Compression, InflateError, Inflater, archived};
 use crate::layout::Layout;
 use crate::lock::OwnedLock;
 use crate::store::Limits;
@@ -254,19 +254,15 @@ fn inflate(name: &str, limits: &Limits, stream: &mut dyn Read, path: &Path, file
         left: limits.layer_bytes,
         error: None,
     };
-    if Compression::detect(&start[..count]) == Compression::Xz {
-        let result = lzma_rs::xz_decompress(&mut BufReader::with_capacity(1 << 16, &mut whole), &mut out);
-        return match (result, out.error) {
-            (_, Some(error)) => Err(Error::io("write", path, error)),
-            (Ok(()), None) => Ok(()),
-            (Err(_), None) if out.left == 0 => Err(too_large(limits)),
-            (Err(error), None) => Err(Error::document(name, format!("xz: {error:?}"))),
-        };
-    }
+    let compression = Compression::detect(&start[..count]);
+    let mut whole = archived(compression, &mut whole);
     let mut inflater = Inflater::new(&mut whole, Hasher::sha256(), limits.layer_bytes);
     let mut buffer = vec![0; 1 << 18];
     loop {
         let count = inflater.fill(&mut buffer).map_err(|error| match error {
+            InflateError::Stream(error) if matches!(compression, Compression::Xz | Compression::Bzip2) => {
+                Error::document(name, format!("{compression:?}: {error}"))
+            }
             InflateError::Stream(source) => Error::Stream {
                 what: name.to_owned(),
                 source,

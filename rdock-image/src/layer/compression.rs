@@ -1,12 +1,14 @@
 //! Compressed streams: gzip, zstd or plain, told apart by their first bytes as every engine does, since media types
-//! are often wrong.
+//! are often wrong. Archives that are no layers may be xz and bzip2 as well.
 use crate::digest::Hasher;
 use flate2::{Decompress, FlushDecompress, Status};
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use zstd::stream::raw::{DParameter, InBuffer, Operation, OutBuffer};
 
 /// 2^27 bytes, what `zstd --long` needs; a frame that asks for a larger window is refused.
 const ZSTD_WINDOW_LOG: u32 = 27;
+/// What an xz stream may want of memory, in KiB: thrice what the highest preset of xz wants.
+const XZ_MEMORY: u32 = 192 << 10;
 const INPUT: usize = 256 * 1024;
 
 /// Why a stream cannot be inflated.
@@ -41,6 +43,19 @@ impl Compression {
             [b'B', b'Z', b'h', b'1'..=b'9', ..] => Self::Bzip2,
             _ => Self::Plain,
         }
+    }
+}
+
+/// Inflates a stream of a compression that archives have and layers have not; others stay as they are, for
+/// [`Inflater`]. Its memory is bounded, whatever the stream says.
+pub(crate) fn archived<'a>(compression: Compression, stream: impl Read + 'a) -> Box<dyn Read + 'a> {
+    match compression {
+        Compression::Xz => {
+            let stream = BufReader::with_capacity(INPUT, stream);
+            Box::new(lzma_rust2::XzReader::new_mem_limit(stream, true, XZ_MEMORY))
+        }
+        Compression::Bzip2 => Box::new(bzip2::read::MultiBzDecoder::new(stream)),
+        Compression::Plain | Compression::Gzip | Compression::Zstd => Box::new(stream),
     }
 }
 

@@ -1,20 +1,19 @@
 //! Archives that are no layers: told apart by their contents, and unpacked as safely as a layer is.
 use super::{ImageStore, ScratchLayer};
 use crate::digest::Hasher;
-use crate::layer::compression::{Compression, Inflater};
+use crate::layer::compression::{Compression, Inflater, archived};
 use crate::layer::extract::{Form, extract};
 use crate::layer::pipeline::{Chunks, pass};
 use crate::layer::skeleton::Recorder;
 use crate::tarstream::TarReader;
 use crate::{Error, Result};
-use rustix::fs::{MemfdFlags, Mode, OFlags};
-use std::io::{self, BufReader, Cursor, Read, Seek, Write};
+use std::io::{self, Cursor, Read};
 
 /// How much of an archive is inflated to see whether it is one.
 const PEEK: usize = 64 << 10;
 
 impl ImageStore {
-    /// Says whether a stream holds a tar, plain or compressed with gzip, zstd or xz: its first entry can be read.
+    /// Says whether a stream holds a tar, plain or compressed with gzip, zstd, xz or bzip2: its first entry can be read.
     /// Takes at most the first few hundred kilobytes.
     ///
     /// # Errors
@@ -24,29 +23,18 @@ impl ImageStore {
         let count = fill(stream, &mut start).map_err(failed)?;
         let mut whole = Cursor::new(start[..count].to_vec()).chain(stream);
         let mut first = vec![0; PEEK];
-        let count = match Compression::detect(&start[..count]) {
-            Compression::Bzip2 => return Ok(false),
-            Compression::Xz => {
-                let mut out = Start(Vec::new());
-                // The error is that there is more than was asked for, or that it only looks compressed.
-                let _ = lzma_rs::xz_decompress(&mut BufReader::new(whole), &mut out);
-                first = out.0;
-                first.len()
-            }
-            _ => match Inflater::new(&mut whole, Hasher::sha256(), u64::MAX).fill(&mut first) {
-                Ok(count) => count,
-                // Only looks compressed.
-                Err(_) => return Ok(false),
-            },
-        };
+        let mut stream = archived(Compression::detect(&start[..count]), &mut whole);
+        let inflated = Inflater::new(&mut stream, Hasher::sha256(), u64::MAX).fill(&mut first);
+        // It only looks compressed.
+        let Ok(count) = inflated else { return Ok(false) };
         Ok(matches!(
             TarReader::new(&first[..count]).next_entry(),
             Ok(Some(_))
         ))
     }
 
-    /// Unpacks a tar, plain or compressed with gzip, zstd or xz, into an empty scratch directory. No path of it leads
-    /// out of there, whatever it says; names that would be whiteouts in a layer are plain names.
+    /// Unpacks a tar, plain or compressed with gzip, zstd, xz or bzip2, into an empty scratch directory. No path of it
+    /// leads out of there, whatever it says; names that would be whiteouts in a layer are plain names.
     ///
     /// # Errors
     /// When the archive is damaged, passes the store's limits, or cannot be written; the directory holds a part of it
@@ -69,33 +57,8 @@ impl ImageStore {
             )?;
             tar.into_inner().finish(name).map(drop)
         };
-        let passed = if compression == Compression::Xz {
-            // The decoder writes all of it at once, so it goes through a file without a name.
-            let mut plain = self.nameless()?;
-            let limit = self.limits().layer_bytes;
-            let mut out = Bounded(io::BufWriter::new(&mut plain), limit);
-            lzma_rs::xz_decompress(&mut BufReader::new(&mut whole), &mut out)
-                .map_err(|error| failed(io::Error::other(format!("{error:?}"))))?;
-            out.flush().map_err(failed)?;
-            drop(out);
-            plain.rewind().map_err(failed)?;
-            pass(name, &mut plain, None, self.limits(), reader)
-        } else {
-            pass(name, &mut whole, None, self.limits(), reader)
-        };
-        passed.map(drop)
-    }
-
-    /// A file without a name on the store's file system.
-    fn nameless(&self) -> Result<std::fs::File> {
-        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        match rustix::fs::open(self.layout().ingest(), flags, Mode::from_raw_mode(0o600)) {
-            Ok(fd) => Ok(fd.into()),
-            // File systems without O_TMPFILE: memory.
-            Err(_) => rustix::fs::memfd_create("archive", MemfdFlags::CLOEXEC)
-                .map(Into::into)
-                .map_err(|errno| failed(errno.into())),
-        }
+        let mut stream = archived(compression, &mut whole);
+        pass(name, &mut stream, None, self.limits(), reader).map(drop)
     }
 }
 
@@ -119,36 +82,101 @@ fn fill(stream: &mut dyn Read, out: &mut [u8]) -> io::Result<usize> {
     Ok(count)
 }
 
-/// Takes the first bytes, and refuses the rest.
-struct Start(Vec<u8>);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::StoreOptions;
+    use std::io::Write;
 
-impl Write for Start {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = bytes.len().min(PEEK - self.0.len());
-        self.0.extend_from_slice(&bytes[..count]);
-        match count {
-            0 => Err(io::ErrorKind::WriteZero.into()),
-            count => Ok(count),
+    /// `dir/file` with 17 bytes, mode 0640, by other programs: `bzip2` and `xz`.
+    const BZIP2: &str = "425a68393141592653592eeeea53000074fb80ca1020004000ff8000407765de3008082000751147ea807a9901ea00da9a3d4124927908da130264d309e92c691c8410f084223f9f38d533d021945c75022fa190f64612916734842ba16f472034aa7306409d161a2c37a60cbe2c4050ccdf48bd241d8bb9229c28481777752980";
+    const XZ: &str = "fd377a585a000004e6d6b4460200210116000000742fe5a3e027ff00755d00321a4aa7257991128e38af49bd5c362924d5a7bfc7129450cf4c7502d3b4998431dc1b47efbd25add67804966c39eb9f89a0262e85876dc5ae3ab9297b5c10ffd4ed94ec9cd6b271f01d417e96604bcb5543583ba357697c95052603b2690afdf3592cb8f0b79d6fb54710d26007635cb0d2be00000000000011c3434f2a347fee000191018050000000a0eaa9b1c467fb020000000004595a";
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        let digits = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+        (0..hex.len()).step_by(2).map(digits).collect()
+    }
+
+    fn tar(size: usize) -> Vec<u8> {
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(size as u64);
+        header.set_mode(0o640);
+        archive
+            .append_data(&mut header, "dir/file", &vec![b'x'; size][..])
+            .unwrap();
+        archive.into_inner().unwrap()
+    }
+
+    fn bzip2(plain: &[u8]) -> Vec<u8> {
+        let mut out = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::best());
+        out.write_all(plain).unwrap();
+        out.finish().unwrap()
+    }
+
+    fn unpacked(store: &ImageStore, archive: &[u8]) -> Result<String> {
+        let to = store.scratch_layer(&[])?;
+        store.unpack_archive("x", &mut &archive[..], &to)?;
+        Ok(std::fs::read_to_string(to.upper().join("dir/file")).unwrap())
+    }
+
+    #[test]
+    fn archives_of_every_compression_are_unpacked() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = ImageStore::open(dir.path()).unwrap();
+        let plain = tar(3);
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(&plain).unwrap();
+        let (one, two) = plain.split_at(700);
+        let streams = [bzip2(one), bzip2(two)].concat();
+        for archive in [
+            plain.clone(),
+            gzip.finish().unwrap(),
+            zstd::bulk::compress(&plain, 3).unwrap(),
+            bzip2(&plain),
+            streams,
+        ] {
+            assert!(store.is_archive(&mut &archive[..]).unwrap());
+            assert_eq!(unpacked(&store, &archive).unwrap(), "xxx");
         }
+        for archive in [bytes(BZIP2), bytes(XZ)] {
+            assert!(store.is_archive(&mut &archive[..]).unwrap());
+            assert_eq!(unpacked(&store, &archive).unwrap(), "by another bzip2\n");
+            // Cut short it is damaged, and no half of it is good.
+            assert!(unpacked(&store, &archive[..archive.len() - 20]).is_err());
+        }
+        for text in [&b"BZh9 is how it begins"[..], b"\xfd7zXZ\0 too", b"text", b""] {
+            assert!(!store.is_archive(&mut &text[..]).unwrap());
+        }
+        assert!(!store.is_archive(&mut &bzip2(b"no tar")[..]).unwrap());
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    #[test]
+    fn an_archive_that_unpacks_to_more_than_a_layer_may_have_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = StoreOptions::default();
+        options.limits.layer_bytes = 1 << 20;
+        let store = ImageStore::open_with(dir.path(), options).unwrap();
+        let archive = bzip2(&tar(8 << 20));
+        assert!(archive.len() < 10_000);
+        let error = unpacked(&store, &archive).unwrap_err();
+        assert!(
+            error.to_string().contains("limit") || matches!(error, Error::Limit { .. }),
+            "{error}"
+        );
     }
-}
 
-/// Takes so many bytes at most.
-struct Bounded<W>(W, u64);
-
-impl<W: Write> Write for Bounded<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.0.write(bytes)?;
-        self.1 = (self.1.checked_sub(count as u64))
-            .ok_or_else(|| io::Error::other("the archive is over the limit for a layer"))?;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+    #[test]
+    fn an_xz_stream_gets_no_more_memory_than_it_may() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = ImageStore::open(dir.path()).unwrap();
+        // The header of the block asks for 4 GiB, the most there is; its checksum is right.
+        let archive = bytes(
+            "fd377a585a000004e6d6b4460200210128000000e6a011b3e027ff00755d00321a4aa7257991128e38af49bd5c362924d5a7bfc7129450cf4c7502d3b4998431dc1b47efbd25add67804966c39eb9f89a0262e85876dc5ae3ab9297b5c10ffd4ed94ec9cd6b271f01d417e96604bcb5543583ba357697c95052603b2690afdf3592cb8f0b79d6fb54710d26007635cb0d2be00000000000011c3434f2a347fee000191018050000000a0eaa9b1c467fb020000000004595a",
+        );
+        assert!(!store.is_archive(&mut &archive[..]).unwrap());
+        let error = unpacked(&store, &archive).unwrap_err();
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        assert!(cause.unwrap_or_default().contains("mem"), "{error}");
     }
 }
