@@ -82,10 +82,11 @@ impl Exec {
     /// # Errors
     /// [`Error::NotRunning`]; [`Error::Launch`] with the step that failed, such as a missing program.
     pub async fn spawn(self) -> Result<ExecProcess> {
-        blocking(move || self.start()).await
+        blocking(move || self.start(true)).await
     }
 
-    fn start(self) -> Result<ExecProcess> {
+    /// Starts it; what it writes has somewhere to go only when it is `heard`.
+    fn start(self, heard: bool) -> Result<ExecProcess> {
         let Self {
             container,
             request,
@@ -97,25 +98,31 @@ impl Exec {
         if request.terminal.is_none() {
             let pipe =
                 || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(std::io::Error::from);
-            let make = || -> std::io::Result<_> {
-                let (stdin, to_stdin) = if interactive {
-                    let (read, write) = pipe()?;
-                    (read, Some(write))
-                } else {
-                    (
-                        rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?,
-                        None,
-                    )
+            let null = || -> std::io::Result<OwnedFd> {
+                Ok(rustix::fs::open(
+                    "/dev/null",
+                    OFlags::RDWR | OFlags::CLOEXEC,
+                    Mode::empty(),
+                )?)
+            };
+            let mut make = || -> std::io::Result<()> {
+                let mut theirs = |ours: &mut Option<OwnedFd>, piped: bool, writes: bool| {
+                    let fd = if piped {
+                        let (read, write) = pipe()?;
+                        let (one, other) = if writes { (write, read) } else { (read, write) };
+                        *ours = Some(other);
+                        one
+                    } else {
+                        null()?
+                    };
+                    inside.push(fd);
+                    std::io::Result::Ok(())
                 };
-                Ok(((stdin, to_stdin), pipe()?, pipe()?))
+                theirs(&mut streams.stdin, interactive, false)?;
+                theirs(&mut streams.stdout, heard, true)?;
+                theirs(&mut streams.stderr, heard, true)
             };
-            let (input, output, errors) = make().map_err(Error::system("make pipes for exec"))?;
-            inside.extend([input.0, output.1, errors.1]);
-            streams = Attached {
-                stdin: input.1,
-                stdout: Some(output.0),
-                stderr: Some(errors.0),
-            };
+            make().map_err(Error::system("make pipes for exec"))?;
         }
         let fds: Vec<BorrowedFd<'_>> = inside.iter().map(AsFd::as_fd).collect();
         let (terminal, command) = (
@@ -155,7 +162,8 @@ impl Exec {
         })
     }
 
-    /// Runs it to its end and returns what it wrote.
+    /// Runs it to its end and returns what it wrote, all of it: for a command that may write without end there is
+    /// [`Self::spawn`], whose pipes hold it up until somebody reads.
     ///
     /// # Errors
     /// As [`Self::spawn`]; [`Error::OwnerGone`] when the container's owner ends meanwhile.
@@ -191,7 +199,22 @@ impl Exec {
     /// # Errors
     /// As [`Self::output`].
     pub async fn status(self) -> Result<ExitStatus> {
-        Ok(self.output().await?.status)
+        let mut process = blocking(move || self.start(false)).await?;
+        let streams = std::mem::take(&mut process.streams);
+        drop(streams.stdin);
+        // A terminal has to be read, or it fills up; without one nothing comes.
+        if let Some(master) = streams.stdout {
+            let discard = move || {
+                Ok(std::io::copy(
+                    &mut std::fs::File::from(master),
+                    &mut std::io::sink(),
+                ))
+            };
+            // It ends with EIO.
+            let (_, status) = tokio::join!(blocking(discard), process.wait());
+            return status;
+        }
+        process.wait().await
     }
 }
 

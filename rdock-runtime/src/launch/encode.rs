@@ -455,6 +455,10 @@ fn cgroup_v1(
         let host = hierarchy.to_string_lossy().into_owned();
         file_system_op(writer, kind, &target.join(&name), given, flags, &host, &options);
     }
+    if given & RDONLY != 0 {
+        // The directory of the views too, now that they have their places in it.
+        writer.u32(op::READONLY).path(target);
+    }
 }
 
 fn devices(writer: &mut Writer, devices: &[DevicePlan], user_namespace: bool) {

@@ -2,6 +2,7 @@
 
 mod escapes;
 mod identity;
+mod kernel;
 mod paths;
 mod processes;
 mod verbs;
@@ -34,6 +35,12 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("rt_exec_ptrace_500_execs", escapes::joining_process),
         trial("rt_seccomp_af_alg_other_abis", processes::families),
         trial("rt_tty_inject_of_the_caller", processes::terminal_of_the_caller),
+        trial("rt_seccomp_classics", processes::classics),
+        trial("rt_cgroup_release_agent", kernel::release_agents),
+        trial("rt_exec_root", kernel::root_of_exec),
+        trial("rt_exec_output_bound", kernel::output_of_exec),
+        trial("rt_mount_dest_race", kernel::destinations),
+        trial("rt_mkdirall_race", kernel::directories),
     ]
 }
 

@@ -24,6 +24,8 @@ pub(crate) fn verb(verb: &str, first: &str, second: &str) -> Option<io::Result<S
         "overwrite" => milliseconds(first).map(overwrite),
         "spy" => milliseconds(first).map(spy),
         "swap" => swap(first, second),
+        "flood" => flood(),
+        "writable" => writable(first),
         "unlink-all" => std::fs::remove_dir_all(first).map(|()| "removed".into()),
         _ => return None,
     })
@@ -34,6 +36,52 @@ fn swap(first: &str, second: &str) -> io::Result<String> {
     loop {
         rustix::fs::renameat_with(CWD, first, CWD, second, rustix::fs::RenameFlags::EXCHANGE)?;
     }
+}
+
+/// Writes to stdout until nobody takes more, for half a second or 64 MiB; says on stderr how far it came.
+fn flood() -> io::Result<String> {
+    let stdout = rustix::stdio::stdout();
+    rustix::io::ioctl_fionbio(stdout, true)?;
+    let (block, mut written) = (vec![b'y'; 64 << 10], 0_usize);
+    while written < 64 << 20 {
+        match rustix::io::write(stdout, &block) {
+            Ok(count) => written += count,
+            Err(rustix::io::Errno::AGAIN) => {
+                let mut wait = [rustix::event::PollFd::new(&stdout, rustix::event::PollFlags::OUT)];
+                let half = rustix::event::Timespec {
+                    tv_sec: 0,
+                    tv_nsec: 500_000_000,
+                };
+                if rustix::event::poll(&mut wait, Some(&half))? == 0 {
+                    break;
+                }
+            }
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    rustix::io::ioctl_fionbio(stdout, false)?;
+    rustix::io::write(rustix::stdio::stderr(), format!("{written}\n").as_bytes())?;
+    Ok(String::new())
+}
+
+/// Whether a file below a directory can be opened for writing; which ones, or `none`.
+fn writable(directory: &str) -> io::Result<String> {
+    let mut found = Vec::new();
+    let mut left = vec![std::path::PathBuf::from(directory)];
+    while let Some(at) = left.pop() {
+        for entry in std::fs::read_dir(&at)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                left.push(entry.path());
+            } else if std::fs::OpenOptions::new().write(true).open(entry.path()).is_ok() {
+                found.push(entry.path().display().to_string());
+            }
+        }
+    }
+    Ok(match found.is_empty() {
+        true => "none".to_owned(),
+        false => found.join(" "),
+    })
 }
 
 fn milliseconds(text: &str) -> io::Result<Duration> {
