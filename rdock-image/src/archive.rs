@@ -1,6 +1,6 @@
-//! Reading of tar archives from anywhere: the reader that layers are read with, and streams that say themselves how
-//! they are compressed.
-pub use crate::tarstream::{Entry, Kind, TarError, TarReader, Xattrs};
+//! Tar archives from anywhere and for anyone: the reader that layers are read with, the headers that they are written
+//! with, and streams that say themselves how they are compressed.
+pub use crate::tarstream::{END, Entry, Kind, Member, TarError, TarReader, Xattrs, padding};
 
 use crate::digest::Hasher;
 use crate::layer::compression::{Compression, InflateError, Inflater, archived};

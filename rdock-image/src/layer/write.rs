@@ -5,6 +5,7 @@ use super::merged::is_opaque;
 use super::meta::{LayerMeta, LayerPath, OwnerRecord, Ownership};
 use super::names::join;
 use super::tree::is_whiteout;
+use crate::tarstream::{END, Member, padding};
 use crate::{Error, Result};
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
@@ -13,11 +14,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
-
-const BLOCK: u64 = 512;
-/// Fields of an ustar header that hold octal numbers of 7 and 11 digits.
-const ID_MAX: u64 = 0o7_777_777;
-const SIZE_MAX: u64 = 0o77_777_777_777;
 
 /// What went into a tar.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,21 +56,6 @@ struct Writer<'a> {
     fs: &'a Path,
 }
 
-/// One entry's header.
-#[derive(Default)]
-struct Header<'a> {
-    path: &'a [u8],
-    kind: u8,
-    mode: u32,
-    uid: u64,
-    gid: u64,
-    size: u64,
-    mtime: i64,
-    link: &'a [u8],
-    device: Option<(u32, u32)>,
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-}
-
 impl Writer<'_> {
     fn all(&mut self, root: &OwnedFd) -> Result<()> {
         if let Some(attributes) = self.meta.root {
@@ -82,9 +63,9 @@ impl Writer<'_> {
             let mut header = self.header(b"", &stat, root)?;
             header.path = b"./";
             header.kind = b'5';
-            (header.mode, header.mtime) = (attributes.mode & 0o7777, attributes.mtime.0);
+            (header.mode, header.mtime) = (attributes.mode & 0o7777, (attributes.mtime.0, 0));
             if self.meta.ownership == Ownership::Exact {
-                (header.uid, header.gid) = (attributes.uid.into(), attributes.gid.into());
+                (header.uid, header.gid) = (attributes.uid, attributes.gid);
             }
             self.entry(&header)?;
         }
@@ -95,28 +76,28 @@ impl Writer<'_> {
         // Devices that this user could not make.
         for (path, record) in self.owners {
             if let Some((kind, major, minor, mode)) = record.device {
-                self.entry(&Header {
+                self.entry(&Member {
                     path,
                     kind: if kind == 'c' { b'3' } else { b'4' },
                     mode: mode & 0o7777,
-                    uid: record.uid.into(),
-                    gid: record.gid.into(),
-                    device: Some((major, minor)),
-                    ..Header::default()
+                    uid: record.uid,
+                    gid: record.gid,
+                    device: (major, minor),
+                    ..Member::default()
                 })?;
             }
         }
         // Hard links to files of layers below.
         for (LayerPath(path), LayerPath(target)) in &self.meta.links {
-            self.entry(&Header {
+            self.entry(&Member {
                 path,
                 kind: b'1',
                 mode: 0o644,
                 link: target,
-                ..Header::default()
+                ..Member::default()
             })?;
         }
-        self.put(&[0; 2 * BLOCK as usize])
+        self.put(&END)
     }
 
     fn directory(&mut self, dir: &OwnedFd, path: &[u8], depth: usize) -> Result<()> {
@@ -195,8 +176,7 @@ impl Writer<'_> {
             left -= count as u64;
         }
         self.buffer = buffer;
-        let padding = (BLOCK - size % BLOCK) % BLOCK;
-        self.put(&[0; BLOCK as usize][..padding as usize])
+        self.put(padding(size))
     }
 
     fn node(&mut self, dir: &OwnedFd, name: &[u8], at: &[u8], stat: &Stat, kind: FileType) -> Result<()> {
@@ -226,7 +206,7 @@ impl Writer<'_> {
             _ => b'6',
         };
         if matches!(kind, FileType::CharacterDevice | FileType::BlockDevice) {
-            header.device = Some(device());
+            header.device = device();
         }
         if kind == FileType::Symlink {
             header.mode = 0o777;
@@ -234,7 +214,7 @@ impl Writer<'_> {
         self.entry(&header)
     }
 
-    fn attributes<'h>(&self, at: &[u8], stat: &Stat) -> Header<'h> {
+    fn attributes<'h>(&self, at: &[u8], stat: &Stat) -> Member<'h> {
         let (uid, gid) = match self.meta.ownership {
             Ownership::Exact => (stat.st_uid, stat.st_gid),
             Ownership::SingleId => self
@@ -242,16 +222,16 @@ impl Writer<'_> {
                 .get(at)
                 .map_or((0, 0), |record| (record.uid, record.gid)),
         };
-        Header {
+        Member {
             mode: stat.st_mode & 0o7777,
-            uid: uid.into(),
-            gid: gid.into(),
-            mtime: stat.st_mtime,
-            ..Header::default()
+            uid,
+            gid,
+            mtime: (stat.st_mtime, 0),
+            ..Member::default()
         }
     }
 
-    fn header<'h>(&self, at: &[u8], stat: &Stat, fd: &OwnedFd) -> Result<Header<'h>> {
+    fn header<'h>(&self, at: &[u8], stat: &Stat, fd: &OwnedFd) -> Result<Member<'h>> {
         let failed = |errno| Error::io("read", self.fs.join(&*String::from_utf8_lossy(at)), errno);
         let mut header = self.attributes(at, stat);
         for name in xattr_names(fd).map_err(failed)? {
@@ -272,90 +252,16 @@ impl Writer<'_> {
 
     /// A whiteout or the mark of an opaque directory.
     fn mark(&mut self, path: &[u8]) -> Result<()> {
-        self.entry(&Header {
+        self.entry(&Member {
             path,
             kind: b'0',
-            ..Header::default()
+            ..Member::default()
         })
     }
 
-    fn entry(&mut self, header: &Header<'_>) -> Result<()> {
+    fn entry(&mut self, member: &Member<'_>) -> Result<()> {
         self.written.entries += 1;
-        let mut records = Vec::new();
-        let plain = |text: &[u8]| text.len() <= 100 && text.is_ascii();
-        if !plain(header.path) {
-            record(&mut records, b"path", header.path);
-        }
-        if !plain(header.link) {
-            record(&mut records, b"linkpath", header.link);
-        }
-        for (name, value, most) in [
-            (&b"uid"[..], header.uid, ID_MAX),
-            (b"gid", header.gid, ID_MAX),
-            (b"size", header.size, SIZE_MAX),
-        ] {
-            if value > most {
-                record(&mut records, name, value.to_string().as_bytes());
-            }
-        }
-        if header.mtime < 0 || header.mtime.cast_unsigned() > SIZE_MAX {
-            record(&mut records, b"mtime", header.mtime.to_string().as_bytes());
-        }
-        for (name, value) in &header.xattrs {
-            record(&mut records, &[b"SCHILY.xattr.", &name[..]].concat(), value);
-        }
-        if !records.is_empty() {
-            let last = header.path.rsplit(|&b| b == b'/').find(|part| !part.is_empty());
-            let mut name = b"PaxHeaders.0/".to_vec();
-            name.extend(
-                last.unwrap_or_default()
-                    .iter()
-                    .copied()
-                    .filter(u8::is_ascii)
-                    .take(80),
-            );
-            self.block(&Header {
-                path: &name,
-                kind: b'x',
-                mode: 0o644,
-                size: records.len() as u64,
-                ..Header::default()
-            })?;
-            self.put(&records)?;
-            let padding = (BLOCK as usize - records.len() % BLOCK as usize) % BLOCK as usize;
-            self.put(&[0; BLOCK as usize][..padding])?;
-        }
-        self.block(header)
-    }
-
-    fn block(&mut self, header: &Header<'_>) -> Result<()> {
-        let mut block = tar::Header::new_ustar();
-        let put = |field: &mut [u8], text: &[u8]| {
-            let count = text.len().min(field.len());
-            field[..count].copy_from_slice(&text[..count]);
-        };
-        {
-            let old = block.as_old_mut();
-            put(&mut old.name, header.path);
-            put(&mut old.linkname, header.link);
-            old.linkflag = [header.kind];
-        }
-        block.set_mode(header.mode);
-        block.set_uid(if header.uid > ID_MAX { 0 } else { header.uid });
-        block.set_gid(if header.gid > ID_MAX { 0 } else { header.gid });
-        block.set_size(if header.size > SIZE_MAX { 0 } else { header.size });
-        block.set_mtime(
-            u64::try_from(header.mtime)
-                .ok()
-                .filter(|time| *time <= SIZE_MAX)
-                .unwrap_or(0),
-        );
-        let (major, minor) = header.device.unwrap_or((0, 0));
-        // Both fit in an ustar header, which this is.
-        let _ = block.set_device_major(major);
-        let _ = block.set_device_minor(minor);
-        block.set_cksum();
-        self.put(block.as_bytes())
+        self.put(&member.header())
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<()> {
@@ -365,21 +271,6 @@ impl Writer<'_> {
             source,
         })
     }
-}
-
-/// A PAX record: its own length in decimal digits, the name, the value.
-fn record(records: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    let rest = name.len() + value.len() + 3;
-    let mut length = rest + rest.to_string().len();
-    if length.to_string().len() != rest.to_string().len() {
-        length = rest + length.to_string().len();
-    }
-    records.extend_from_slice(length.to_string().as_bytes());
-    records.push(b' ');
-    records.extend_from_slice(name);
-    records.push(b'=');
-    records.extend_from_slice(value);
-    records.push(b'\n');
 }
 
 /// The attributes that an image carries: those that an extraction sets.
@@ -401,20 +292,4 @@ fn from_hex(text: &str) -> Vec<u8> {
         .chunks_exact(2)
         .map(|pair| pair[0] << 4 | pair[1])
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_length_of_a_record_counts_itself() {
-        for value in [0, 1, 80, 86, 87, 88, 89, 90, 980, 985, 990, 9970, 9985, 9990] {
-            let mut records = Vec::new();
-            record(&mut records, b"path", &vec![b'x'; value]);
-            let text = String::from_utf8(records.clone()).unwrap();
-            let length: usize = text.split(' ').next().unwrap().parse().unwrap();
-            assert_eq!(length, records.len());
-        }
-    }
 }

@@ -3,10 +3,12 @@
 //! It never allocates by a header's claim, treats a malformed header as an error instead of skipping it, and lets
 //! a PAX size win over the header's own (parsers that disagree about a size see different entries).
 mod header;
+mod member;
 mod pax;
 mod sparse;
 
 use header::{BLOCK, Header};
+pub use member::{END, Member, padding};
 use pax::Records;
 use std::io::{self, BufRead};
 

@@ -14,7 +14,6 @@ mod instructions;
 mod paths;
 mod read;
 mod stream;
-mod tar;
 mod tree;
 mod view;
 mod write;

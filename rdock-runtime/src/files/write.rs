@@ -2,9 +2,9 @@
 //! opened: what turns into a device or a pipe meanwhile is left alone.
 
 use super::FilesError;
-use super::tar::{self, Member};
 use super::tree::{self, Item};
 use super::view::Ids;
+use crate::image::archive::{END, Member, padding};
 use rustix::fs::{FileType, OFlags, Stat};
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -35,7 +35,10 @@ pub(super) fn archive(
         buffer: vec![0; 128 << 10],
     };
     writer.item(item, name, shown, 0)?;
-    tar::end(writer.out).map_err(FilesError::io("write the archive of", shown))
+    writer
+        .out
+        .write_all(&END)
+        .map_err(FilesError::io("write the archive of", shown))
 }
 
 struct Writer<'a> {
@@ -95,7 +98,9 @@ impl Writer<'_> {
         let mut member = self.member(&path, &item.stat);
         member.kind = b'5';
         member.xattrs = xattrs(&open).map_err(failed)?;
-        tar::header(self.out, &member).map_err(FilesError::io("write the archive of", shown))?;
+        self.out
+            .write_all(&member.header())
+            .map_err(FilesError::io("write the archive of", shown))?;
         for entry in tree::names(&open).map_err(failed)? {
             let below = join(shown, &entry);
             let child = match Item::child(&open, &entry) {
@@ -133,9 +138,9 @@ impl Writer<'_> {
                 .map_err(FilesError::io("read", shown))?;
             member.size = contents.len() as u64;
             let size = member.size;
-            tar::header(self.out, &member).map_err(not_written)?;
+            self.out.write_all(&member.header()).map_err(not_written)?;
             self.out.write_all(&contents).map_err(not_written)?;
-            return tar::pad(self.out, size).map_err(not_written);
+            return self.out.write_all(padding(size)).map_err(not_written);
         }
         if !self.named(member, &item.stat).map_err(not_written)? {
             return Ok(());
@@ -161,7 +166,7 @@ impl Writer<'_> {
             self.out.write_all(&self.buffer[..count]).map_err(not_written)?;
             left -= count as u64;
         }
-        tar::pad(self.out, size).map_err(not_written)
+        self.out.write_all(padding(size)).map_err(not_written)
     }
 
     fn member<'n>(&self, name: &'n [u8], stat: &Stat) -> Member<'n> {
@@ -191,12 +196,12 @@ impl Writer<'_> {
                     xattrs: Vec::new(),
                     ..member
                 };
-                tar::header(self.out, &link)?;
+                self.out.write_all(&link.header())?;
                 return Ok(false);
             }
             self.links.insert(inode, member.path.to_vec());
         }
-        tar::header(self.out, &member)?;
+        self.out.write_all(&member.header())?;
         Ok(true)
     }
 }
