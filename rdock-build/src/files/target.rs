@@ -215,13 +215,8 @@ impl Target {
                 std::io::copy(&mut input, &mut output)
                     .map_err(|error| format!("cannot copy to {}: {error}", path.display()))?;
                 let output = OwnedFd::from(output);
-                for (name, value) in source.xattrs().map_err(failed)? {
-                    if !name.starts_with(b"security.selinux") {
-                        // What this user or file system cannot set is lost, as with every builder.
-                        let _ = rustix::fs::fsetxattr(&output, &name[..], &value, XattrFlags::empty());
-                    }
-                }
-                self.finish(&output, path, attributes)?;
+                let xattrs = source.xattrs().map_err(failed)?;
+                self.finish(&output, path, attributes, &xattrs)?;
             }
             FileKind::Symlink => {
                 let target = source.read_link().map_err(failed)?;
@@ -261,7 +256,7 @@ impl Target {
         std::io::copy(input, &mut output)
             .and_then(|_| output.flush())
             .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-        self.finish(&OwnedFd::from(output), path, attributes)
+        self.finish(&OwnedFd::from(output), path, attributes, &[])
     }
 
     fn split(&mut self, path: &Path, above: Attributes) -> Result<(std::rc::Rc<OwnedFd>, PathBuf)> {
@@ -296,13 +291,25 @@ impl Target {
         Ok((parent, name))
     }
 
-    fn finish(&self, file: &OwnedFd, path: &Path, attributes: Attributes) -> Result<()> {
+    fn finish(
+        &self,
+        file: &OwnedFd,
+        path: &Path,
+        attributes: Attributes,
+        xattrs: &[(Vec<u8>, Vec<u8>)],
+    ) -> Result<()> {
         let set = || {
             if self.privileged {
                 let (uid, gid) = attributes.owner;
                 rustix::fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
             }
-            // After the owner, whose change takes set-id bits away.
+            // Capabilities and set-id bits after the owner, whose change takes them away.
+            for (name, value) in xattrs {
+                if !name.starts_with(b"security.selinux") {
+                    // What this user or file system cannot set is lost, as with every builder.
+                    let _ = rustix::fs::fsetxattr(file, &name[..], value, XattrFlags::empty());
+                }
+            }
             rustix::fs::fchmod(file, Mode::from_raw_mode(attributes.mode & 0o7777))?;
             rustix::fs::futimens(file, &times(attributes.time))
         };
@@ -330,17 +337,12 @@ impl Target {
                 dir = rustix::fs::openat(&dir, part, DIR, Mode::empty())
                     .map_err(|e| wrong("open", &path, e))?;
             }
-            for (name, value) in &pending.xattrs {
-                if !name.starts_with(b"security.selinux") {
-                    let _ = rustix::fs::fsetxattr(&dir, &name[..], value, XattrFlags::empty());
-                }
-            }
             let attributes = Attributes {
                 mode: pending.mode,
                 owner: pending.owner,
                 time: pending.time.unwrap_or((0, 0)),
             };
-            self.finish(&dir, &path, attributes)?;
+            self.finish(&dir, &path, attributes, &pending.xattrs)?;
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ mod downloads;
 mod graphs;
 mod kills;
 mod mounts;
+mod semantics;
 
 pub(crate) use kills::child;
 
@@ -38,6 +39,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials.extend(downloads::trials());
     trials.extend(graphs::trials());
     trials.extend(mounts::trials());
+    trials.extend(semantics::trials());
     trials
 }
 

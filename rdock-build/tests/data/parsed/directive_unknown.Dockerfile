@@ -1,0 +1,6 @@
+# syntax=docker/dockerfile:1
+# unknown=value
+# escape=`
+FROM scratch
+RUN a ` b \
+  c
