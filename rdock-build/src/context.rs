@@ -85,9 +85,13 @@ pub(crate) fn open(builder: &Builder, store: &ImageStore) -> Result<Opened> {
         }
         let mut bytes = Vec::new();
         view.open_file(name)?
-            .take(LARGEST)
+            .take(LARGEST + 1)
             .read_to_end(&mut bytes)
             .map_err(BuildError::files("read", name))?;
+        if bytes.len() as u64 > LARGEST {
+            let error = std::io::Error::other(format!("it is larger than {LARGEST} bytes"));
+            return Err(BuildError::files("read", name)(error));
+        }
         Ok(Some(bytes))
     };
     let missing = |path: &Path| BuildError::NoDockerfile {
@@ -109,7 +113,7 @@ pub(crate) fn open(builder: &Builder, store: &ImageStore) -> Result<Opened> {
             let beside = PathBuf::from(format!("{}.dockerignore", path.display()));
             match read_bounded(path, LARGEST) {
                 Ok(bytes) => {
-                    let ignore = read_bounded(&beside, LARGEST).ok();
+                    let ignore = if_there(&beside)?;
                     (bytes, path.display().to_string(), ignore)
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -136,9 +140,9 @@ pub(crate) fn open(builder: &Builder, store: &ImageStore) -> Result<Opened> {
         if let NamedContext::Directory(path) = context {
             let path =
                 std::fs::canonicalize(path).map_err(BuildError::files("open the build context", path))?;
-            let ignore = match read_bounded(&path.join(".dockerignore"), LARGEST) {
-                Ok(text) => patterns(".dockerignore", &text)?,
-                Err(_) => Patterns::default(),
+            let ignore = match if_there(&path.join(".dockerignore"))? {
+                Some(text) => patterns(".dockerignore", &text)?,
+                None => Patterns::default(),
             };
             inputs.0.insert(name.as_str().into(), ContextDir { path, ignore });
         }
@@ -149,6 +153,15 @@ pub(crate) fn open(builder: &Builder, store: &ImageStore) -> Result<Opened> {
         dockerfile_name: name,
         _scratch: scratch,
     })
+}
+
+/// A file that leaves others out: one that is there and cannot be read is an error, since those would be seen.
+fn if_there(path: &Path) -> Result<Option<Vec<u8>>> {
+    match read_bounded(path, LARGEST) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(BuildError::files("read", path)(error)),
+    }
 }
 
 fn patterns(file: &str, text: &[u8]) -> Result<Patterns> {

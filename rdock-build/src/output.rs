@@ -81,13 +81,22 @@ fn failed(what: &Path) -> impl Fn(BoxError) -> BuildError + '_ {
     }
 }
 
-/// Opens a file of the output; it appears complete.
+/// Opens a file of the output. It appears complete; a device or a pipe that is there is written to.
 fn write(path: &Path, work: impl FnOnce(&mut dyn Write) -> std::result::Result<(), BoxError>) -> Result<()> {
     let failed = failed(path);
     if path == Path::new("-") {
         let mut out = BufWriter::with_capacity(256 << 10, std::io::stdout().lock());
         work(&mut out).map_err(&failed)?;
         return out.flush().map_err(|error| failed(error.into()));
+    }
+    if std::fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir()) {
+        let written = (|| {
+            let there = File::options().write(true).open(path)?;
+            let mut out = BufWriter::with_capacity(256 << 10, there);
+            work(&mut out)?;
+            Ok(out.flush()?)
+        })();
+        return written.map_err(failed);
     }
     let scratch = path.with_file_name(format!(
         ".{}.{}",

@@ -194,14 +194,9 @@ impl Job {
                     output.names = names.to_vec();
                 }
                 Output::OciArchive(path) | Output::DockerArchive(path) => {
-                    let known = store.get(output.id.as_str())?.is_some();
-                    let image = store.write_image(execution.lease, &output.config, &[])?;
+                    let image = store.unlisted_image(execution.lease, &output.config)?;
                     let oci = matches!(wanted, Output::OciArchive(_));
-                    let written = output::archive(store, &image, names, oci, path);
-                    if !known && output.image.is_none() {
-                        store.remove(output.id.as_str(), true)?;
-                    }
-                    written?;
+                    output::archive(store, &image, names, oci, path)?;
                 }
                 Output::Directory(path) => output::directory(store, &stack, path)?,
                 Output::Tar(path) => output::tar(store, &stack, path)?,

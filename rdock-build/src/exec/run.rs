@@ -48,13 +48,15 @@ struct Held {
 }
 
 impl Execution<'_> {
+    /// Runs the command. `unchanged` is asked when everything that it sees is there; what it says comes back.
     pub(super) fn run(
         &self,
         id: StepId,
         run: &RunStep,
         below: &[Digest],
         stack_of: &StackOf<'_>,
-    ) -> Result<MadeLayer> {
+        unchanged: &dyn Fn() -> Result<bool>,
+    ) -> Result<(MadeLayer, bool)> {
         let mut held = Held::default();
         let secrets = SecretFiles::new()?;
         let mut spec = ContainerSpec::new("build")
@@ -153,7 +155,8 @@ impl Execution<'_> {
         if self.settings.host_certificates {
             self.certificates(&mut spec);
         }
-        self.in_container(id, run, &spec, below, secrets)
+        let unchanged = unchanged()?;
+        Ok((self.in_container(id, run, &spec, below, secrets)?, unchanged))
     }
 
     fn in_container(

@@ -108,10 +108,24 @@ impl Execution<'_> {
             return Ok((None, StepOutcome::Missed { why }, None));
         }
         self.progress.emit(BuildEvent::StepStarted { id: id.0 });
-        let made = match &step.operation {
-            Operation::Run(run) => self.run(id, run, &below, stack_of)?,
-            Operation::Copy(copy) => self.copy(id, copy, &below, stack_of)?,
-            Operation::MakeDirectory { path, user, .. } => self.make_directory(id, path, user, &below)?,
+        // Files of a context may change at any time. What was read of them then is right for this build, and wrong for
+        // the key.
+        let unchanged = || -> Result<bool> {
+            if !reads_context(&step.operation) {
+                return Ok(true);
+            }
+            let now = self.definition(id, &below, stack_of, &mut FileDigests::default())?;
+            Ok(now.key(kind) == key)
+        };
+        let (made, unchanged) = match &step.operation {
+            Operation::Run(run) => self.run(id, run, &below, stack_of, &unchanged)?,
+            Operation::Copy(copy) => {
+                let made = self.copy(id, copy, &below, stack_of)?;
+                (made, unchanged()?)
+            }
+            Operation::MakeDirectory { path, user, .. } => {
+                (self.make_directory(id, path, user, &below)?, true)
+            }
             Operation::Scratch | Operation::Image { .. } => {
                 return Ok((Some(below), StepOutcome::Base, None));
             }
@@ -127,11 +141,13 @@ impl Execution<'_> {
             base: below.clone(),
         };
         let stack = on_top(made.diff_id);
-        self.cache.put(&key, &record, &stack)?;
-        if let Some(content_key) = &content_key {
-            self.cache.put(content_key, &record, &stack)?;
+        if unchanged {
+            self.cache.put(&key, &record, &stack)?;
+            if let Some(content_key) = &content_key {
+                self.cache.put(content_key, &record, &stack)?;
+            }
+            self.cache.set_last(&position, &noted)?;
         }
-        self.cache.set_last(&position, &noted)?;
         Ok((Some(stack), StepOutcome::Missed { why }, Some(record.created)))
     }
 
@@ -147,17 +163,8 @@ impl Execution<'_> {
             }
         };
         match operation {
-            Operation::Copy(copy) => copy.sources.iter().for_each(|source| {
-                if let CopySource::Path { from, .. } = source {
-                    of(from);
-                }
-            }),
-            Operation::Run(run) => run.mounts.iter().for_each(|mount| match &mount.source {
-                RunMountSource::Bind { from, .. } | RunMountSource::Cache { from: Some(from), .. } => {
-                    of(from)
-                }
-                _ => {}
-            }),
+            Operation::Copy(copy) => copy.inputs().for_each(&mut of),
+            Operation::Run(run) => run.inputs().for_each(&mut of),
             _ => {}
         }
         needed
@@ -472,20 +479,7 @@ impl Execution<'_> {
         context: &str,
         source: &str,
     ) -> Result<(Vec<Digest>, Option<PathBuf>)> {
-        let tree = self.settings.inputs.open(self.cache, context)?;
-        let found = crate::files::find(&tree, source, false)
-            .map_err(|failure| self.failed(id, failure.reason, failure.hint, None))?;
-        let file = found
-            .first()
-            .filter(|(selected, _)| selected.entry.info().kind != rdock_image::FileKind::Dir)
-            .and_then(|(selected, _)| selected.path.file_name().map(PathBuf::from));
-        let none = Patterns::default();
-        let files = &mut FileDigests::default();
-        let content = self.selection_digest(id, &tree, source, &none, false, files)?;
-        self.settings.inputs.close(self.cache, context, &tree)?;
-        let mut all = Components::default();
-        all.set("content", content);
-        let key = all.key("bind");
+        let (key, file) = self.bind_key(id, context, source)?;
         let _lock = self.cache.lock(&key, self.cancel.stop())?;
         if let Some(record) = self.cache.find(self.lease, &key)? {
             return Ok((vec![record.layer], file));
@@ -512,9 +506,29 @@ impl Execution<'_> {
             created: self.now().max(0).cast_unsigned(),
             base: Vec::new(),
         };
-        self.cache
-            .put(&key, &record, std::slice::from_ref(&made.diff_id))?;
+        if self.bind_key(id, context, source)?.0 == key {
+            self.cache
+                .put(&key, &record, std::slice::from_ref(&made.diff_id))?;
+        }
         Ok((vec![made.diff_id], file))
+    }
+
+    /// The key of files that a container mounts, and the name of the file if it is one.
+    fn bind_key(&self, id: StepId, context: &str, source: &str) -> Result<(Key, Option<PathBuf>)> {
+        let tree = self.settings.inputs.open(self.cache, context)?;
+        let found = crate::files::find(&tree, source, false)
+            .map_err(|failure| self.failed(id, failure.reason, failure.hint, None))?;
+        let file = found
+            .first()
+            .filter(|(selected, _)| selected.entry.info().kind != rdock_image::FileKind::Dir)
+            .and_then(|(selected, _)| selected.path.file_name().map(PathBuf::from));
+        let none = Patterns::default();
+        let files = &mut FileDigests::default();
+        let content = self.selection_digest(id, &tree, source, &none, false, files)?;
+        self.settings.inputs.close(self.cache, context, &tree)?;
+        let mut all = Components::default();
+        all.set("content", content);
+        Ok((all.key("bind"), file))
     }
 
     fn run_components(&self, all: &mut Components, run: &RunStep, stack_of: &StackOf<'_>) {
@@ -568,6 +582,16 @@ impl Execution<'_> {
                 format!("{text} {}", mount.read_only),
             );
         }
+    }
+}
+
+/// Does it read files of a context, which may change at any time?
+fn reads_context(operation: &Operation) -> bool {
+    let is_context = |input: &Input| matches!(input, Input::Context(_));
+    match operation {
+        Operation::Copy(copy) => copy.inputs().any(is_context),
+        Operation::Run(run) => run.inputs().any(is_context),
+        _ => false,
     }
 }
 

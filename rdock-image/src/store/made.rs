@@ -284,6 +284,32 @@ impl ImageStore {
                 });
             }
         }
+        let digest = self.write_documents(lease, config)?;
+        let Some((first, more)) = names.split_first() else {
+            return self.commit_untagged(lease, &digest);
+        };
+        let image = self.commit(lease, first, &digest)?;
+        for name in more {
+            self.tag(&image, name)?;
+        }
+        self.get(first.as_str())?.ok_or_else(|| Error::NotFound {
+            kind: "image",
+            name: first.to_string(),
+        })
+    }
+
+    /// As [`ImageStore::write_image`], of an image that the store does not list: its documents stay as long as the
+    /// lease.
+    ///
+    /// # Errors
+    /// [`Error::MissingBlob`] when a layer is missing.
+    pub fn unlisted_image(&self, lease: &Lease, config: &ImageConfig) -> Result<Image> {
+        let digest = self.write_documents(lease, config)?;
+        Image::load(self, &digest, Vec::new())
+    }
+
+    /// Writes the config and a manifest. Returns the manifest's digest.
+    fn write_documents(&self, lease: &Lease, config: &ImageConfig) -> Result<Digest> {
         let text = serde_json::to_vec(config).map_err(|e| Error::document("the image config", e))?;
         let id = Digest::sha256_of(&text);
         self.write_blob(lease, &text, &id)?;
@@ -301,17 +327,7 @@ impl ImageStore {
         let text = serde_json::to_vec(&manifest).map_err(|e| Error::document("the new manifest", e))?;
         let digest = Digest::sha256_of(&text);
         self.write_blob(lease, &text, &digest)?;
-        let Some((first, more)) = names.split_first() else {
-            return self.commit_untagged(lease, &digest);
-        };
-        let image = self.commit(lease, first, &digest)?;
-        for name in more {
-            self.tag(&image, name)?;
-        }
-        self.get(first.as_str())?.ok_or_else(|| Error::NotFound {
-            kind: "image",
-            name: first.to_string(),
-        })
+        Ok(digest)
     }
 
     /// The blob that a manifest names for a layer.

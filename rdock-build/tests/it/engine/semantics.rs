@@ -26,6 +26,15 @@ pub(super) fn trials() -> Vec<Trial> {
         root_trial("the_config_says_what_the_file_says", config),
         root_trial("later_times_become_the_epoch", epoch),
         root_trial("long_lines_are_read", long_lines),
+        root_trial(
+            "a_file_that_changes_during_the_build_is_in_no_key",
+            changed_meanwhile,
+        ),
+        root_trial(
+            "an_ignore_file_that_cannot_be_read_hides_nothing_and_fails",
+            unreadable_ignore,
+        ),
+        root_trial("an_output_never_replaces_a_device", to_device),
     ]
 }
 
@@ -410,5 +419,75 @@ fn long_lines() -> Tested {
     bench.file("Dockerfile", &format!("FROM base\nLABEL long={long}\n"))?;
     let (built, _) = bench.build(|builder| builder)?;
     assert_eq!(built.config.config.labels["long"].len(), long.len());
+    Ok(())
+}
+
+fn changed_meanwhile() -> Tested {
+    let bench = Bench::new()?;
+    for (text, file) in [
+        ("FROM base\nCOPY a /made\n", "made"),
+        ("FROM base\nRUN --mount=target=/c cp /c/a /made\n", "made"),
+        ("FROM base\nRUN --mount=source=a,target=/f cp /f /made\n", "made"),
+    ] {
+        bench.file("Dockerfile", text)?;
+        bench.file("a", "one")?;
+        let path = bench.path("a");
+        let (built, _) = bench.build(|builder| {
+            builder.progress(move |event: rdock_build::BuildEvent| {
+                // After the key was made, before the file is read.
+                if let rdock_build::BuildEvent::StepStarted { .. } = event {
+                    std::fs::write(&path, "two").expect("the file changes");
+                }
+            })
+        })?;
+        assert_eq!(bench.read(&built, file)?, "two", "{text}");
+        bench.file("a", "one")?;
+        let (built, seen) = bench.build(|builder| builder)?;
+        assert_eq!(
+            (bench.read(&built, file)?.as_str(), seen.ran()),
+            ("one", 1),
+            "{text}"
+        );
+        let (_, seen) = bench.build(|builder| builder)?;
+        assert_eq!(seen.ran(), 0, "{text}");
+    }
+    Ok(())
+}
+
+fn unreadable_ignore() -> Tested {
+    let bench = Bench::new()?;
+    bench.file("Dockerfile", "FROM scratch\nCOPY . /\n")?;
+    // A directory in its place cannot be read, not even by root.
+    std::fs::create_dir(bench.path("Dockerfile.dockerignore"))?;
+    let error = bench.fails(|builder| builder.dockerfile(bench.path("Dockerfile")))?;
+    assert!(error.to_string().contains("Dockerfile.dockerignore"), "{error}");
+    std::fs::remove_dir(bench.path("Dockerfile.dockerignore"))?;
+    std::fs::create_dir_all(bench.outside("other/.dockerignore"))?;
+    bench.file("Dockerfile", "FROM scratch\nCOPY --from=other . /\n")?;
+    let other = rdock_build::NamedContext::Directory(bench.outside("other"));
+    let error = bench.fails(|builder| builder.build_context("other", other))?;
+    assert!(error.to_string().contains(".dockerignore"), "{error}");
+    Ok(())
+}
+
+fn to_device() -> Tested {
+    use std::os::unix::fs::FileTypeExt;
+    let bench = Bench::new()?;
+    bench.file("Dockerfile", "FROM base\nLABEL a=b\n")?;
+    let device = bench.outside("null");
+    let made = std::process::Command::new("mknod")
+        .arg(&device)
+        .args(["c", "1", "3"])
+        .status()?;
+    assert!(made.success());
+    for output in [
+        rdock_build::Output::Tar(device.clone()),
+        rdock_build::Output::OciArchive(device.clone()),
+    ] {
+        let (built, _) = bench.build(|builder| builder.output(output))?;
+        // Nor does it leave an image behind.
+        assert!(bench.runtime.images().get(built.image_id().as_str())?.is_none());
+        assert!(std::fs::metadata(&device)?.file_type().is_char_device());
+    }
     Ok(())
 }
