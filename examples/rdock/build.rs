@@ -5,7 +5,8 @@ use crate::streams::{print, say};
 use crate::{Failure, Outcome, chain};
 use clap::{Args, Subcommand, ValueEnum};
 use rdock_build::{
-    BuildError, BuildOutput, Builder, CacheFilter, Context, NamedContext, Output, PullPolicy, Secret,
+    BuildError, BuildOutput, BuildWarning, Builder, CacheFilter, Context, NamedContext, Output, PullPolicy,
+    Secret,
 };
 use rdock_runtime::image::{Platform, Reference};
 use rdock_runtime::{NetworkMode, Runtime, parse_size};
@@ -116,6 +117,9 @@ pub(crate) struct Build {
     /// Say for each step whether it is cached, and why not, without building
     #[arg(long)]
     explain: bool,
+    /// Say what the checks of the Dockerfile find, without building
+    #[arg(long, visible_alias = "call", num_args = 0..=1, default_missing_value = "check", require_equals = true, value_parser = ["check", "build"])]
+    check: Option<String>,
     /// The build context: a directory, or - for a tar or a Dockerfile on standard input
     path: String,
 }
@@ -215,6 +219,9 @@ impl Build {
                 .map_err(|_| Failure::new(format!("SOURCE_DATE_EPOCH={epoch:?} is no number of seconds")))?;
             builder = builder.source_date_epoch(seconds);
         }
+        if self.check.as_deref() == Some("check") {
+            return check(builder.check(runtime).await.map_err(failure)?);
+        }
         if self.explain {
             let steps = builder.explain(runtime).await.map_err(failure)?;
             for step in steps {
@@ -303,6 +310,22 @@ impl Build {
             None => builder,
         })
     }
+}
+
+/// Prints findings; docker's code is 1 when there are some.
+fn check(found: Vec<BuildWarning>) -> Outcome {
+    for warning in &found {
+        print(&warning.to_string());
+        if let Some(place) = warning.place.as_ref().filter(|place| !place.text.is_empty()) {
+            print(&format!("{:>6} | {}", place.line, place.text));
+        }
+    }
+    print(&match found.len() {
+        0 => "Check complete, no warnings found.".to_owned(),
+        1 => "Check complete, 1 warning has been found!".to_owned(),
+        count => format!("Check complete, {count} warnings have been found!"),
+    });
+    Ok(u8::from(!found.is_empty()))
 }
 
 /// The keys are those of docker's own file.

@@ -9,7 +9,7 @@ pub(crate) use proxies::Proxies;
 use crate::cache::{Cache, CacheFilter, CacheUsage};
 use crate::context::Context;
 use crate::error::{BuildError, Result};
-use crate::event::BuildProgress;
+use crate::event::{BuildProgress, BuildWarning};
 use crate::exec::{Cancel, Secret, StepReport};
 use crate::graph::{Graph, NamedContext, StepId};
 use crate::output::Output;
@@ -111,7 +111,7 @@ pub struct BuildOutput {
     /// How each step went.
     pub steps: Vec<StepReport>,
     /// What is not as the file's author may think.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<BuildWarning>,
 }
 
 impl BuildOutput {
@@ -377,6 +377,16 @@ impl Builder {
     /// As [`Builder::build`].
     pub async fn explain(&self, runtime: &Runtime) -> Result<Vec<StepReport>> {
         self.on_thread(runtime, Job::explain).await
+    }
+
+    /// Says what is not as the Dockerfile's author may think, without building anything: the checks of
+    /// <https://docs.docker.com/reference/build-checks/>, build arguments that nothing declares, variables that are
+    /// not set.
+    ///
+    /// # Errors
+    /// As [`Builder::build`]; also for a file whose `# check=error=true` makes its warnings errors.
+    pub async fn check(&self, runtime: &Runtime) -> Result<Vec<BuildWarning>> {
+        self.on_thread(runtime, Job::check).await
     }
 
     async fn on_thread<T: Send + 'static>(

@@ -40,6 +40,25 @@ impl fmt::Debug for BuildProgress {
     }
 }
 
+/// What is not as the author of a Dockerfile may think.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BuildWarning {
+    /// Where, when it is about one place.
+    pub place: Option<Place>,
+    /// What; begins with the name of the check, when it comes from one.
+    pub text: String,
+}
+
+impl fmt::Display for BuildWarning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Some(place) => write!(f, "{place}: {}", self.text),
+            None => f.write_str(&self.text),
+        }
+    }
+}
+
 /// A step, as events name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

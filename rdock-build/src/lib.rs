@@ -25,7 +25,7 @@ pub use cache::{CacheEntry, CacheFilter, CacheUsage};
 pub use chmod::Chmod;
 pub use context::Context;
 pub use error::{BuildError, Result};
-pub use event::{BuildEvent, BuildProgress, Hit, OutputStream, StepInfo};
+pub use event::{BuildEvent, BuildProgress, BuildWarning, Hit, OutputStream, StepInfo};
 pub use exec::{Miss, Secret, StepOutcome, StepReport};
 pub use graph::{
     CopySource, CopyStep, Graph, Input, NamedContext, Operation, RunMount, RunMountSource, RunStep, Step,

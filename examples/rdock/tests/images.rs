@@ -12,6 +12,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("images_are_listed_and_chosen_as_docker_does_it", listing),
         trial("history_shows_the_steps_of_a_build", history),
         trial("a_build_pushes_its_image_and_says_what_it_is", pushed),
+        trial("a_build_is_checked_without_being_made", checked),
         trial("networks_and_volumes_are_listed_by_templates", templates),
     ]
 }
@@ -157,6 +158,43 @@ fn pushed(tiny: &Tiny) -> Tested {
     assert_eq!(manifest["config"]["digest"], id.trim());
     tiny.run(&["build", "--push", &folder])?
         .failed(1, &["--push needs a name"], None);
+    Ok(())
+}
+
+fn checked(tiny: &Tiny) -> Tested {
+    let folder = tiny.file("context");
+    std::fs::create_dir_all(&folder)?;
+    let path = folder.display().to_string();
+    let check = |text: &str| {
+        std::fs::write(folder.join("Dockerfile"), text)?;
+        tiny.run(&["build", "--check", &path])
+    };
+    let done = check("FROM tiny AS Made\nRUN [\"/payload\", \"exit\", \"9\"]\nENV A=$NOWHERE\n")?;
+    assert_eq!(done.code, Some(1), "{done:?}");
+    for said in [
+        "Dockerfile:1:1: StageNameCasing: Stage name 'Made' should be lowercase",
+        "     1 | FROM tiny AS Made",
+        "UndefinedVar: Usage of undefined variable '$NOWHERE'",
+        "Check complete, 2 warnings have been found!",
+    ] {
+        assert!(done.stdout.contains(said), "{said} is not in {done:?}");
+    }
+    let done = check("FROM tiny\nRUN [\"/payload\", \"exit\", \"9\"]\n")?;
+    assert_eq!(
+        (done.code, &*done.stdout),
+        (Some(0), "Check complete, no warnings found.\n")
+    );
+    for (text, said) in [
+        (
+            "# check=error=true\nFROM tiny AS Made\n",
+            "Dockerfile:2:1: build checks failed: StageNameCasing",
+        ),
+        ("FROM\n", "Dockerfile:1:1"),
+    ] {
+        let done = check(text)?;
+        assert!(done.code == Some(1) && done.stderr.contains(said), "{done:?}");
+    }
+    assert_eq!(tiny.run(&["images", "-q"])?.stdout.lines().count(), 1);
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use crate::cache::Cache;
 use crate::context;
 use crate::dockerfile::{BuildArgs, Dockerfile};
 use crate::error::{BuildError, Result};
-use crate::event::BuildEvent;
+use crate::event::{BuildEvent, BuildWarning};
 use crate::exec::{Cancel, Execution, Settings, StepReport};
 use crate::front::{self, Plan, Wishes};
 use crate::graph::{Graph, Operation, StepId};
@@ -26,6 +26,10 @@ pub(super) struct Job {
 impl Job {
     pub(super) fn explain(&self) -> Result<Vec<StepReport>> {
         self.with(|plan, execution| Ok(execution.all(&[plan.target])?.reports), true)
+    }
+
+    pub(super) fn check(&self) -> Result<Vec<BuildWarning>> {
+        self.with(|plan, _| Ok(plan.warnings.clone()), true)
     }
 
     pub(super) fn build(&self) -> Result<BuildOutput> {
@@ -102,10 +106,10 @@ impl Job {
             }
             planned => planned?,
         };
-        for (place, text) in &plan.warnings {
+        for warning in &plan.warnings {
             builder.progress.emit(BuildEvent::Warning {
-                place: place.clone(),
-                text: text.clone(),
+                place: warning.place.clone(),
+                text: warning.text.clone(),
             });
         }
         let settings = Settings {
@@ -185,7 +189,7 @@ impl Job {
             config,
             names: Vec::new(),
             steps: results.reports,
-            warnings: plan.warnings.iter().map(|(_, text)| text.clone()).collect(),
+            warnings: plan.warnings.clone(),
         };
         for wanted in outputs {
             match wanted {

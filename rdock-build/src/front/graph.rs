@@ -2,6 +2,7 @@
 use super::{HistoryLine, Plan, Resolve, Wishes, base_config, check_platform, scratch_config};
 use crate::dockerfile::{DEFAULT_PATH, PROXY_ARGS, proxies};
 use crate::error::{BuildError, Result};
+use crate::event::BuildWarning;
 use crate::exec::Inputs;
 use crate::graph::{Graph, Input, Operation, StepId};
 use rdock_image::{ContainerConfig, ImageConfig};
@@ -95,11 +96,9 @@ pub(crate) fn plan_graph(
     let unused = wishes.args.values.keys();
     let warnings = unused
         .filter(|name| !PROXY_ARGS.contains(&name.as_str()))
-        .map(|name| {
-            (
-                None,
-                format!("build argument {name:?} was not consumed: a graph has no ARG"),
-            )
+        .map(|name| BuildWarning {
+            place: None,
+            text: format!("build argument {name:?} was not consumed: a graph has no ARG"),
         })
         .collect();
     Ok(Plan {

@@ -12,6 +12,7 @@ use crate::dockerfile::{
     Source, Span,
 };
 use crate::error::{BuildError, Result};
+use crate::event::BuildWarning;
 use crate::graph::{Graph, Input, NamedContext, Operation, StepId};
 use crate::ignore::Patterns;
 use rdock_image::{BoxError, ContainerConfig, Digest, History, ImageConfig, Platform, Reference};
@@ -59,7 +60,7 @@ pub(crate) struct Plan {
     pub(crate) base_history: Vec<History>,
     pub(crate) base_layers: usize,
     pub(crate) history: Vec<HistoryLine>,
-    pub(crate) warnings: Vec<(Option<Place>, String)>,
+    pub(crate) warnings: Vec<BuildWarning>,
 }
 
 #[derive(Clone)]
@@ -80,7 +81,7 @@ pub(crate) struct Front<'a> {
     graph: Graph,
     done: BTreeMap<usize, StageState>,
     images: BTreeMap<String, (StepId, BaseImage)>,
-    warnings: Vec<(Option<Place>, String)>,
+    warnings: Vec<BuildWarning>,
     checks: Report,
 }
 
@@ -114,16 +115,17 @@ pub(crate) fn plan(file: &Dockerfile, wishes: &Wishes, resolve: &Resolve<'_>) ->
     let stages: Vec<usize> = front.reachable(target)?.into_iter().collect();
     file.supported(stages.iter().map(|stage| &file.stages[*stage]))?;
     for name in file.undeclared(wishes.args.values.keys()) {
-        front.warnings.push((
-            None,
-            format!("build argument {name:?} was not consumed: no ARG declares it"),
-        ));
+        front.warnings.push(BuildWarning {
+            place: None,
+            text: format!("build argument {name:?} was not consumed: no ARG declares it"),
+        });
     }
     for warning in &front.checks.warnings {
         // Those come from the stages, which know their base's variables.
         if warning.rule != Rule::UndefinedVar {
             let place = Some(file.place(warning.span));
-            front.warnings.push((place, warning.to_string()));
+            let text = warning.to_string();
+            front.warnings.push(BuildWarning { place, text });
         }
     }
     for stage in stages {
@@ -379,7 +381,10 @@ impl Front<'_> {
                     return Err(self.problem(source, warning.span, Problem::Checks { rules }));
                 }
                 let place = self.place(source, warning.span);
-                self.warnings.push((Some(place), warning.to_string()));
+                self.warnings.push(BuildWarning {
+                    place: Some(place),
+                    text: warning.to_string(),
+                });
             }
         }
         self.done.insert(number, state);

@@ -21,10 +21,10 @@ fn build(dockerfile: &str) -> Tested<(Result<BuildOutput, BuildError>, usize)> {
 
 fn reach_the_caller() -> Tested {
     let (built, images) = build("FROM scratch\nARG known\nMAINTAINER me\nLABEL a=$unknown b=$known\n")?;
-    let warnings = built?.warnings;
+    let warnings: Vec<String> = built?.warnings.iter().map(ToString::to_string).collect();
     let expected = [
-        "MaintainerDeprecated: Maintainer instruction is deprecated in favor of using label",
-        "UndefinedVar: Usage of undefined variable '$unknown'",
+        "Dockerfile:3:1: MaintainerDeprecated: Maintainer instruction is deprecated in favor of using label",
+        "Dockerfile:4:1: UndefinedVar: Usage of undefined variable '$unknown'",
     ];
     match warnings == expected && images == 1 {
         true => Ok(()),
