@@ -135,6 +135,11 @@ impl BuildError {
         match self {
             Self::Step { hint, .. } => hint.clone(),
             Self::Runtime(error) => error.hint(),
+            Self::Image(error) => error.hint(),
+            Self::BaseImage { source, .. } => source
+                .downcast_ref::<rdock_runtime::Error>()
+                .and_then(rdock_runtime::Error::hint)
+                .or_else(|| source.downcast_ref::<rdock_image::Error>()?.hint()),
             _ => None,
         }
     }

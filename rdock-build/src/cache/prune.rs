@@ -121,10 +121,14 @@ impl Cache {
             removed.bytes += entry.size;
             removed.entries.push(entry);
         }
-        if filter.unused_for.is_none() && filter.keep_bytes.is_none() {
+        // Notes on contexts and steps that nobody builds any more; a lost one costs a look at the files.
+        if filter.keep_bytes.is_none() {
             for name in ["last", "files", "downloads"] {
                 for path in children(&self.dir(name))? {
-                    let _ = fs::remove_file(path);
+                    let age = now.duration_since(modified(&path)).unwrap_or_default();
+                    if filter.unused_for.is_none_or(|least| age >= least) {
+                        let _ = fs::remove_file(path);
+                    }
                 }
             }
         }

@@ -2,13 +2,13 @@
 use super::step::StackOf;
 use super::{Execution, secrets::SecretFiles};
 use crate::cache::{CacheMount, Key};
-use crate::dockerfile::Network;
+use crate::dockerfile::{Network, Sharing};
 use crate::error::{BuildError, Result};
 use crate::event::{BuildEvent, OutputStream};
 use crate::graph::{Input, RunMountSource, RunStep, StepId};
 use rdock_image::{Digest, ImageConfig, MadeLayer, ScratchLayer};
 use rdock_runtime::{ContainerSpec, Exit, ExitReason, Mount, MountSource, NetworkMode};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -43,7 +43,7 @@ const BUNDLES: [&str; 4] = [
 /// What must live as long as the container.
 #[derive(Default)]
 struct Held {
-    _caches: Vec<CacheMount>,
+    caches: BTreeMap<Key, CacheMount>,
     _scripts: Vec<ScratchLayer>,
 }
 
@@ -57,7 +57,10 @@ impl Execution<'_> {
         stack_of: &StackOf<'_>,
         unchanged: &dyn Fn() -> Result<bool>,
     ) -> Result<(MadeLayer, bool)> {
-        let mut held = Held::default();
+        let mut held = Held {
+            caches: self.cache_mounts(id, run, stack_of)?,
+            _scripts: Vec::new(),
+        };
         let secrets = SecretFiles::new()?;
         let mut spec = ContainerSpec::new("build")
             .entrypoint(run.args.clone())
@@ -81,11 +84,9 @@ impl Execution<'_> {
             let source = match &mount.source {
                 RunMountSource::Bind { from, source } => Some(self.bind(id, from, source, stack_of)?),
                 RunMountSource::Cache { .. } => {
-                    let cache = self.cache_mount(id, &mount.source, stack_of)?;
-                    let path = cache.path.clone();
-                    held._caches.push(cache);
-                    Some(MountSource::Bind {
-                        path,
+                    let cache = held.caches.get(&cache_identity(&mount.source, stack_of));
+                    cache.map(|cache| MountSource::Bind {
+                        path: cache.path.clone(),
                         create: false,
                         propagation: None,
                     })
@@ -286,41 +287,55 @@ impl Execution<'_> {
         Ok(MountSource::Layers { diff_ids, subpath })
     }
 
-    fn cache_mount(&self, id: StepId, source: &RunMountSource, stack_of: &StackOf<'_>) -> Result<CacheMount> {
-        let RunMountSource::Cache {
-            id: name,
-            from,
-            source,
-            sharing,
-            mode,
-            uid,
-            gid,
-        } = source
-        else {
-            return Err(self.failed(id, "not a cache", None, None));
-        };
-        let origin = match from {
-            Some(Input::Step(step)) => format!("{:?}", stack_of(*step)),
-            Some(Input::Context(context)) => format!("context {context}"),
-            None => String::new(),
-        };
-        // Whatever the name is, it never becomes part of a path.
-        let identity = Key::of(format!("{name:?} {origin:?} {source:?} {mode:o} {uid} {gid}").as_bytes());
-        let fill = |to: &std::path::Path| -> Result<()> {
-            if let Some(from) = from {
-                self.fill_cache(id, from, source, to, stack_of)?;
-            }
-            Ok(())
-        };
-        let (owner, stop) = ((*mode, *uid, *gid), self.cancel.stop());
-        let mount = self.cache.mount(&identity, *sharing, owner, stop, &fill)?;
-        if let Some(dir) = mount.path.parent() {
-            let note = dir.join("name");
-            if !note.exists() {
-                let _ = std::fs::write(note, name);
+    /// Takes the caches that a command uses, each once, in an order that is the same for all: two that want the same two
+    /// never wait for each other.
+    fn cache_mounts(
+        &self,
+        id: StepId,
+        run: &RunStep,
+        stack_of: &StackOf<'_>,
+    ) -> Result<BTreeMap<Key, CacheMount>> {
+        let mut wanted: BTreeMap<Key, (&RunMountSource, Sharing)> = BTreeMap::new();
+        for mount in &run.mounts {
+            if let RunMountSource::Cache { sharing, .. } = &mount.source {
+                let identity = cache_identity(&mount.source, stack_of);
+                let (_, strictest) = wanted.entry(identity).or_insert((&mount.source, *sharing));
+                if *strictest == Sharing::Shared {
+                    *strictest = *sharing;
+                }
             }
         }
-        Ok(mount)
+        let mut taken = BTreeMap::new();
+        for (identity, (source, sharing)) in wanted {
+            if let RunMountSource::Cache {
+                id: name,
+                from,
+                source,
+                mode,
+                uid,
+                gid,
+                ..
+            } = source
+            {
+                let fill = |to: &std::path::Path| -> Result<()> {
+                    match from {
+                        Some(from) => self.fill_cache(id, from, source, to, stack_of),
+                        None => Ok(()),
+                    }
+                };
+                let (owner, stop) = ((*mode, *uid, *gid), self.cancel.stop());
+                let mount = self.cache.mount(&identity, sharing, owner, stop, &fill)?;
+                if let Some(dir) = mount.path.parent() {
+                    let note = dir.join("name");
+                    if !note.exists() {
+                        // For people alone.
+                        let _ = std::fs::write(note, name);
+                    }
+                }
+                taken.insert(identity, mount);
+            }
+        }
+        Ok(taken)
     }
 
     /// Copies what a cache holds at first.
@@ -369,6 +384,28 @@ impl Execution<'_> {
             }
         }
     }
+}
+
+/// Which cache is meant: id, source, owner and mode together. Whatever the id is, it never becomes part of a path.
+fn cache_identity(source: &RunMountSource, stack_of: &StackOf<'_>) -> Key {
+    let RunMountSource::Cache {
+        id,
+        from,
+        source,
+        mode,
+        uid,
+        gid,
+        ..
+    } = source
+    else {
+        return Key::of(b"");
+    };
+    let origin = match from {
+        Some(Input::Step(step)) => format!("{:?}", stack_of(*step)),
+        Some(Input::Context(context)) => format!("context {context}"),
+        None => String::new(),
+    };
+    Key::of(format!("{id:?} {origin:?} {source:?} {mode:o} {uid} {gid}").as_bytes())
 }
 
 /// A command as people write it.

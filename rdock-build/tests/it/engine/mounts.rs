@@ -22,6 +22,7 @@ pub(super) fn trials() -> Vec<Trial> {
             locked(processes)
         }),
         root_trial("a_locked_cache_mount_is_used_by_one_step_at_a_time", locked_steps),
+        root_trial("locked_cache_mounts_never_wait_for_each_other", crossed),
         root_trial("pruning_leaves_a_cache_mount_that_is_in_use", pruned),
     ]
 }
@@ -122,6 +123,32 @@ fn locked_steps() -> Tested {
     );
     bench.file("Dockerfile", &text)?;
     bench.build(|builder| builder.parallel(8))?;
+    Ok(())
+}
+
+fn crossed() -> Tested {
+    let bench = Bench::new()?;
+    let mount = |id: &str, target: &str| format!("--mount=type=cache,sharing=locked,id={id},target={target}");
+    let (one, two) = (mount("one", "/1"), mount("two", "/2"));
+    // The third names one cache twice: it has it at both places.
+    let text = format!(
+        "FROM base AS a\nRUN {one} {two} sleep 0.3 && touch /a\nFROM base AS b\nRUN {two} {one} sleep 0.3 && touch /b\n\
+         FROM base AS c\nRUN {one} {} echo x > /1/c && cp /3/c /c\n\
+         FROM scratch\nCOPY --from=a /a /\nCOPY --from=b /b /\nCOPY --from=c /c /\n",
+        mount("one", "/3")
+    );
+    bench.file("Dockerfile", &text)?;
+    for _ in 0..5 {
+        let builder = rdock_build::Builder::new(bench.path(""))
+            .network(rdock_build::runtime::NetworkMode::None)
+            .no_cache(true)
+            .parallel(8);
+        let limit = std::time::Duration::from_secs(60);
+        let built =
+            crate::bench::wait(async { tokio::time::timeout(limit, builder.build(&bench.runtime)).await })?;
+        let built = built.map_err(|_| "they wait for each other")??;
+        assert_eq!(bench.read(&built, "c")?, "x\n");
+    }
     Ok(())
 }
 
