@@ -1,44 +1,11 @@
 //! What a build tells while it runs. This crate never prints.
 use crate::dockerfile::Place;
-use rdock_image::{Digest, Reference};
+use rdock_image::{Digest, Progress, Reference};
 use serde::Serialize;
-use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
-/// Where events go. Cloning is cheap; the default one drops every event.
-#[derive(Clone, Default)]
-pub struct BuildProgress(Option<Arc<dyn Fn(BuildEvent) + Send + Sync>>);
-
-impl BuildProgress {
-    /// Makes a progress that calls `receiver` with each event, from whichever thread does the work.
-    pub fn new(receiver: impl Fn(BuildEvent) + Send + Sync + 'static) -> Self {
-        Self(Some(Arc::new(receiver)))
-    }
-
-    /// Hands `event` to the receiver.
-    pub fn emit(&self, event: BuildEvent) {
-        if let Some(receiver) = &self.0 {
-            receiver(event);
-        }
-    }
-}
-
-impl<F: Fn(BuildEvent) + Send + Sync + 'static> From<F> for BuildProgress {
-    fn from(receiver: F) -> Self {
-        Self::new(receiver)
-    }
-}
-
-impl fmt::Debug for BuildProgress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() {
-            "BuildProgress(..)"
-        } else {
-            "BuildProgress(silent)"
-        })
-    }
-}
+/// Where the events of a build go.
+pub type BuildProgress = Progress<BuildEvent>;
 
 /// What is not as the author of a Dockerfile may think.
 #[derive(Clone, Debug, PartialEq, Eq)]

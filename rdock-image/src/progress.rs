@@ -4,15 +4,16 @@ use std::fmt;
 use std::sync::Arc;
 
 /// Where events go, and how the work is ended early. Cloning is cheap; the default one drops every event.
-#[derive(Clone, Default)]
-pub struct Progress {
-    receiver: Option<Arc<dyn Fn(Event) + Send + Sync>>,
+///
+/// The events are those of an image on its way into the store, or of other work: pushes and builds have their own.
+pub struct Progress<E = Event> {
+    receiver: Option<Arc<dyn Fn(E) + Send + Sync>>,
     stop: Stop,
 }
 
-impl Progress {
+impl<E> Progress<E> {
     /// Makes a progress that calls `receiver` with each event, from whichever thread does the work.
-    pub fn new(receiver: impl Fn(Event) + Send + Sync + 'static) -> Self {
+    pub fn new(receiver: impl Fn(E) + Send + Sync + 'static) -> Self {
         Self {
             receiver: Some(Arc::new(receiver)),
             stop: Stop::default(),
@@ -32,20 +33,39 @@ impl Progress {
     }
 
     /// Hands `event` to the receiver.
-    pub fn emit(&self, event: Event) {
+    pub fn emit(&self, event: E) {
         if let Some(receiver) = &self.receiver {
             receiver(event);
         }
     }
 }
 
-impl<F: Fn(Event) + Send + Sync + 'static> From<F> for Progress {
+// Whatever the events are: derived, these would ask them for the same.
+impl<E> Clone for Progress<E> {
+    fn clone(&self) -> Self {
+        Self {
+            receiver: self.receiver.clone(),
+            stop: self.stop.clone(),
+        }
+    }
+}
+
+impl<E> Default for Progress<E> {
+    fn default() -> Self {
+        Self {
+            receiver: None,
+            stop: Stop::default(),
+        }
+    }
+}
+
+impl<E, F: Fn(E) + Send + Sync + 'static> From<F> for Progress<E> {
     fn from(receiver: F) -> Self {
         Self::new(receiver)
     }
 }
 
-impl fmt::Debug for Progress {
+impl<E> fmt::Debug for Progress<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.receiver.is_some() {
             "Progress(..)"

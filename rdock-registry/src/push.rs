@@ -139,7 +139,15 @@ pub(crate) async fn push(
         rights: Rights::Push,
         sources: neighbours.values().cloned().collect(),
     };
-    let session = Session::open(config, transport, endpoint, &name, access, progress.remarks()).await?;
+    let session = Session::open(
+        config,
+        transport,
+        endpoint,
+        &name,
+        access,
+        progress::remarks(progress),
+    )
+    .await?;
     let docker = image.manifest().media_type.as_deref() == Some(media_type::DOCKER_MANIFEST);
     let push = Arc::new(Push {
         config: config.clone(),

@@ -60,7 +60,15 @@ pub(crate) async fn push_index(
     let endpoint = config.pushed(reference)?;
     let access = Access::to(&endpoint.repository, Rights::Push);
     let name = format!("{}/{}", reference.domain(), reference.path());
-    let session = Session::open(config, transport, endpoint, &name, access, progress.remarks()).await?;
+    let session = Session::open(
+        config,
+        transport,
+        endpoint,
+        &name,
+        access,
+        super::progress::remarks(progress),
+    )
+    .await?;
     let (size, tag) = (bytes.len() as u64, reference.tag().unwrap_or("latest"));
     documents::put(&session, reference, tag, kind, bytes.into(), &digest).await?;
     drop(lease);

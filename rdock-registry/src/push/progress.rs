@@ -1,63 +1,31 @@
 //! Progress of a push as typed events.
 
 use crate::session::{Remark, Remarks};
-use rdock_image::{Digest, Reference};
-use std::fmt;
-use std::sync::Arc;
+use rdock_image::{Digest, Progress, Reference};
 use std::time::Duration;
 
-/// Where the events of a push go. Cloning is cheap; the default one drops every event.
-#[derive(Clone, Default)]
-pub struct PushProgress(Option<Arc<dyn Fn(PushEvent) + Send + Sync>>);
+/// Where the events of a push go.
+pub type PushProgress = Progress<PushEvent>;
 
-impl PushProgress {
-    /// Makes a progress that calls `receiver` with each event, from whichever thread does the work.
-    pub fn new(receiver: impl Fn(PushEvent) + Send + Sync + 'static) -> Self {
-        Self(Some(Arc::new(receiver)))
-    }
-
-    /// Hands `event` to the receiver.
-    pub fn emit(&self, event: PushEvent) {
-        if let Some(receiver) = &self.0 {
-            receiver(event);
-        }
-    }
-
-    pub(super) fn remarks(&self) -> Remarks {
-        let progress = self.clone();
-        Remarks::new(move |remark| {
-            progress.emit(match remark {
-                Remark::Warning(text) => PushEvent::Warning { text },
-                Remark::Retrying {
-                    what,
-                    attempt,
-                    delay,
-                    cause,
-                } => PushEvent::Retrying {
-                    what,
-                    attempt,
-                    delay,
-                    cause,
-                },
-            });
-        })
-    }
-}
-
-impl<F: Fn(PushEvent) + Send + Sync + 'static> From<F> for PushProgress {
-    fn from(receiver: F) -> Self {
-        Self::new(receiver)
-    }
-}
-
-impl fmt::Debug for PushProgress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() {
-            "PushProgress(..)"
-        } else {
-            "PushProgress(silent)"
-        })
-    }
+/// What connections remark, as events of a push.
+pub(super) fn remarks(progress: &PushProgress) -> Remarks {
+    let progress = progress.clone();
+    Remarks::new(move |remark| {
+        progress.emit(match remark {
+            Remark::Warning(text) => PushEvent::Warning { text },
+            Remark::Retrying {
+                what,
+                attempt,
+                delay,
+                cause,
+            } => PushEvent::Retrying {
+                what,
+                attempt,
+                delay,
+                cause,
+            },
+        });
+    })
 }
 
 /// One thing that happened while an image goes to a registry. Layers are named by their diffIDs, since the digest of

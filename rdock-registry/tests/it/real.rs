@@ -17,6 +17,7 @@ use process::{Guard, Real};
 use rdock_image::{Digest, Reference};
 use rdock_registry::{Credential, Error, PushEvent, RegistryClient, RegistryConfig};
 use std::io::Read;
+use std::path::PathBuf;
 
 pub(crate) fn tests() -> Vec<Trial> {
     vec![
@@ -131,6 +132,40 @@ fn login(address: &str, mut config: RegistryConfig) -> RegistryConfig {
     config
 }
 
+/// Without a login nothing can be pushed.
+fn refuses_strangers(address: &str, seed: u64) {
+    let host = Host::new();
+    let name = format!("{address}/made:2");
+    make(&host.store, &name, seed);
+    let (pushed, _) = push_with(&host.store, quick(), &name);
+    assert!(matches!(pushed, Err(Error::Denied { .. })), "{pushed:?}");
+}
+
+/// A configuration whose `certs.d` has a folder for the registry, with its authority; and that folder.
+fn trusting(certificates: &Certificates, port: u16) -> (RegistryConfig, tempfile::TempDir, PathBuf) {
+    let dirs = tempfile::tempdir().expect("a temporary directory");
+    let dir = dirs.path().join(format!("127.0.0.1:{port}"));
+    std::fs::create_dir(&dir).expect("made");
+    std::fs::copy(certificates.path("ca.crt"), dir.join("ca.crt")).expect("copied");
+    let mut config = quick();
+    config.certificate_dirs = vec![dirs.path().to_owned()];
+    (config, dirs, dir)
+}
+
+/// The client of `oci-client`, and a name in its words.
+fn theirs(reference: &Reference) -> (Client, oci_distribution::Reference) {
+    // That client takes the process's TLS provider, which this program may set: it is not the library.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let client = Client::new(ClientConfig {
+        protocol: ClientProtocol::Http,
+        ..ClientConfig::default()
+    });
+    (
+        client,
+        rdock_registry::oci_reference(reference).expect("converts"),
+    )
+}
+
 fn the_real_registry_takes_pushes_of_everyone() -> Result<(), Cannot> {
     let registry = Real::empty(&Guard::None)?;
     pushes(&format!("127.0.0.1:{}", registry.port), &quick(), true);
@@ -142,13 +177,7 @@ fn the_real_registry_takes_pushes_with_a_password() -> Result<(), Cannot> {
     let address = format!("127.0.0.1:{}", registry.port);
     let config = login(&address, quick());
     pushes(&address, &config, true);
-    let (pushed, _) = {
-        let host = Host::new();
-        let name = format!("{address}/made:2");
-        make(&host.store, &name, 77);
-        push_with(&host.store, quick(), &name)
-    };
-    assert!(matches!(pushed, Err(Error::Denied { .. })), "{pushed:?}");
+    refuses_strangers(&address, 77);
     Ok(())
 }
 
@@ -158,13 +187,7 @@ fn the_real_registry_takes_pushes_with_tokens() -> Result<(), Cannot> {
     let address = format!("127.0.0.1:{}", registry.port);
     let config = login(&address, quick());
     pushes(&address, &config, true);
-    let (pushed, _) = {
-        let host = Host::new();
-        let name = format!("{address}/made:2");
-        make(&host.store, &name, 78);
-        push_with(&host.store, quick(), &name)
-    };
-    assert!(matches!(pushed, Err(Error::Denied { .. })), "{pushed:?}");
+    refuses_strangers(&address, 78);
     Ok(())
 }
 
@@ -184,12 +207,7 @@ fn the_real_registry_takes_pushes_by_tls() -> Result<(), Cannot> {
     config.certificate_authorities = vec![std::fs::read(certificates.path("ca.crt")).expect("read")];
     pushes(&address, &config, true);
     // The same by a folder for the host.
-    let dirs = tempfile::tempdir().expect("a temporary directory");
-    let dir = dirs.path().join(format!("127.0.0.1:{}", registry.port));
-    std::fs::create_dir(&dir).expect("made");
-    std::fs::copy(certificates.path("ca.crt"), dir.join("ca.crt")).expect("copied");
-    let mut config = quick();
-    config.certificate_dirs = vec![dirs.path().to_owned()];
+    let (config, _dirs, _) = trusting(&certificates, registry.port);
     Host::new()
         .pull(config, &format!("{address}/team/app:1"))
         .expect("pulled");
@@ -200,12 +218,7 @@ fn the_real_registry_knows_a_client_by_its_certificate() -> Result<(), Cannot> {
     let certificates = Certificates::make()?;
     let registry = Real::empty(&Guard::Mutual(&certificates))?;
     let address = format!("127.1:{}", registry.port);
-    let dirs = tempfile::tempdir().expect("a temporary directory");
-    let dir = dirs.path().join(format!("127.0.0.1:{}", registry.port));
-    std::fs::create_dir(&dir).expect("made");
-    std::fs::copy(certificates.path("ca.crt"), dir.join("ca.crt")).expect("copied");
-    let mut config = quick();
-    config.certificate_dirs = vec![dirs.path().to_owned()];
+    let (config, _dirs, dir) = trusting(&certificates, registry.port);
     let host = Host::new();
     let name = format!("{address}/made:1");
     make(&host.store, &name, 79);
@@ -230,13 +243,7 @@ fn oci_client_reads_what_is_pushed() -> Result<(), Cannot> {
     let image = make(&host.store, &name, 80);
     let (pushed, _) = push_with(&host.store, quick(), &name);
     let pushed = pushed.expect("pushed");
-    // That client takes the process's TLS provider, which this program may set: it is not the library.
-    rustls::crypto::ring::default_provider().install_default().ok();
-    let theirs = rdock_registry::oci_reference(&pushed.reference).expect("converts");
-    let client = Client::new(ClientConfig {
-        protocol: ClientProtocol::Http,
-        ..ClientConfig::default()
-    });
+    let (client, theirs) = theirs(&pushed.reference);
     let anonymous = oci_distribution::secrets::RegistryAuth::Anonymous;
     let kinds = vec!["application/vnd.oci.image.layer.v1.tar+gzip"];
     let pulled = runtime()
@@ -259,21 +266,10 @@ fn the_real_registry_gives_what_oci_client_sees() -> Result<(), Cannot> {
     let host = Host::new();
     let image = host.pull(quick(), &name).expect("pulled");
     assert_eq!(*image.manifest_digest(), content.digest());
-    // That client takes the process's TLS provider, which this program may set: it is not the library.
-    rustls::crypto::ring::default_provider().install_default().ok();
-    let reference = Reference::parse(&name).expect("reference");
-    let theirs = rdock_registry::oci_reference(&reference).expect("converts");
-    let config = ClientConfig {
-        protocol: ClientProtocol::Http,
-        ..ClientConfig::default()
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("runtime");
+    let (client, theirs) = theirs(&Reference::parse(&name).expect("reference"));
     let anonymous = oci_distribution::secrets::RegistryAuth::Anonymous;
-    let (manifest, digest) = runtime
-        .block_on(Client::new(config).pull_image_manifest(&theirs, &anonymous))
+    let (manifest, digest) = runtime()
+        .block_on(client.pull_image_manifest(&theirs, &anonymous))
         .expect("oci-client pulls too");
     assert_eq!(digest, image.manifest_digest().to_string());
     let layers: Vec<_> = image
