@@ -11,11 +11,11 @@ use tokio::signal::unix::{SignalKind, signal};
 pub(crate) struct Attach {
     /// Do not pass this program's input on
     #[arg(long)]
-    no_stdin: bool,
+    pub(crate) no_stdin: bool,
     #[command(flatten)]
-    connection: Connection,
+    pub(crate) connection: Connection,
     /// The container
-    container: String,
+    pub(crate) container: String,
 }
 
 impl Attach {

@@ -28,9 +28,9 @@ impl Diff {
 pub(crate) struct Export {
     /// Write to a file instead of stdout
     #[arg(short, long)]
-    output: Option<PathBuf>,
+    pub(crate) output: Option<PathBuf>,
     /// The container
-    container: String,
+    pub(crate) container: String,
 }
 
 impl Export {
@@ -74,23 +74,23 @@ impl Export {
 pub(crate) struct Commit {
     /// Who made the image
     #[arg(short, long)]
-    author: Option<String>,
+    pub(crate) author: Option<String>,
     /// An instruction of a Dockerfile that changes the image's config
     #[arg(short, long)]
-    change: Vec<String>,
+    pub(crate) change: Vec<String>,
     /// What was done
     #[arg(short, long)]
-    message: Option<String>,
+    pub(crate) message: Option<String>,
     /// Whether the container stands still meanwhile
     #[arg(short, long, default_value = "true", default_missing_value = "true", num_args = 0..=1, require_equals = true)]
-    pause: bool,
+    pub(crate) pause: bool,
     /// The container goes on meanwhile
     #[arg(long)]
-    no_pause: bool,
+    pub(crate) no_pause: bool,
     /// The container
-    container: String,
+    pub(crate) container: String,
     /// Name of the image
-    reference: Option<String>,
+    pub(crate) reference: Option<String>,
 }
 
 impl Commit {

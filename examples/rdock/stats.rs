@@ -15,18 +15,18 @@ use std::time::Duration;
 pub(crate) struct StatsArguments {
     /// Those that do not run too
     #[arg(short, long)]
-    all: bool,
+    pub(crate) all: bool,
     /// Once, after a second
     #[arg(long)]
-    no_stream: bool,
+    pub(crate) no_stream: bool,
     /// Whole ids
     #[arg(long)]
-    no_trunc: bool,
+    pub(crate) no_trunc: bool,
     /// table, json, or a template
     #[arg(long, default_value = "table")]
-    format: String,
+    pub(crate) format: String,
     /// Containers; all that run otherwise
-    containers: Vec<String>,
+    pub(crate) containers: Vec<String>,
 }
 
 const LISTING: Listing = Listing {

@@ -3,7 +3,7 @@
 use crate::error::{Error, Finding, FindingKind, Result};
 use crate::interpolate::{Variable, variables};
 use crate::load::Document;
-use crate::model::Project;
+use crate::model::{Dependencies, Project};
 use crate::yaml::emit;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,17 +47,32 @@ impl Project {
 
     /// The name of the image that a service runs: the one it names, or `<project>-<service>` for one that is built.
     pub fn image_of(&self, service: &str) -> String {
-        let named = self
-            .services
-            .get(service)
-            .or_else(|| self.disabled_services.get(service));
+        let named = self.any_service(service);
         let image = named.and_then(|service| service.image.clone());
-        image.unwrap_or_else(|| format!("{}-{service}", self.name))
+        image.unwrap_or_else(|| format!("{}{}{service}", self.name, self.separator()))
     }
 
     /// The images of all active services, each once.
     pub fn images(&self) -> BTreeSet<String> {
         self.services.keys().map(|name| self.image_of(name)).collect()
+    }
+
+    /// The images that `push` uploads: those of services that are built here and have a name of their own, with the
+    /// further names of their builds.
+    ///
+    /// # Errors
+    /// [`Self::select`]'s.
+    pub fn pushed_images<S: AsRef<str>>(
+        &self,
+        services: &[S],
+        dependencies: Dependencies,
+    ) -> Result<BTreeSet<String>> {
+        let selected = self.select(services, dependencies)?;
+        let built = selected.services.values();
+        let built = built.filter_map(|service| Some((service.image.clone()?, service.build.as_ref()?)));
+        Ok(built
+            .flat_map(|(image, build)| build.tags.iter().cloned().chain([image]))
+            .collect())
     }
 
     /// Every profile that a service has, active or not.

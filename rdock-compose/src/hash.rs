@@ -20,7 +20,7 @@ const APART: [&str; 8] = [
 /// making or their order, and the sources of its configs and secrets. It says nothing about this program's version or
 /// the place of the project's files.
 pub fn service_config(project: &Project, service: &str) -> Value {
-    let mut config = match project.services.get(service).map(|service| service.json()) {
+    let mut config = match project.any_service(service).map(|service| service.json()) {
         Some(Value::Object(map)) => map,
         _ => Map::new(),
     };
@@ -34,7 +34,7 @@ pub fn service_config(project: &Project, service: &str) -> Value {
         }
     }
     config.insert("image".to_owned(), json!(project.image_of(service)));
-    let Some(service) = project.services.get(service) else {
+    let Some(service) = project.any_service(service) else {
         return Value::Object(config);
     };
     let value_of = |variable: &Option<String>| {

@@ -11,15 +11,18 @@
 
 mod apply;
 mod config;
+mod containers;
 mod convert;
 mod dotenv;
 mod error;
+mod foreground;
 mod forms;
 mod hash;
 mod interpolate;
 mod load;
 mod model;
 mod names;
+mod output;
 pub mod plan;
 mod policy;
 mod schema;
@@ -29,8 +32,11 @@ mod yaml;
 
 pub use apply::{ApplyError, ApplyEvent, ComposeProject, ImageEvent, StepError, StepFailure};
 pub use config::{Format, pinned, variables_in};
+pub use containers::{Member, Members, ProjectSummary};
 pub use dotenv::{DotenvError, parse_dotenv, parse_raw};
 pub use error::{Error, Finding, FindingKind, Place, Result, Warning, WarningKind};
+pub use foreground::{Abort, ForegroundEnd, ForegroundEvent, ForegroundOptions};
+pub use forms::split_words;
 pub use hash::{Change, changes, network_hash, service_config, service_hash, volume_hash};
 pub use interpolate::{TemplateError, Variable, interpolate};
 pub use load::{Document, LoadOptions};
@@ -38,6 +44,7 @@ pub use model::*;
 pub use names::{
     container_labels, container_name, label, network_labels, one_off_name, temporary_name, volume_labels,
 };
+pub use output::{Output, OutputEvent, OutputOptions, Speaker};
 pub use plan::Plan;
 pub use policy::{Policy, PortPolicy};
 pub use warn::reason_for;

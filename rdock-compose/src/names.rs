@@ -41,15 +41,16 @@ pub mod label {
 /// The name of a service's container: `<project>-<service>-<number>`, or the one it asks for.
 pub fn container_name(project: &Project, service: &str, number: u32) -> String {
     let own = project
-        .services
-        .get(service)
+        .any_service(service)
         .and_then(|service| service.container_name.clone());
-    own.unwrap_or_else(|| format!("{}-{service}-{number}", project.name))
+    let between = project.separator();
+    own.unwrap_or_else(|| format!("{}{between}{service}{between}{number}", project.name))
 }
 
 /// The name of a one-off container: `<project>-<service>-run-<slug>`.
 pub fn one_off_name(project: &Project, service: &str, slug: &str) -> String {
-    format!("{}-{service}-run-{slug}", project.name)
+    let between = project.separator();
+    format!("{}{between}{service}{between}run{between}{slug}", project.name)
 }
 
 /// The name under which a container is made that takes another's place.
@@ -101,7 +102,7 @@ pub fn container_labels(
     if let Some(replaces) = replaces {
         add(label::REPLACE, replaces.to_owned());
     }
-    if let Some(service) = project.services.get(service) {
+    if let Some(service) = project.any_service(service) {
         let needs: Vec<String> = service
             .depends_on
             .iter()

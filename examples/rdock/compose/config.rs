@@ -78,6 +78,7 @@ impl Config {
         match &self.output {
             Some(path) => std::fs::write(path, text)
                 .map_err(|error| Failure::new(format!("{}: {error}", path.display())))?,
+            None if text.is_empty() => {}
             None => streams::print(text.trim_end_matches('\n')),
         }
         Ok(0)
@@ -102,18 +103,54 @@ impl Config {
             options.interpolate = false;
             let document = Document::load(&options)?;
             warn(&document.warnings);
-            return Ok(document.config(format));
+            return match self.keys_of(&document)? {
+                Some(list) => Ok(list),
+                None => Ok(document.config(format)),
+            };
         }
         let project = Project::load(&options)?;
         warn(&project.warnings);
-        let project = project.select(&self.services_only, Dependencies::Include)?;
+        let mut project = project.select(&self.services_only, Dependencies::Include)?;
+        if !files.all_resources {
+            project.remove_unused();
+        }
         self.list(&project)
             .map(|list| list.unwrap_or_else(|| project.config(format)))
     }
 
+    /// What was asked for of a document that is not filled in: keys, since values say nothing yet.
+    fn keys_of(&self, document: &Document) -> Result<Option<String>, Failure> {
+        let others = [
+            (self.images, "--images"),
+            (self.profiles, "--profiles"),
+            (self.environment, "--environment"),
+            (self.hash.is_some(), "--hash"),
+            (!self.services_only.is_empty(), "a service"),
+        ];
+        if let Some((_, flag)) = others.into_iter().find(|(given, _)| *given) {
+            return Err(Failure::new(format!(
+                "--no-interpolate cannot be combined with {flag}"
+            )));
+        }
+        let kinds = [
+            (self.services, "services"),
+            (self.volumes, "volumes"),
+            (self.networks, "networks"),
+            (self.models, "models"),
+        ];
+        let kind = kinds.into_iter().find(|(given, _)| *given);
+        Ok(kind.map(|(_, key)| {
+            let map = document.tree[key].as_object();
+            map.into_iter()
+                .flat_map(|map| map.keys())
+                .map(|key| format!("{key}\n"))
+                .collect()
+        }))
+    }
+
     /// What was asked for instead of the whole.
     fn list(&self, project: &Project) -> Result<Option<String>, Failure> {
-        let lines = |names: Vec<String>| Some(names.join("\n") + "\n");
+        let lines = |names: Vec<String>| Some(names.iter().map(|name| format!("{name}\n")).collect());
         let keys = |names: &mut dyn Iterator<Item = &String>| lines(names.cloned().collect());
         Ok(match () {
             () if self.services => keys(&mut project.services.keys()),

@@ -23,7 +23,7 @@ pub(super) struct Down {
     #[arg(long, value_enum)]
     rmi: Option<Images>,
     /// Remove containers of services that the files no longer have
-    #[arg(long)]
+    #[arg(long, env = "COMPOSE_REMOVE_ORPHANS", value_parser = clap::builder::FalseyValueParser::new())]
     remove_orphans: bool,
     /// Seconds that stopping a container may take
     #[arg(short, long)]
@@ -82,7 +82,7 @@ impl Rm {
         }
         let existing = project.existing().await?;
         let name = &project.project().name;
-        let plan = Plan::rm(name, &existing, &self.services, self.stop, self.volumes)?;
+        let plan = Plan::rm(name, &existing, &self.services, self.stop, self.volumes);
         let names: Vec<&str> = plan
             .operations()
             .filter_map(|operation| match operation {

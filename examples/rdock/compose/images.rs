@@ -1,22 +1,21 @@
 //! `compose build`, `pull`, `push` and `images`.
 
+use super::progress::Quiet;
 use super::session::Session;
 use crate::table::{ago, size};
 use crate::{Failure, Outcome, streams};
 use clap::Args;
-use rdock_compose::plan::{Build as When, Pull as Policy, UpOptions};
-use rdock_compose::{Dependencies, Plan, Project};
+use rdock_compose::plan::{Build as When, Pull as Policy, PullOptions, UpOptions};
+use rdock_compose::{Dependencies, Plan};
 use rdock_runtime::image::Reference;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// The services that are meant: those named, with what they need if `whole`; all without any.
-fn selected(project: &Project, names: &[String], whole: bool) -> Result<Project, Failure> {
-    let dependencies = match whole {
+fn dependencies(whole: bool) -> Dependencies {
+    match whole {
         true => Dependencies::Include,
         false => Dependencies::Leave,
-    };
-    Ok(project.select(names, dependencies)?)
+    }
 }
 
 /// Says what is done for images that have no step of their own.
@@ -47,6 +46,9 @@ pub(super) struct Build {
     /// Trust in RUN whom this host trusts
     #[arg(long)]
     host_certificates: bool,
+    /// Tell nothing of what is done
+    #[arg(short, long)]
+    quiet: bool,
     /// Upload the images afterwards
     #[arg(long)]
     push: bool,
@@ -64,8 +66,12 @@ impl Build {
                 None => arguments.extend(std::env::var(text).ok().map(|value| (text.clone(), value))),
             }
         }
+        let quiet = Quiet {
+            all: self.quiet,
+            ..Quiet::default()
+        };
         let (no_cache, pull, certificates) = (self.no_cache, self.pull, self.host_certificates);
-        let project = session.load()?.builds(move |mut builder| {
+        let project = session.load_quietly(quiet)?.builds(move |mut builder| {
             for (name, value) in &arguments {
                 builder = builder.build_arg(name, value);
             }
@@ -75,7 +81,8 @@ impl Build {
             builder = builder.host_certificates(certificates);
             if no_cache { builder.no_cache(true) } else { builder }
         });
-        let files = selected(project.project(), &self.services, self.with_dependencies)?;
+        let wanted = dependencies(self.with_dependencies);
+        let files = project.project().select(&self.services, wanted)?;
         let mut options = UpOptions::default();
         options.build = When::Always;
         options.dependencies = Dependencies::Leave;
@@ -89,10 +96,9 @@ impl Build {
             streams::say("No services to build");
         }
         bring(session, &project, &options).await?;
-        if self.push && !session.is_dry_run() {
-            for service in &options.services {
-                push(session, &files, service, false).await?;
-            }
+        if self.push {
+            let images = files.pushed_images::<String>(&[], Dependencies::Leave)?;
+            push(session, images, self.quiet, false).await?;
         }
         Ok(0)
     }
@@ -100,7 +106,7 @@ impl Build {
 
 #[derive(Debug, Args)]
 pub(super) struct Pull {
-    /// Say nothing
+    /// Say nothing of what is done
     #[arg(short, long)]
     quiet: bool,
     /// Leave images that can be built here
@@ -112,48 +118,41 @@ pub(super) struct Pull {
     /// Pull what services need too
     #[arg(long)]
     include_deps: bool,
-    /// always, or missing
-    #[arg(long, default_value = "always")]
-    policy: String,
+    /// always, or missing; as services say otherwise
+    #[arg(long)]
+    policy: Option<String>,
     /// Services; all without any
     services: Vec<String>,
 }
 
 impl Pull {
     pub(super) async fn execute(self, session: &Session) -> Outcome {
-        let project = session.load()?;
-        let files = selected(project.project(), &self.services, self.include_deps)?;
-        let mut options = UpOptions::default();
-        options.build = When::Never;
-        options.dependencies = Dependencies::Leave;
-        options.pull = Some(match self.policy.as_str() {
-            "always" => Policy::Always,
-            "missing" => Policy::Missing,
-            other => {
+        let project = session.load_quietly(Quiet {
+            all: self.quiet,
+            ..Quiet::default()
+        })?;
+        let mut options = PullOptions::default();
+        options.services = self.services;
+        options.dependencies = dependencies(self.include_deps);
+        options.ignore_buildable = self.ignore_buildable;
+        options.ignore_failures = self.ignore_pull_failures;
+        options.policy = match self.policy.as_deref() {
+            None => None,
+            Some("always") => Some(Policy::Always),
+            Some("missing") => Some(Policy::Missing),
+            Some(other) => {
                 return Err(Failure::new(format!("--policy {other}: it is always or missing")));
             }
-        });
-        // What has no name of its own can only be built.
-        options.services = files
-            .services
-            .iter()
-            .filter(|(_, service)| service.image.is_some())
-            .filter(|(_, service)| !(self.ignore_buildable && service.build.is_some()))
-            .map(|(name, _)| name.clone())
-            .collect();
-        match bring(session, &project, &options).await {
-            Err(failure) if self.ignore_pull_failures => {
-                streams::say(&format!("WARNING: {}", failure.message));
-                Ok(0)
-            }
-            other => other,
-        }
+        };
+        let plan = Plan::pull(project.project(), &project.existing().await?, &options)?;
+        session.apply(&project, &plan).await?;
+        Ok(0)
     }
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Push {
-    /// Say nothing
+    /// Say nothing of what is done
     #[arg(short, long)]
     quiet: bool,
     /// Go on when an image cannot be uploaded
@@ -169,35 +168,39 @@ pub(super) struct Push {
 impl Push {
     pub(super) async fn execute(self, session: &Session) -> Outcome {
         let project = session.load()?;
-        let files = selected(project.project(), &self.services, self.include_deps)?;
-        let mut done = BTreeSet::new();
-        for (name, service) in &files.services {
-            // As docker: only what is built here.
-            if service.build.is_none() || !done.insert(files.image_of(name)) {
-                continue;
-            }
-            if session.is_dry_run() {
-                streams::print(&format!("push image {}", files.image_of(name)));
-                continue;
-            }
-            match push(session, &files, name, self.quiet).await {
-                Err(failure) if self.ignore_push_failures => {
-                    streams::say(&format!("WARNING: {}", failure.message));
-                }
-                other => other?,
-            }
-        }
+        let images = project
+            .project()
+            .pushed_images(&self.services, dependencies(self.include_deps))?;
+        push(session, images, self.quiet, self.ignore_push_failures).await?;
         Ok(0)
     }
 }
 
-async fn push(session: &Session, files: &Project, service: &str, quiet: bool) -> Result<(), Failure> {
-    let push = crate::push::Push {
-        all_tags: false,
-        quiet,
-        image: files.image_of(service),
-    };
-    push.execute(session.runtime()).await.map(drop)
+async fn push(session: &Session, images: BTreeSet<String>, quiet: bool, go_on: bool) -> Result<(), Failure> {
+    for image in images {
+        if session.is_dry_run() {
+            streams::print(&format!("push image {image}"));
+            continue;
+        }
+        let push = crate::push::Push {
+            all_tags: false,
+            quiet,
+            image: image.clone(),
+        };
+        match push.execute(session.runtime()).await {
+            Ok(_) => {}
+            Err(failure) if go_on => {
+                streams::say(&format!("WARNING: {image}: {}", failure.message));
+            }
+            Err(failure) => {
+                return Err(Failure {
+                    message: format!("{image}: {}", failure.message),
+                    ..failure
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// When the image was made, as far as it says.

@@ -4,6 +4,7 @@ use super::session::Session;
 use crate::{Failure, Outcome, streams};
 use clap::Args;
 use rdock_compose::Plan;
+use rdock_compose::plan::DownOptions;
 
 #[derive(Debug, Args)]
 pub(super) struct Services {
@@ -19,8 +20,8 @@ impl Services {
         let existing = project.existing().await?;
         let name = &project.project().name;
         let plan = match frozen {
-            true => Plan::pause(name, &existing, &self.services)?,
-            false => Plan::unpause(name, &existing, &self.services)?,
+            true => Plan::pause(name, &existing, &self.services),
+            false => Plan::unpause(name, &existing, &self.services),
         };
         session.apply(&project, &plan).await?;
         Ok(0)
@@ -32,6 +33,9 @@ pub(super) struct Start {
     /// End when everything runs or is healthy
     #[arg(long)]
     wait: bool,
+    /// Seconds that --wait may take
+    #[arg(long)]
+    wait_timeout: Option<u64>,
     #[command(flatten)]
     services: Services,
 }
@@ -43,7 +47,8 @@ impl Start {
         session.containers(&project, services, false)?;
         let existing = project.existing().await?;
         let plan = Plan::start(project.project(), &existing, services, self.wait)?;
-        session.apply(&project, &plan).await?;
+        let applied = session.apply(&project, &plan);
+        super::up::within(self.wait_timeout.filter(|_| self.wait), applied).await?;
         Ok(0)
     }
 }
@@ -64,7 +69,7 @@ impl Stop {
         session.containers(&project, services, false)?;
         let existing = project.existing().await?;
         let name = &project.project().name;
-        let plan = Plan::stop(name, project.loaded(), &existing, services, self.timeout)?;
+        let plan = Plan::stop(name, project.loaded(), &existing, services, self.timeout);
         session.apply(&project, &plan).await?;
         Ok(0)
     }
@@ -89,7 +94,7 @@ impl Restart {
         session.containers(&project, services, false)?;
         let existing = project.existing().await?;
         let files = project.project();
-        let plan = Plan::restart(files, &existing, services, self.no_deps, self.timeout)?;
+        let plan = Plan::restart(files, &existing, services, self.no_deps, self.timeout);
         session.apply(&project, &plan).await?;
         Ok(0)
     }
@@ -113,13 +118,13 @@ impl Kill {
         let services = &self.services.services;
         session.containers(&project, services, true)?;
         let existing = project.existing().await?;
-        let plan = Plan::kill(&project.project().name, &existing, services, &self.signal)?;
+        let plan = Plan::kill(&project.project().name, &existing, services, &self.signal);
         session.apply(&project, &plan).await?;
         if self.remove_orphans {
             let orphans: Vec<String> = existing
                 .containers
                 .iter()
-                .filter(|container| container.is_of(&project.project().name))
+                .filter(|container| container.is_of(&project.project().name) && !container.is_one_off())
                 .filter_map(|container| container.service().map(str::to_owned))
                 .filter(|service| {
                     project.loaded().is_some_and(|files| {
@@ -135,7 +140,7 @@ impl Kill {
                     &orphans,
                     true,
                     false,
-                )?;
+                );
                 session.apply(&project, &plan).await?;
             }
         }
@@ -174,7 +179,12 @@ impl Wait {
             code = exit?.code() as u8;
             streams::print(&format!("container {name:?} exited with status code {code}"));
             if self.down_project {
-                project.down(&rdock_compose::plan::DownOptions::default()).await?;
+                let mut options = DownOptions::default();
+                options.remove_orphans = true;
+                let existing = project.existing().await?;
+                let name = &project.project().name;
+                let plan = Plan::down(name, project.loaded(), &existing, &options);
+                session.apply(&project, &plan).await?;
                 return Ok(code);
             }
         }

@@ -10,6 +10,7 @@ mod life;
 mod logs;
 mod progress;
 mod ps;
+mod reach;
 mod run;
 mod session;
 mod up;
@@ -37,16 +38,21 @@ pub(crate) struct Compose {
 #[derive(Debug, Args)]
 pub(crate) struct Manner {
     /// Print what would be done, and do nothing
-    #[arg(long)]
+    #[arg(long, global = true)]
     dry_run: bool,
     /// How much is done at the same time; -1 for no limit
-    #[arg(long, default_value = "-1", allow_negative_numbers = true)]
+    #[arg(
+        long,
+        default_value = "-1",
+        allow_negative_numbers = true,
+        env = "COMPOSE_PARALLEL_LIMIT"
+    )]
     parallel: i64,
     /// When colours are used
-    #[arg(long, value_enum, default_value = "auto")]
+    #[arg(long, value_enum, default_value = "auto", env = "COMPOSE_ANSI")]
     ansi: Ansi,
     /// How progress is shown
-    #[arg(long, value_enum, default_value = "auto")]
+    #[arg(long, value_enum, default_value = "auto", env = "COMPOSE_PROGRESS")]
     progress: Shown,
 }
 
@@ -61,8 +67,12 @@ enum Ansi {
 enum Shown {
     /// Lines
     Auto,
+    /// A line a thing, drawn anew; lines where there is no terminal
+    Tty,
     /// Lines
     Plain,
+    /// A JSON object a line
+    Json,
     /// Nothing
     Quiet,
 }
@@ -85,6 +95,12 @@ pub(crate) struct Files {
     /// The folder that relative paths begin at
     #[arg(long)]
     project_directory: Option<PathBuf>,
+    /// Networks, volumes, configs and secrets that no service uses, too
+    #[arg(long)]
+    pub(super) all_resources: bool,
+    /// Names of containers and images have _ between their parts
+    #[arg(long, env = "COMPOSE_COMPATIBILITY", value_parser = clap::builder::FalseyValueParser::new())]
+    compatibility: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -142,6 +158,18 @@ enum Verb {
     Cp(exec::Cp),
     /// Wait until containers of services end, and print their exit codes
     Wait(life::Wait),
+    /// Show what containers use, again and again
+    Stats(reach::Stats),
+    /// List volumes
+    Volumes(ps::Volumes),
+    /// Connect this terminal to a running container
+    Attach(reach::Attach),
+    /// Make an image of a container
+    Commit(reach::Commit),
+    /// Write the files of a container as a tar archive
+    Export(reach::Export),
+    /// Not supported yet: follow changes of source files
+    Watch(Watch),
     /// Show the version
     Version(Version),
 }
@@ -151,26 +179,48 @@ pub(crate) struct Version {
     /// Only the number
     #[arg(long)]
     short: bool,
+    /// pretty or json
+    #[arg(short, long, value_enum, default_value = "pretty")]
+    format: VersionFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum VersionFormat {
+    Pretty,
+    Json,
+}
+
+impl Version {
+    fn execute(&self) -> Outcome {
+        let version = env!("CARGO_PKG_VERSION");
+        streams::print(&match (self.short, self.format) {
+            (true, _) => version.to_owned(),
+            (false, VersionFormat::Pretty) => format!("rdock compose version {version}"),
+            (false, VersionFormat::Json) => serde_json::json!({"version": version}).to_string(),
+        });
+        Ok(0)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    words: Vec<String>,
+}
+
+/// What is said of files that are to be followed.
+fn no_watch() -> Failure {
+    Failure::new("watch is not supported yet: develop.watch of a service has no effect")
 }
 
 impl Compose {
     /// Does what was asked.
     pub(crate) async fn execute(self, root: Option<PathBuf>) -> Outcome {
-        match &self.verb {
-            Verb::Config(_) | Verb::Version(_) => {}
-            _ => return self.perform(root).await,
-        }
         match self.verb {
             Verb::Config(verb) => verb.execute(&self.files),
-            Verb::Version(verb) => {
-                let version = env!("CARGO_PKG_VERSION");
-                streams::print(&match verb.short {
-                    true => version.to_owned(),
-                    false => format!("rdock compose version {version}"),
-                });
-                Ok(0)
-            }
-            _ => Ok(0),
+            Verb::Version(verb) => verb.execute(),
+            Verb::Watch(_) => Err(no_watch()),
+            verb => Self { verb, ..self }.perform(root).await,
         }
     }
 
@@ -205,7 +255,13 @@ impl Compose {
             Verb::Events(verb) => verb.execute(&session).await,
             Verb::Cp(verb) => verb.execute(&session).await,
             Verb::Wait(verb) => verb.execute(&session).await,
-            Verb::Version(_) => Ok(0),
+            Verb::Stats(verb) => verb.execute(&session).await,
+            Verb::Volumes(verb) => verb.execute(&session),
+            Verb::Attach(verb) => verb.execute(&session).await,
+            Verb::Commit(verb) => verb.execute(&session).await,
+            Verb::Export(verb) => verb.execute(&session).await,
+            Verb::Version(verb) => verb.execute(),
+            Verb::Watch(_) => Err(no_watch()),
         }
     }
 }
@@ -235,12 +291,22 @@ impl Files {
         options.profiles.clone_from(&self.profile);
         options.env_files.clone_from(&self.env_file);
         options.project_directory.clone_from(&self.project_directory);
+        options.compatibility = self.compatibility;
         // Variables that are not text cannot be put into text.
         let variables = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         options.environment = variables.collect();
         Ok(options)
     }
+}
+
+/// Whether a variable of this program's says yes.
+pub(crate) fn truth(variable: &str) -> bool {
+    let value = std::env::var(variable).unwrap_or_default();
+    matches!(
+        value.to_ascii_lowercase().as_str(),
+        "1" | "true" | "yes" | "on" | "y" | "t"
+    )
 }
 
 /// Says warnings for people.

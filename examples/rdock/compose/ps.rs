@@ -6,10 +6,11 @@ use crate::streams::print;
 use crate::table::ago;
 use crate::{Failure, Outcome};
 use clap::Args;
+use rdock_compose::ComposeProject;
 use rdock_compose::label;
-use rdock_runtime::{ContainerFilter, ContainerInfo, Protocol, Status};
+use rdock_runtime::{ContainerInfo, Protocol, Status};
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 #[derive(Debug, Args)]
 pub(super) struct Ps {
@@ -31,9 +32,12 @@ pub(super) struct Ps {
     /// table, json, a template, or table and a template
     #[arg(long, default_value = "table")]
     format: String,
-    /// Whole commands
+    /// Whole commands and ids
     #[arg(long)]
     no_trunc: bool,
+    /// Containers of services that the files no longer have, too
+    #[arg(long, default_value = "true", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    orphans: bool,
     /// Services; all without any
     names: Vec<String>,
 }
@@ -99,7 +103,11 @@ impl Ps {
             )));
         }
         let project = session.known()?;
-        let mut found = session.containers(&project, &self.names, self.all)?;
+        let one_offs = self.all || !states.is_empty();
+        let mut found = session.containers(&project, &self.names, one_offs)?;
+        if let Some(files) = project.loaded().filter(|_| !self.orphans) {
+            found.retain(|info| super::session::known(files, &service(info)).is_ok());
+        }
         found.retain(|info| match states.as_slice() {
             [] => self.all || info.status.is_running() || matches!(info.status, Status::Restarting(_)),
             states => states.iter().any(|state| state == info.status.name()),
@@ -109,8 +117,8 @@ impl Ps {
             return Ok(0);
         }
         if self.services {
-            let services: BTreeSet<&str> = found.iter().map(service).collect();
-            services.into_iter().for_each(print);
+            let services: BTreeSet<String> = found.iter().map(service).collect();
+            services.iter().for_each(|name| print(name));
             return Ok(0);
         }
         let rows = found.iter().map(|info| self.row(session, info));
@@ -154,7 +162,7 @@ impl Ps {
         let created = created.map(|time| time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string());
         let health = info.health.as_ref().map(|health| health.status.to_string());
         let value = json!({
-            "ID": info.id[..12],
+            "ID": info.id.chars().take(if self.no_trunc { usize::MAX } else { 12 }).collect::<String>(),
             "Name": info.name,
             "Image": info.image,
             "Command": format!("{command:?}"),
@@ -203,35 +211,22 @@ impl Ls {
                 _ => return Err(Failure::new(format!("unknown filter {text:?}: it is name=TEXT"))),
             }
         }
-        let mut filter = ContainerFilter::default();
-        filter.add(&format!("label={}", label::PROJECT))?;
-        // How many containers are in which state, and the files.
-        let mut projects: BTreeMap<String, (BTreeMap<&'static str, usize>, String)> = BTreeMap::new();
-        for info in session.runtime().list(&filter)? {
-            let labels = &info.spec.labels;
-            let Some(name) = labels.get(label::PROJECT) else {
-                continue;
-            };
-            if !wanted.is_empty() && !wanted.iter().any(|part| name.contains(part)) {
-                continue;
-            }
-            let (states, files) = projects.entry(name.clone()).or_default();
-            *states.entry(info.status.name()).or_default() += 1;
-            if files.is_empty() {
-                *files = labels.get(label::CONFIG_FILES).cloned().unwrap_or_default();
-            }
-        }
-        projects.retain(|_, (states, _)| self.all || states.contains_key("running"));
+        let mut projects = ComposeProject::list(session.runtime())?;
+        projects.retain(|project| {
+            let named = wanted.is_empty() || wanted.iter().any(|part| project.name.contains(part));
+            named && (self.all || project.states.contains_key("running"))
+        });
         if self.quiet {
-            projects.keys().for_each(|name| print(name));
+            projects.iter().for_each(|project| print(&project.name));
             return Ok(0);
         }
-        let rows = projects.into_iter().map(|(name, (states, files))| {
-            let states: Vec<String> = states
+        let rows = projects.into_iter().map(|project| {
+            let states: Vec<String> = project
+                .states
                 .into_iter()
                 .map(|(state, count)| format!("{state}({count})"))
                 .collect();
-            [name, states.join(", "), files]
+            [project.name, states.join(", "), project.files]
         });
         match self.format.as_str() {
             "json" => {
@@ -274,7 +269,13 @@ pub(super) struct Port {
 impl Port {
     pub(super) fn execute(self, session: &Session) -> Outcome {
         let project = session.known()?;
-        let info = session.running(&project, &self.service, self.index)?.inspect()?;
+        if !["tcp", "udp"].contains(&self.protocol.as_str()) {
+            return Err(Failure::new(format!(
+                "--protocol {}: it is tcp or udp",
+                self.protocol
+            )));
+        }
+        let info = project.running(&self.service, self.index)?.inspect()?;
         let found = info.ports.iter().find(|bound| {
             bound.container == self.port
                 && self.protocol
@@ -318,5 +319,69 @@ impl Top {
             print("");
         }
         Ok(0)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Volumes {
+    /// Only names
+    #[arg(short, long)]
+    quiet: bool,
+    /// table, json, a template, or table and a template
+    #[arg(long, default_value = "table")]
+    format: String,
+    /// Only those that these services use; all without any
+    services: Vec<String>,
+}
+
+const VOLUMES: Listing = Listing {
+    fields: &[
+        ("Driver", "DRIVER"),
+        ("Name", "VOLUME NAME"),
+        ("Labels", "LABELS"),
+        ("Mountpoint", "MOUNTPOINT"),
+        ("Scope", "SCOPE"),
+    ],
+    usual: &["Driver", "Name"],
+};
+
+impl Volumes {
+    pub(super) fn execute(self, session: &Session) -> Outcome {
+        let form = Form::parse(&self.format)?;
+        let project = session.known()?;
+        let used: BTreeSet<String> = session
+            .containers(&project, &self.services, false)?
+            .into_iter()
+            .flat_map(|info| info.mounts)
+            .filter_map(|mount| mount.name)
+            .collect();
+        let mut volumes = session.runtime().volumes().list()?;
+        volumes.retain(|volume| {
+            let ours = volume.labels.get(label::PROJECT) == Some(&project.project().name);
+            used.contains(&volume.name) || self.services.is_empty() && ours
+        });
+        if self.quiet {
+            volumes.iter().for_each(|volume| print(&volume.name));
+            return Ok(0);
+        }
+        let rows = volumes.into_iter().map(|volume| {
+            let labels: Vec<String> = volume
+                .labels
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
+            let cells = [
+                ("Driver", "local".to_owned()),
+                ("Name", volume.name),
+                ("Labels", labels.join(",")),
+                ("Mountpoint", volume.mountpoint.display().to_string()),
+                ("Scope", "local".to_owned()),
+            ];
+            let cells = cells.into_iter();
+            cells
+                .map(|(field, cell)| (field.to_owned(), Value::String(cell)))
+                .collect()
+        });
+        VOLUMES.show(&form, rows.collect())
     }
 }

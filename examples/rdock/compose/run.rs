@@ -1,13 +1,18 @@
 //! `compose run`.
 
+use super::exec::Connected;
+use super::progress::Quiet;
 use super::session::{Session, known};
-use super::up::prepare;
+use super::up::PullPolicy;
 use crate::lifetime::Connection;
 use crate::{Failure, Outcome, attach, chain, streams};
 use clap::{Args, Parser};
 use rdock_compose::plan::{Operation, RunOptions, UpOptions};
-use rdock_compose::{Dependencies, Plan};
-use rdock_runtime::{ContainerSpec, Mount, MountSource, PortMapping, RestartPolicy, parse_env_flag};
+use rdock_compose::{Dependencies, Plan, split_words};
+use rdock_runtime::{
+    ContainerSpec, Mount, MountSource, PortMapping, RestartPolicy, parse_env_file, parse_env_flag,
+};
+use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub(super) struct Run {
@@ -17,15 +22,23 @@ pub(super) struct Run {
     /// Remove the container when it ends
     #[arg(long)]
     rm: bool,
-    /// Give the command no terminal
-    #[arg(short = 'T', long = "no-tty", visible_alias = "no-TTY")]
-    no_tty: bool,
+    #[command(flatten)]
+    connected: Connected,
     /// The container's name
     #[arg(long)]
     name: Option<String>,
     /// Set an environment variable
     #[arg(short, long)]
     env: Vec<String>,
+    /// Read environment variables from a file
+    #[arg(long)]
+    env_from_file: Vec<PathBuf>,
+    /// Add a capability
+    #[arg(long)]
+    cap_add: Vec<String>,
+    /// Drop a capability
+    #[arg(long)]
+    cap_drop: Vec<String>,
     /// User or uid, with :group
     #[arg(short, long)]
     user: Option<String>,
@@ -50,6 +63,18 @@ pub(super) struct Run {
     /// Build the image first
     #[arg(long)]
     build: bool,
+    /// When images are pulled, whatever services say
+    #[arg(long, value_enum, default_value = "policy")]
+    pull: PullPolicy,
+    /// Tell nothing of what is done
+    #[arg(short, long)]
+    quiet: bool,
+    /// Do not tell how images are pulled
+    #[arg(long)]
+    quiet_pull: bool,
+    /// Do not tell how images are built
+    #[arg(long)]
+    quiet_build: bool,
     /// Remove containers of services that the files no longer have
     #[arg(long)]
     remove_orphans: bool,
@@ -76,13 +101,12 @@ struct Changes {
     workdir: Option<String>,
     mounts: Vec<Mount>,
     ports: Vec<PortMapping>,
-    service_ports: bool,
-    use_aliases: bool,
     terminal: bool,
     interactive: bool,
     auto_remove: bool,
-    service: String,
     labels: Vec<(String, String)>,
+    cap_add: Vec<String>,
+    cap_drop: Vec<String>,
 }
 
 impl Changes {
@@ -105,19 +129,14 @@ impl Changes {
             spec.mounts.retain(|known| known.target != mount.target);
             spec.mounts.push(mount.clone());
         }
-        if !self.service_ports {
-            spec.ports.clone_from(&self.ports);
-        }
-        if !self.use_aliases {
-            for place in &mut spec.networks {
-                place.aliases.retain(|alias| *alias != self.service);
-            }
-        }
+        spec.ports.extend(self.ports.iter().cloned());
         spec.terminal = self.terminal;
         spec.interactive = self.interactive;
         spec.auto_remove = self.auto_remove;
         spec.restart = RestartPolicy::No;
         spec.labels.extend(self.labels.iter().cloned());
+        spec.cap_add.extend(self.cap_add.iter().cloned());
+        spec.cap_drop.extend(self.cap_drop.iter().cloned());
     }
 }
 
@@ -135,6 +154,11 @@ fn bad(error: impl std::error::Error) -> Failure {
 impl Run {
     fn changes(&self, terminal: bool) -> Result<Changes, Failure> {
         let mut env = Vec::new();
+        for path in &self.env_from_file {
+            let text =
+                std::fs::read(path).map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
+            env.extend(parse_env_file(&text, |name| std::env::var(name).ok()).map_err(bad)?);
+        }
         for text in &self.env {
             env.extend(parse_env_flag(text, |name| std::env::var(name).ok()).map_err(bad)?);
         }
@@ -159,31 +183,37 @@ impl Run {
             entrypoint: self
                 .entrypoint
                 .as_ref()
-                .map(|text| text.split_whitespace().map(str::to_owned).collect()),
+                .map(|text| split_words(text).map_err(|error| Failure::new(format!("--entrypoint: {error}"))))
+                .transpose()?,
             env,
             user: self.user.clone(),
             workdir: self.workdir.clone(),
             mounts,
             ports,
-            service_ports: self.service_ports,
-            use_aliases: self.use_aliases,
             terminal,
-            interactive: !self.detach,
+            interactive: !self.detach && self.connected.interactive,
             auto_remove: self.rm,
-            service: self.service.clone(),
             labels: self.label.iter().map(label).collect(),
+            cap_add: self.cap_add.clone(),
+            cap_drop: self.cap_drop.clone(),
         })
     }
 
     pub(super) async fn execute(self, session: &Session) -> Outcome {
-        let terminal =
-            !self.no_tty && !self.detach && streams::is_terminal() && streams::is_output_terminal();
+        let terminal = !self.detach && self.connected.terminal();
         let changes = self.changes(terminal)?;
-        let project = session.load()?;
+        let interactive = changes.interactive;
+        let project = session.load_quietly(Quiet {
+            all: self.quiet,
+            pull: self.quiet_pull,
+            build: self.quiet_build,
+        })?;
         known(project.project(), &self.service)?;
         let mut options = RunOptions::new(&self.service, slug()?);
         options.name.clone_from(&self.name);
         options.remove_orphans = self.remove_orphans;
+        options.service_ports = self.service_ports;
+        options.use_aliases = self.use_aliases;
         let mut images = UpOptions::default();
         images.services.push(self.service.clone());
         if self.build {
@@ -193,17 +223,24 @@ impl Run {
             options.dependencies = Dependencies::Leave;
             images.dependencies = Dependencies::Leave;
         }
-        prepare(session, &project, &images).await?;
+        images.pull = self.pull.of();
+        let existing = super::up::images(session, &project, &images).await?;
         let project = project.one_off(move |spec| changes.apply(spec));
-        let mut plan = Plan::run(project.project(), &project.existing().await?, &options)?;
+        let mut plan = Plan::run(project.project(), &existing, &options)?;
         // It is started here, so that nothing of its output is missed.
         let name = match plan.steps.last().map(|step| &step.operation) {
             Some(Operation::StartContainer { container }) => container.name.clone(),
             _ => return Err(Failure::new("there is nothing to run")),
         };
-        if session.is_dry_run() || self.detach {
+        if session.is_dry_run() {
             session.apply(&project, &plan).await?;
-            streams::print(&name);
+            return Ok(0);
+        }
+        if self.detach {
+            session.apply(&project, &plan).await?;
+            // One that is gone already because of --rm has its name only.
+            let made = session.runtime().container(&name);
+            streams::print(made.as_ref().map_or(&name, |made| made.id()));
             return Ok(0);
         }
         plan.steps.pop();
@@ -211,7 +248,7 @@ impl Run {
         let container = session.runtime().container(&name)?;
         let (container, attached) = container.start_attached().await.map_err(Failure::of_run)?;
         let usual = Usual::try_parse_from(["run"]).map_err(|error| Failure::new(error.to_string()))?;
-        attach::lend(&container, attached, terminal, true, &usual.connection).await
+        attach::lend(&container, attached, terminal, interactive, &usual.connection).await
     }
 }
 

@@ -1,10 +1,10 @@
 //! What a verb works with: the runtime, the project, and how things are shown.
 
-use super::progress::Lines;
-use super::{Ansi, Files, Manner, Shown, warn};
+use super::progress::{Lines, Quiet};
+use super::{Ansi, Files, Manner, warn};
 use crate::{Failure, streams};
-use rdock_compose::{ComposeProject, Error, Plan, Project, label};
-use rdock_runtime::{Container, ContainerFilter, ContainerInfo, Runtime};
+use rdock_compose::{ComposeProject, Error, Member, Members, Plan, Project};
+use rdock_runtime::{ContainerInfo, Runtime};
 
 pub(super) struct Session {
     runtime: Runtime,
@@ -44,9 +44,14 @@ impl Session {
 
     /// The project of the files.
     pub(super) fn load(&self) -> Result<ComposeProject, Failure> {
+        self.load_quietly(Quiet::default())
+    }
+
+    /// The project of the files, of whose life less is told.
+    pub(super) fn load_quietly(&self, quiet: Quiet) -> Result<ComposeProject, Failure> {
         let project = Project::load(&self.files.options()?)?;
         warn(&project.warnings);
-        Ok(self.with(ComposeProject::new(&self.runtime, project)))
+        Ok(self.with(ComposeProject::new(&self.runtime, project), quiet))
     }
 
     /// The project of the files; without files the one that is named.
@@ -54,30 +59,29 @@ impl Session {
         let options = self.files.options()?;
         let variable = options.environment.get("COMPOSE_PROJECT_NAME");
         let name = options.project_name.as_ref().or(variable);
-        match (Project::load(&options), name) {
+        let project = match (Project::load(&options), name) {
             (Ok(project), _) => {
                 warn(&project.warnings);
-                Ok(self.with(ComposeProject::new(&self.runtime, project)))
+                ComposeProject::new(&self.runtime, project)
             }
-            (Err(Error::NoComposeFile { .. }), Some(name)) => {
-                Ok(self.with(ComposeProject::named(&self.runtime, name)))
-            }
-            (Err(error), _) => Err(error.into()),
-        }
+            (Err(Error::NoComposeFile { .. }), Some(name)) => ComposeProject::named(&self.runtime, name),
+            (Err(error), _) => return Err(error.into()),
+        };
+        Ok(self.with(project, Quiet::default()))
     }
 
-    fn with(&self, project: ComposeProject) -> ComposeProject {
+    fn with(&self, project: ComposeProject, quiet: Quiet) -> ComposeProject {
         let project = match usize::try_from(self.manner.parallel) {
             Ok(steps) if steps > 0 => project.parallel(steps),
             _ => project,
         };
-        let lines = Lines::new(self.manner.progress == Shown::Quiet);
+        let lines = Lines::new(self.manner.progress, quiet);
         project.on_event(move |event| lines.show(&event))
     }
 
     /// Carries a plan out, or prints it.
     pub(super) async fn apply(&self, project: &ComposeProject, plan: &Plan) -> Result<(), Failure> {
-        warn(&plan.warnings());
+        self.warn_of(plan);
         if self.manner.dry_run {
             streams::print(plan.to_string().trim_end());
             return Ok(());
@@ -85,68 +89,55 @@ impl Session {
         Ok(project.apply(plan).await?)
     }
 
-    /// The containers of a project, by their names; with those of `run` if `one_offs`. A service that is neither in
-    /// the files nor has a container is an error.
+    /// Says what should be known of a plan.
+    pub(super) fn warn_of(&self, plan: &Plan) {
+        if !super::truth("COMPOSE_IGNORE_ORPHANS") {
+            warn(&plan.warnings());
+        }
+    }
+
+    /// The containers of services; with those of `run` if `one_offs`.
     pub(super) fn containers(
         &self,
         project: &ComposeProject,
         services: &[String],
         one_offs: bool,
     ) -> Result<Vec<ContainerInfo>, Failure> {
-        let mut filter = ContainerFilter::default();
-        filter.add(&format!("label={}={}", label::PROJECT, project.project().name))?;
-        let mut found = self.runtime.list(&filter)?;
-        found.retain(|info| one_offs || !is_one_off(info));
-        for wanted in services {
-            let files = project.project();
-            let known = files.services.contains_key(wanted) || files.disabled_services.contains_key(wanted);
-            if !known && !found.iter().any(|info| service(info) == wanted) {
-                return Err(Failure::new(format!("no such service: {wanted}")));
-            }
-        }
-        found.retain(|info| services.is_empty() || services.iter().any(|wanted| service(info) == wanted));
-        found.sort_by(|a, b| (service(a), number(a), &a.name).cmp(&(service(b), number(b), &b.name)));
-        Ok(found)
+        let members = Members::of(services);
+        let members = if one_offs {
+            members.with_one_offs()
+        } else {
+            members
+        };
+        Ok(project.containers(&members)?)
     }
 
-    /// The container of a service that runs; the first one, or the one with this number.
-    pub(super) fn running(
+    /// The container of a service, whether it runs or not; the first one, or the one with this number.
+    pub(super) fn container(
         &self,
         project: &ComposeProject,
         service: &str,
         index: Option<u32>,
-    ) -> Result<Container, Failure> {
+    ) -> Result<ContainerInfo, Failure> {
         let found = self.containers(project, &[service.to_owned()], false)?;
-        let fits = |info: &&ContainerInfo| {
-            info.status.is_running() && index.is_none_or(|index| number(info) == index)
-        };
-        match (found.iter().find(fits), index) {
-            (Some(info), _) => Ok(self.runtime.container(&info.id)?),
-            (None, None) => Err(Failure::new(format!("service {service:?} is not running"))),
-            (None, Some(index)) => Err(Failure::new(format!(
-                "service {service:?} is not running container #{index}"
-            ))),
-        }
+        let mut found = found.into_iter();
+        found
+            .find(|info| index.is_none_or(|index| number(info) == index))
+            .ok_or_else(|| match index {
+                None => Failure::new(format!("no container found for service {service:?}")),
+                Some(index) => Failure::new(format!("no container found for service {service:?} #{index}")),
+            })
     }
 }
 
-fn text<'a>(info: &'a ContainerInfo, key: &str) -> &'a str {
-    info.spec.labels.get(key).map_or("", String::as_str)
-}
-
 /// The service whose container it is.
-pub(super) fn service(info: &ContainerInfo) -> &str {
-    text(info, label::SERVICE)
+pub(super) fn service(info: &ContainerInfo) -> String {
+    Member::of(info).map(|member| member.service).unwrap_or_default()
 }
 
 /// Which of the service's containers it is.
 pub(super) fn number(info: &ContainerInfo) -> u32 {
-    text(info, label::NUMBER).parse().unwrap_or(0)
-}
-
-/// Whether `run` made it.
-pub(super) fn is_one_off(info: &ContainerInfo) -> bool {
-    text(info, label::ONE_OFF).eq_ignore_ascii_case("true")
+    Member::of(info).map_or(0, |member| member.number)
 }
 
 /// Nothing, if the files have the service, whatever its profiles say.

@@ -1,9 +1,10 @@
 //! `compose up`, `create` and `scale`.
 
+use super::progress::Quiet;
 use super::session::{Session, known};
-use crate::{Failure, Outcome};
+use crate::{Failure, Outcome, streams};
 use clap::{Args, ValueEnum};
-use rdock_compose::plan::{Build, Pull, Recreate, UpOptions};
+use rdock_compose::plan::{Build, Existing, Pull, Recreate, UpOptions};
 use rdock_compose::{ComposeProject, Dependencies, Plan};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,6 +16,17 @@ pub(super) enum PullPolicy {
     Never,
     /// What services say
     Policy,
+}
+
+impl PullPolicy {
+    pub(super) fn of(self) -> Option<Pull> {
+        match self {
+            Self::Always => Some(Pull::Always),
+            Self::Missing => Some(Pull::Missing),
+            Self::Never => Some(Pull::Never),
+            Self::Policy => None,
+        }
+    }
 }
 
 /// Which containers become what.
@@ -33,7 +45,7 @@ pub(super) struct Making {
     #[arg(long)]
     no_recreate: bool,
     /// Remove containers of services that the files no longer have
-    #[arg(long)]
+    #[arg(long, env = "COMPOSE_REMOVE_ORPHANS", value_parser = clap::builder::FalseyValueParser::new())]
     remove_orphans: bool,
     /// When images are pulled, whatever services say
     #[arg(long, value_enum, default_value = "policy")]
@@ -41,8 +53,14 @@ pub(super) struct Making {
     /// SERVICE=COUNT: how many containers a service has
     #[arg(long)]
     scale: Vec<String>,
-    /// Yes to every question; none is asked
-    #[arg(short, long)]
+    /// Do not tell how images are pulled
+    #[arg(long)]
+    quiet_pull: bool,
+    /// Do not tell how images are built
+    #[arg(long)]
+    quiet_build: bool,
+    /// Yes to every question: whether volumes are made anew whose configuration has changed
+    #[arg(short, long, visible_alias = "assume-yes")]
     yes: bool,
     /// Services; all without any
     services: Vec<String>,
@@ -67,13 +85,16 @@ impl Making {
             (_, true) => Build::Never,
             _ => Build::Missing,
         };
-        options.pull = match self.pull {
-            PullPolicy::Always => Some(Pull::Always),
-            PullPolicy::Missing => Some(Pull::Missing),
-            PullPolicy::Never => Some(Pull::Never),
-            PullPolicy::Policy => None,
-        };
+        options.pull = self.pull.of();
         Ok(options)
+    }
+
+    fn quiet(&self) -> Quiet {
+        Quiet {
+            pull: self.quiet_pull,
+            build: self.quiet_build,
+            ..Quiet::default()
+        }
     }
 }
 
@@ -83,6 +104,7 @@ fn counts(texts: &[String]) -> Result<BTreeMap<String, u32>, Failure> {
     for text in texts {
         let count = text
             .split_once('=')
+            .filter(|(service, _)| !service.is_empty())
             .and_then(|(service, count)| Some((service.to_owned(), count.parse().ok()?)));
         let (service, count) = count
             .ok_or_else(|| Failure::new(format!("invalid --scale option {text:?}. Should be SERVICE=NUM")))?;
@@ -96,10 +118,31 @@ pub(super) async fn prepare(
     session: &Session,
     project: &ComposeProject,
     options: &UpOptions,
+    yes: bool,
 ) -> Result<Plan, Failure> {
     for service in options.scale.keys() {
         known(project.project(), service)?;
     }
+    let existing = images(session, project, options).await?;
+    let mut options = options.clone();
+    for volume in Plan::changed_volumes(project.project(), &existing, &options)? {
+        let question = format!(
+            "Volume {volume:?} exists but does not match the configuration in the compose file: it is made anew, \
+             and what is in it is lost."
+        );
+        if yes || !session.is_dry_run() && streams::is_terminal() && streams::confirm(&question)? {
+            options.renew_volumes.insert(volume);
+        }
+    }
+    Ok(Plan::up(project.project(), &existing, &options)?)
+}
+
+/// Pulls and builds what has to be. What exists then.
+pub(super) async fn images(
+    session: &Session,
+    project: &ComposeProject,
+    options: &UpOptions,
+) -> Result<Existing, Failure> {
     let mut existing = project.existing().await?;
     let images = Plan::images(project.project(), &existing, options)?;
     if !images.is_empty() {
@@ -108,7 +151,20 @@ pub(super) async fn prepare(
             existing = project.existing().await?;
         }
     }
-    Ok(Plan::up(project.project(), &existing, options)?)
+    Ok(existing)
+}
+
+/// Ends after so many seconds, whether it is done or not.
+pub(super) async fn within(
+    seconds: Option<u64>,
+    work: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    match seconds {
+        None => work.await,
+        Some(seconds) => tokio::time::timeout(Duration::from_secs(seconds), work)
+            .await
+            .map_err(|_| Failure::new(format!("not everything is up after {seconds} s")))?,
+    }
 }
 
 #[derive(Debug, Args)]
@@ -139,6 +195,9 @@ pub(super) struct Up {
     /// Seconds that stopping a container may take
     #[arg(short, long)]
     timeout: Option<u64>,
+    /// Not supported yet
+    #[arg(short, long)]
+    watch: bool,
     #[command(flatten)]
     attaching: super::attached::Attaching,
 }
@@ -160,26 +219,25 @@ impl Up {
     }
 
     pub(super) async fn execute(self, session: &Session) -> Outcome {
-        let options = self.options()?;
+        if self.watch {
+            return Err(super::no_watch());
+        }
+        let mut options = self.options()?;
+        options.all_resources = session.files().all_resources;
         let background = self.detach || self.wait || self.no_start || session.is_dry_run();
         if let Some(flag) = self.attaching.foreground().filter(|_| self.detach || self.wait) {
             return Err(Failure::new(format!(
                 "{flag} cannot be combined with --detach or --wait"
             )));
         }
-        let project = session.load()?;
-        let plan = prepare(session, &project, &options).await?;
+        let project = session.load_quietly(self.making.quiet())?;
+        let plan = prepare(session, &project, &options, self.making.yes).await?;
         if !background {
             let named = &options.services;
             return super::attached::up(session, &project, &plan, named, &self.attaching, self.timeout).await;
         }
         let applied = session.apply(&project, &plan);
-        match self.wait_timeout.filter(|_| self.wait) {
-            None => applied.await?,
-            Some(seconds) => tokio::time::timeout(Duration::from_secs(seconds), applied)
-                .await
-                .map_err(|_| Failure::new(format!("not everything is up after {seconds} s")))??,
-        }
+        within(self.wait_timeout.filter(|_| self.wait), applied).await?;
         Ok(0)
     }
 }
@@ -194,8 +252,9 @@ impl Create {
     pub(super) async fn execute(self, session: &Session) -> Outcome {
         let mut options = self.making.options()?;
         options.start = false;
-        let project = session.load()?;
-        let plan = prepare(session, &project, &options).await?;
+        options.all_resources = session.files().all_resources;
+        let project = session.load_quietly(self.making.quiet())?;
+        let plan = prepare(session, &project, &options, self.making.yes).await?;
         session.apply(&project, &plan).await?;
         Ok(0)
     }
@@ -222,7 +281,7 @@ impl Scale {
             options.dependencies = Dependencies::Leave;
         }
         let project = session.load()?;
-        let plan = prepare(session, &project, &options).await?;
+        let plan = prepare(session, &project, &options, false).await?;
         session.apply(&project, &plan).await?;
         Ok(0)
     }

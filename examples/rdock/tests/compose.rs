@@ -54,7 +54,8 @@ fn prints() -> Tested {
         (&["--profile", "web", "config", "--services"], "app\ndb\n"),
         (&["--profile", "web", "config", "--images"], "mysql:8\nshop-app\n"),
         (&["config", "--profiles"], "web\n"),
-        (&["config", "--volumes"], "data\n"),
+        (&["config", "--volumes"], ""),
+        (&["--all-resources", "config", "--volumes"], "data\n"),
         (&["config", "--networks"], "default\n"),
         (&["config", "--quiet"], ""),
         (

@@ -6,7 +6,14 @@ mod bad_input;
 mod build;
 mod client;
 mod compose;
+mod compose_config;
+mod compose_down;
+mod compose_foreground;
 mod compose_kills;
+mod compose_life;
+mod compose_look;
+mod compose_once;
+mod compose_project;
 mod compose_tutorial;
 mod files;
 mod fixtures;
@@ -51,6 +58,12 @@ fn main() -> std::process::ExitCode {
         files::trials(),
         compose::trials(),
         compose_kills::trials(),
+        compose_foreground::trials(),
+        compose_life::trials(),
+        compose_once::trials(),
+        compose_down::trials(),
+        compose_config::trials(),
+        compose_look::trials(),
         projects::trials(&stage),
         compose_tutorial::trials(&stage),
         publish::trials(),

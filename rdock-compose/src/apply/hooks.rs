@@ -2,19 +2,12 @@
 
 use super::{ComposeProject, StepError, wait};
 use crate::convert::{self, Making};
-use crate::model::{Hook, Service};
+use crate::model::Hook;
+use crate::plan::OneOff;
 use rdock_runtime::{HealthCheck, RestartPolicy};
 
 /// How much of a hook's output an error shows, in bytes.
 const OUTPUT: usize = 4096;
-
-fn service_of<'a>(compose: &'a ComposeProject, name: &str) -> Option<&'a Service> {
-    let project = compose.project();
-    project
-        .services
-        .get(name)
-        .or_else(|| project.disabled_services.get(name))
-}
 
 /// Runs a hook in the container: after its start, or before its stop.
 pub(super) async fn inside(
@@ -24,10 +17,13 @@ pub(super) async fn inside(
     index: usize,
     after_start: bool,
 ) -> Result<(), StepError> {
-    let hooks = service_of(compose, service).map(|service| match after_start {
-        true => &service.post_start,
-        false => &service.pre_stop,
-    });
+    let hooks = compose
+        .project()
+        .any_service(service)
+        .map(|service| match after_start {
+            true => &service.post_start,
+            false => &service.pre_stop,
+        });
     let Some(hook) = hooks.and_then(|hooks| hooks.get(index)) else {
         return Ok(());
     };
@@ -77,20 +73,23 @@ pub(super) async fn before_start(
 ) -> Result<(), StepError> {
     let project = compose.project();
     let Some(hook) = project
-        .services
-        .get(service)
+        .any_service(service)
         .and_then(|service| service.pre_start.get(index))
     else {
         return Ok(());
     };
     let name = format!("{container}-pre-start-{index}");
+    let one_off = OneOff {
+        slug: name.clone(),
+        ..OneOff::default()
+    };
     let making = Making {
         project,
         service,
         number: 1,
         name: &name,
         image_id: None,
-        slug: Some(&name),
+        one_off: Some(&one_off),
         replaces: false,
         inherits: &[],
         image_layers: &[],

@@ -23,8 +23,7 @@ pub(super) async fn build(
         message,
     };
     let wanted = project
-        .services
-        .get(service)
+        .any_service(service)
         .and_then(|service| service.build.as_ref());
     let wanted = wanted.ok_or_else(|| of_service("build: it says not how".to_owned()))?;
     let mut notes = Vec::new();

@@ -42,8 +42,16 @@ pub(super) fn existing(runtime: &Runtime, project: &Project) -> Result<Existing,
         }
     }
     let mut images = BTreeMap::new();
-    for name in project.services.keys().chain(project.disabled_services.keys()) {
-        let reference = project.image_of(name);
+    let known = |service: &str| {
+        project.services.contains_key(service) || project.disabled_services.contains_key(service)
+    };
+    let others = containers
+        .iter()
+        .filter(|container| container.is_of(&project.name))
+        .filter(|container| !container.service().is_some_and(known))
+        .filter_map(ExistingContainer::image);
+    let services = project.services.keys().chain(project.disabled_services.keys());
+    for reference in services.map(|name| project.image_of(name)).chain(others) {
         if !images.contains_key(&reference)
             && let Some(image) = runtime.images().get(&reference).map_err(Error::from)?
         {

@@ -4,7 +4,7 @@ use super::error::Causes;
 use super::event::{ApplyEvent, ImageEvent};
 use super::{ComposeProject, StepError, hooks, wait};
 use crate::convert::{self, Making};
-use crate::plan::{ExistingMount, HookKind, Operation, Step, Target};
+use crate::plan::{ExistingMount, HookKind, OneOff, Operation, Step, Target};
 use rdock_runtime::image::{Digest, Progress, Reference};
 use rdock_runtime::{Container, Error};
 use std::sync::Arc;
@@ -28,11 +28,16 @@ pub(super) async fn perform(compose: &ComposeProject, step: &Step) -> Result<(),
         Operation::BuildImage { service, image } => super::images::build(compose, step, service, image).await,
         Operation::RemoveImage { image } => {
             let (store, image) = (runtime.images().clone(), image.clone());
-            blocking(move || match store.remove(&image, false) {
-                Ok(_) | Err(rdock_runtime::image::Error::NotFound { .. }) => Ok(()),
+            let removed = blocking(move || match store.remove(&image, false) {
+                Ok(_) | Err(rdock_runtime::image::Error::NotFound { .. }) => Ok(None),
+                // Someone else's container has it.
+                Err(error @ rdock_runtime::image::Error::ImageInUse { .. }) => Ok(Some(error)),
                 Err(error) => Err(Error::from(error).into()),
-            })
-            .await
+            });
+            if let Some(used) = removed.await? {
+                warn(compose, step, &Error::from(used).into());
+            }
+            Ok(())
         }
         Operation::CreateNetwork { key, .. } => {
             let (runtime, spec) = (runtime.clone(), convert::network_spec(compose.project(), key));
@@ -65,7 +70,7 @@ pub(super) async fn perform(compose: &ComposeProject, step: &Step) -> Result<(),
             name,
             replaces,
             inherits,
-            slug,
+            one_off,
         } => {
             let wanted = Wanted {
                 service,
@@ -73,7 +78,7 @@ pub(super) async fn perform(compose: &ComposeProject, step: &Step) -> Result<(),
                 name,
                 replaces: replaces.is_some(),
                 inherits,
-                slug: slug.as_deref(),
+                one_off: one_off.as_ref(),
             };
             create(compose, step, wanted).await
         }
@@ -205,7 +210,7 @@ struct Wanted<'a> {
     name: &'a str,
     replaces: bool,
     inherits: &'a [ExistingMount],
-    slug: Option<&'a str>,
+    one_off: Option<&'a OneOff>,
 }
 
 async fn create(compose: &ComposeProject, step: &Step, wanted: Wanted<'_>) -> Result<(), StepError> {
@@ -227,7 +232,7 @@ async fn create(compose: &ComposeProject, step: &Step, wanted: Wanted<'_>) -> Re
         number: wanted.number,
         name: wanted.name,
         image_id: image_id.as_deref(),
-        slug: wanted.slug,
+        one_off: wanted.one_off,
         replaces: wanted.replaces,
         inherits: wanted.inherits,
         image_layers: &image_layers,
@@ -237,7 +242,7 @@ async fn create(compose: &ComposeProject, step: &Step, wanted: Wanted<'_>) -> Re
         compose.receiver.send(ApplyEvent::Warning { step, message });
     }
     let mut spec = converted.spec;
-    if wanted.slug.is_some()
+    if wanted.one_off.is_some()
         && let Some(change) = &compose.one_off
     {
         (change.0)(&mut spec);
@@ -247,7 +252,7 @@ async fn create(compose: &ComposeProject, step: &Step, wanted: Wanted<'_>) -> Re
         Err(Error::NameInUse { name, id }) => {
             let there = runtime.container(&name)?.inspect()?;
             let hash = crate::names::label::CONFIG_HASH;
-            match there.spec.labels.get(hash) == spec.labels.get(hash) && wanted.slug.is_none() {
+            match there.spec.labels.get(hash) == spec.labels.get(hash) && wanted.one_off.is_none() {
                 true => Ok(()),
                 false => Err(Error::NameInUse { name, id }.into()),
             }
@@ -263,7 +268,7 @@ async fn image_layers(
     service: &str,
 ) -> Result<Vec<(String, Vec<Digest>)>, StepError> {
     let mut layers = Vec::new();
-    let Some(service) = compose.project().services.get(service) else {
+    let Some(service) = compose.project().any_service(service) else {
         return Ok(layers);
     };
     let mounted = service.volumes.iter().filter(|volume| volume.r#type == "image");

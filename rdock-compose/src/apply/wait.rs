@@ -66,7 +66,7 @@ async fn completed(container: &Container) -> Result<(), StepError> {
 
 async fn running(container: &Container) -> Result<(), StepError> {
     match container.status()? {
-        Status::Exited(exit) if !exit.success() => Err(ended(container, exit).await),
+        Status::Exited(exit) => Err(ended(container, exit).await),
         _ => Ok(()),
     }
 }

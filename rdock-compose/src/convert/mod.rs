@@ -14,7 +14,7 @@ pub(crate) use networks::{network_spec, volume_options};
 
 use crate::model::Project;
 use crate::names::{container_labels, container_name, label};
-use crate::plan::ExistingMount;
+use crate::plan::{ExistingMount, OneOff};
 use rdock_runtime::ContainerSpec;
 use rdock_runtime::image::Digest;
 
@@ -37,7 +37,7 @@ pub(crate) struct Making<'a> {
     /// The id of its image.
     pub(crate) image_id: Option<&'a str>,
     /// The random part of a one-off container's name.
-    pub(crate) slug: Option<&'a str>,
+    pub(crate) one_off: Option<&'a OneOff>,
     /// It takes the place of the container that has its final name.
     pub(crate) replaces: bool,
     /// Anonymous volumes of the one whose place it takes.
@@ -57,9 +57,8 @@ pub(crate) fn container(making: &Making<'_>) -> Result<Converted, String> {
         ..
     } = making;
     let service = project
-        .services
-        .get(*name)
-        .ok_or_else(|| "it is not active".to_owned())?;
+        .any_service(name)
+        .ok_or_else(|| "the project has no such service".to_owned())?;
     let mut spec = ContainerSpec::new(project.image_of(name)).name(making.name);
     let mut notes = Vec::new();
     let final_name = container_name(project, name, making.number);
@@ -69,7 +68,7 @@ pub(crate) fn container(making: &Making<'_>) -> Result<Converted, String> {
         name,
         making.number,
         making.image_id,
-        making.slug,
+        making.one_off.map(|one_off| one_off.slug.as_str()),
         replaces,
     );
     process::fill(&mut spec, service, &mut notes)?;

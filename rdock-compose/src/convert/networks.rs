@@ -49,8 +49,8 @@ pub(super) fn fill(
         let exposed = parse_exposed(port).map_err(|error| wrong("expose", error))?;
         spec.expose.extend(exposed);
     }
-    // One-off containers publish nothing: their service's ports are taken.
-    if making.slug.is_none() {
+    // One-off containers publish nothing, unless they are told to: their service's ports are taken.
+    if making.one_off.is_none_or(|one_off| one_off.service_ports) {
         for port in &service.ports {
             spec.ports.push(mapping(port)?);
         }
@@ -79,11 +79,11 @@ fn endpoints(
             return Err(wrong("networks", format!("the project has no network {key:?}")));
         };
         let mut endpoint = EndpointSpec::new(&real.name);
-        if making.slug.is_none() {
+        if making.one_off.is_none_or(|one_off| one_off.use_aliases) {
             endpoint.aliases.push(making.service.to_owned());
             // A container that takes another's place has that one's name only later.
             let name = container_name(project, making.service, making.number);
-            if !endpoint.aliases.contains(&name) {
+            if making.one_off.is_none() && !endpoint.aliases.contains(&name) {
                 endpoint.aliases.push(name);
             }
             endpoint.aliases.extend(network.aliases.iter().cloned());

@@ -12,7 +12,7 @@ fn making<'a>(project: &'a Project, service: &'a str, inherits: &'a [ExistingMou
         number: 1,
         name: "made",
         image_id: None,
-        slug: None,
+        one_off: None,
         replaces: false,
         inherits,
         image_layers: &[],

@@ -13,4 +13,4 @@ pub(crate) use hosts::parse_host;
 pub(crate) use port::{PortForm, parse_port};
 pub(crate) use size::parse_size;
 pub(crate) use volume::{parse_volume, split_volume};
-pub(crate) use words::split_words;
+pub use words::split_words;

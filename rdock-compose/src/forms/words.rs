@@ -1,7 +1,10 @@
 //! A command as one string: words, as a shell splits them, without any expansion.
 
-/// The words of a command.
-pub(crate) fn split_words(text: &str) -> Result<Vec<String>, String> {
+/// The words of a command, as a shell splits them: quotes and backslashes count, variables and operators do not.
+///
+/// # Errors
+/// A quote without an end, or a backslash at the end.
+pub fn split_words(text: &str) -> Result<Vec<String>, String> {
     let (mut words, mut word, mut begun) = (Vec::new(), String::new(), false);
     let mut letters = text.chars();
     while let Some(letter) = letters.next() {

@@ -91,6 +91,7 @@ impl Project {
         project.name = name;
         project.working_dir.clone_from(&context.dir);
         project.compose_files = files.iter().map(|file| loader.absolute(file)).collect();
+        project.compatibility = options.compatibility;
         project.environment = (*context.environment).clone();
         let sources = std::mem::take(&mut loader.sources);
         project.origin = Arc::new(Origin {
@@ -105,7 +106,10 @@ impl Project {
             normalize::project(&mut project);
         }
         normalize::profiles(&mut project, options);
-        check::project(&mut project, &mut loader.warnings)?;
+        let checked = check::project(&mut project, &mut loader.warnings);
+        if options.consistency {
+            checked?;
+        }
         loader.tell_unset();
         project.warnings = loader.warnings;
         crate::warn::no_meaning(&mut project);

@@ -39,6 +39,8 @@ pub struct LoadOptions {
     pub resolve_env_files: bool,
     /// `.env` of the project's folder is read.
     pub dot_env: bool,
+    /// Names of containers and images have `_` between their parts (`--compatibility`).
+    pub compatibility: bool,
     /// Files that the documents name may be read: of `extends`, `include` and `label_file`.
     pub other_files: bool,
 }
@@ -61,6 +63,7 @@ impl LoadOptions {
             consistency: true,
             resolve_env_files: true,
             dot_env: true,
+            compatibility: false,
             other_files: true,
         }
     }

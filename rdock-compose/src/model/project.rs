@@ -51,6 +51,9 @@ pub struct Project {
     /// Profiles that are active.
     #[serde(skip)]
     pub profiles: BTreeSet<String>,
+    /// Names of containers and images have `_` between their parts, not `-`.
+    #[serde(skip)]
+    pub compatibility: bool,
     /// What is legal and should be known.
     #[serde(skip)]
     pub warnings: Vec<Warning>,
@@ -86,12 +89,52 @@ impl Project {
         self.services.get(name).ok_or_else(|| self.unknown(name))
     }
 
+    /// A service, active or not: naming one makes it active.
+    pub fn any_service(&self, name: &str) -> Option<&Service> {
+        self.services
+            .get(name)
+            .or_else(|| self.disabled_services.get(name))
+    }
+
     fn unknown(&self, name: &str) -> Error {
         let known = self.services.keys().chain(self.disabled_services.keys());
         Error::NoSuchService {
             name: name.to_owned(),
             suggestion: nearest(name, known.map(String::as_str)).map(str::to_owned),
         }
+    }
+
+    /// What stands between the parts of a name.
+    pub(crate) fn separator(&self) -> char {
+        if self.compatibility { '_' } else { '-' }
+    }
+
+    /// Removes networks, volumes, configs, secrets and models that no active service uses, as docker compose does
+    /// unless it is told `--all-resources`.
+    pub fn remove_unused(&mut self) {
+        let services = || self.services.values();
+        let networks: BTreeSet<&String> = services().flat_map(|service| service.networks.keys()).collect();
+        self.networks.retain(|key, _| networks.contains(key));
+        let mounts = services().flat_map(|service| &service.volumes);
+        let volumes: BTreeSet<&String> = mounts
+            .filter(|mount| mount.r#type == "volume")
+            .filter_map(|mount| mount.source.as_ref())
+            .collect();
+        self.volumes.retain(|key, _| volumes.contains(key));
+        let configs: BTreeSet<&String> = services()
+            .flat_map(|service| service.configs.iter().map(|grant| &grant.source))
+            .collect();
+        self.configs.retain(|key, _| configs.contains(key));
+        let of_builds = services().filter_map(|service| service.build.as_ref());
+        let of_builds = of_builds.flat_map(|build| &build.secrets);
+        let secrets: BTreeSet<&String> = services()
+            .flat_map(|service| &service.secrets)
+            .chain(of_builds)
+            .map(|grant| &grant.source)
+            .collect();
+        self.secrets.retain(|key, _| secrets.contains(key));
+        let models: BTreeSet<&String> = services().flat_map(|service| service.models.keys()).collect();
+        self.models.retain(|key, _| models.contains(key));
     }
 
     /// The project with these services and what they need; all of it if none is named. Naming a service makes it

@@ -48,7 +48,7 @@ pub(super) fn dependencies<'a>(containers: &[&'a ExistingContainer]) -> BTreeMap
 
 impl Plan {
     /// What `down` has to do for a project of which only the name need be known: containers say themselves what they
-    /// depend on. With the project its hooks run, and its volumes and images are known.
+    /// depend on, and which images they have. With the project its hooks run, and external volumes are known.
     pub fn down(name: &str, project: Option<&Project>, existing: &Existing, options: &DownOptions) -> Self {
         let mut plan = Self::new(name);
         let known = |service: &str| {
@@ -127,24 +127,24 @@ impl Plan {
             return plan;
         }
         let gone: Vec<usize> = removed.into_values().flatten().collect();
+        let going: BTreeSet<&str> = containers.iter().map(|container| container.id.as_str()).collect();
+        // Whoever made it: a container that stays keeps what it uses.
+        let others = || {
+            existing
+                .containers
+                .iter()
+                .filter(|container| !going.contains(container.id.as_str()))
+        };
         let ours = |labels: &BTreeMap<String, String>| {
             labels.get(label::PROJECT).is_some_and(|project| project == name)
         };
         for network in existing.networks.iter().filter(|network| ours(&network.labels)) {
-            // A container that stays keeps its network.
-            let used = plan.orphans.iter().any(|orphan| {
-                let orphan = existing
-                    .containers
-                    .iter()
-                    .find(|container| container.name == *orphan);
-                orphan.is_some_and(|container| {
-                    container.is_up() && container.networks.contains_key(&network.name)
-                })
-            });
-            if used {
+            let user = others()
+                .find(|container| container.is_up() && container.networks.contains_key(&network.name));
+            if let Some(user) = user {
                 plan.notes.push(format!(
-                    "the network {:?} stays, containers of other services use it",
-                    network.name
+                    "the network {:?} stays: the container {} uses it",
+                    network.name, user.name
                 ));
                 continue;
             }
@@ -163,6 +163,17 @@ impl Plan {
                 .collect();
             for volume in existing.volumes.iter().filter(|volume| ours(&volume.labels)) {
                 if volume.labels.contains_key(label::VOLUME) && !external.contains(volume.name.as_str()) {
+                    let uses = |container: &&ExistingContainer| {
+                        let mut mounts = container.mounts.iter();
+                        mounts.any(|mount| mount.volume.as_ref() == Some(&volume.name))
+                    };
+                    if let Some(user) = others().find(uses) {
+                        plan.notes.push(format!(
+                            "the volume {:?} stays: the container {} uses it",
+                            volume.name, user.name
+                        ));
+                        continue;
+                    }
                     let operation = Operation::RemoveVolume {
                         name: volume.name.clone(),
                     };
@@ -170,19 +181,31 @@ impl Plan {
                 }
             }
         }
-        if let Some(project) = project.filter(|_| options.images != RemoveImages::Keep) {
-            let services = project.services.iter().chain(&project.disabled_services);
-            let images: BTreeSet<String> = services
+        if options.images != RemoveImages::Keep {
+            let services = project
+                .into_iter()
+                .flat_map(|project| project.services.iter().chain(&project.disabled_services));
+            let of_files = services
                 .filter(|(_, service)| options.images == RemoveImages::All || service.image.is_none())
-                .map(|(name, _)| project.image_of(name))
-                .filter(|image| existing.images.contains_key(image))
-                .collect();
+                .filter_map(|(name, _)| Some(project?.image_of(name)));
+            let of_containers = containers
+                .iter()
+                .filter(|container| project.is_none() || !known(container.service().unwrap_or_default()))
+                .filter_map(|container| Some((container.service()?, container.image()?)))
+                .filter(|(service, image)| {
+                    let local = ['-', '_'].map(|between| format!("{name}{between}{service}"));
+                    options.images == RemoveImages::All || local.contains(image)
+                })
+                .map(|(_, image)| image);
+            let images: BTreeSet<String> = of_files.chain(of_containers).collect();
             for image in images {
-                plan.add(
-                    Operation::RemoveImage { image },
-                    vec![Cause::Requested],
-                    gone.iter().copied(),
-                );
+                if existing.images.contains_key(&image) {
+                    plan.add(
+                        Operation::RemoveImage { image },
+                        vec![Cause::Requested],
+                        gone.iter().copied(),
+                    );
+                }
             }
         }
         plan

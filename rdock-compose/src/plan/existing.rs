@@ -14,7 +14,8 @@ pub struct Existing {
     pub networks: Vec<ExistingNetwork>,
     /// Volumes, at least those with the project's label and those that it names.
     pub volumes: Vec<ExistingVolume>,
-    /// Images by the references that services name, as far as they are here.
+    /// Images by the references that services name, and those of containers of services that nobody names any more, as
+    /// far as they are here.
     pub images: BTreeMap<String, ExistingImage>,
 }
 
@@ -146,6 +147,12 @@ impl ExistingContainer {
     /// The hash of what it was made from.
     pub fn config_hash(&self) -> Option<&str> {
         self.label(label::CONFIG_HASH)
+    }
+
+    /// The image that its service named when it was made.
+    pub fn image(&self) -> Option<String> {
+        let config: serde_json::Value = serde_json::from_str(self.label(label::CONFIG)?).ok()?;
+        config.get("image")?.as_str().map(str::to_owned)
     }
 
     /// Whether it runs, paused or between restarts included.

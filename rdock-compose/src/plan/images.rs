@@ -4,8 +4,36 @@ use super::existing::ExistingImage;
 use super::operation::{Cause, Operation};
 use super::{Build, Existing, Plan, PlanError, Pull, UpOptions};
 use crate::forms::parse_duration;
-use crate::model::{Project, Service};
+use crate::model::{Dependencies, Project, Service};
 use std::collections::BTreeMap;
+
+/// What `pull` is told.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct PullOptions {
+    /// The services; all if empty.
+    pub services: Vec<String>,
+    /// Whether the images of what they need are pulled too; by default they are not.
+    pub dependencies: Dependencies,
+    /// When images are pulled; as services say if absent.
+    pub policy: Option<Pull>,
+    /// Images that can be built are left.
+    pub ignore_buildable: bool,
+    /// A pull that fails is only warned of. For an image that can be built that is so anyway.
+    pub ignore_failures: bool,
+}
+
+impl Default for PullOptions {
+    fn default() -> Self {
+        Self {
+            services: Vec::new(),
+            dependencies: Dependencies::Leave,
+            policy: None,
+            ignore_buildable: false,
+            ignore_failures: false,
+        }
+    }
+}
 
 /// What is to be done for one image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +104,48 @@ impl Plan {
                 }
                 Need::Pull | Need::Refresh => {}
             }
+        }
+        Ok(plan)
+    }
+}
+
+impl Plan {
+    /// `pull`: the images that services name, unless their policies are against it.
+    ///
+    /// # Errors
+    /// [`PlanError::NoSuchService`].
+    pub fn pull(project: &Project, existing: &Existing, options: &PullOptions) -> Result<Self, PlanError> {
+        let selected = project
+            .select(&options.services, options.dependencies)
+            .map_err(|error| PlanError::NoSuchService(error.to_string()))?;
+        let mut plan = Self::new(&project.name);
+        let mut pulled = BTreeMap::new();
+        for (name, service) in &selected.services {
+            let Some(image) = service.image.clone().filter(|_| service.provider.is_none()) else {
+                continue;
+            };
+            let here = existing.images.contains_key(&image);
+            let wanted = match (options.policy, service.pull_policy.as_deref()) {
+                (Some(Pull::Always), _) => true,
+                (Some(Pull::Missing), _) | (None, Some("missing" | "if_not_present")) => !here,
+                (Some(Pull::Never), _) | (None, Some("never" | "build")) => false,
+                (None, _) => true,
+            };
+            let builds = service.build.is_some();
+            if wanted && !(builds && options.ignore_buildable) {
+                // One that nobody can build must come.
+                let optional = options.ignore_failures || builds;
+                let (_, may_fail) = pulled.entry(image).or_insert((name, optional));
+                *may_fail &= optional;
+            }
+        }
+        for (image, (service, optional)) in pulled {
+            let operation = Operation::PullImage {
+                service: service.clone(),
+                image,
+                optional,
+            };
+            plan.add(operation, vec![Cause::Requested], []);
         }
         Ok(plan)
     }

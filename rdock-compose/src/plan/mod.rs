@@ -19,7 +19,8 @@ pub use existing::{
     ContainerState, Existing, ExistingContainer, ExistingImage, ExistingMount, ExistingNetwork,
     ExistingVolume, Health,
 };
-pub use operation::{Cause, HookKind, Operation, Target, WaitCondition};
+pub use images::PullOptions;
+pub use operation::{Cause, HookKind, OneOff, Operation, Target, WaitCondition};
 pub use run::RunOptions;
 pub use up::{Build, Pull, Recreate, UpOptions};
 
@@ -84,8 +85,16 @@ pub enum PlanError {
     #[error("no such service: {0}")]
     NoSuchService(String),
     /// A verb for containers that are not there.
-    #[error("the service {0:?} has no container")]
+    #[error("service {0:?} has no container to start")]
     NoContainer(String),
+    /// A verb for a container that runs, and none does.
+    #[error("service {service:?} is not running{}", number.map(|number| format!(" container #{number}")).unwrap_or_default())]
+    NotRunning {
+        /// The service.
+        service: String,
+        /// Which of its containers, if one was asked for.
+        number: Option<u32>,
+    },
 }
 
 /// One thing to do.

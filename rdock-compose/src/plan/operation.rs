@@ -82,8 +82,9 @@ pub enum Operation {
         replaces: Option<String>,
         /// Anonymous volumes of that one, which it goes on using.
         inherits: Vec<ExistingMount>,
-        /// The random part of its name, for a one-off container.
-        slug: Option<String>,
+        /// What makes it a container of `run`.
+        #[serde(default)]
+        one_off: Option<OneOff>,
     },
     /// Give a container its final name.
     RenameContainer {
@@ -159,6 +160,19 @@ pub enum Operation {
         /// If it fails, what waits for it goes on all the same.
         optional: bool,
     },
+}
+
+/// A container of `run`: one beside those of its service.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OneOff {
+    /// The random part of its name.
+    pub slug: String,
+    /// It publishes the ports of its service, which nothing else may do meanwhile.
+    #[serde(default)]
+    pub service_ports: bool,
+    /// It is found by the names of its service.
+    #[serde(default)]
+    pub use_aliases: bool,
 }
 
 /// When a hook runs.

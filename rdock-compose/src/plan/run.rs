@@ -1,7 +1,7 @@
 //! `run`: one container of a service beside the others.
 
 use super::existing::Existing;
-use super::operation::{Cause, Operation, Target};
+use super::operation::{Cause, OneOff, Operation, Target};
 use super::{Plan, PlanError, UpOptions};
 use crate::model::{Dependencies, Project};
 use crate::names::one_off_name;
@@ -16,6 +16,10 @@ pub struct RunOptions {
     pub name: Option<String>,
     /// A random text of hexadecimal digits.
     pub slug: String,
+    /// It publishes the ports of its service (`--service-ports`); by default none.
+    pub service_ports: bool,
+    /// It is found by the names of its service (`--use-aliases`); by default by its own alone.
+    pub use_aliases: bool,
     /// Whether what the service needs comes up first (`--no-deps` leaves it).
     pub dependencies: Dependencies,
     /// Containers of services that the files no longer have are removed.
@@ -29,6 +33,8 @@ impl RunOptions {
             service: service.into(),
             name: None,
             slug: slug.into(),
+            service_ports: false,
+            use_aliases: false,
             dependencies: Dependencies::Include,
             remove_orphans: false,
         }
@@ -82,7 +88,11 @@ impl Plan {
             name: full.clone(),
             replaces: None,
             inherits: Vec::new(),
-            slug: Some(options.slug.clone()),
+            one_off: Some(OneOff {
+                slug: options.slug.clone(),
+                service_ports: options.service_ports,
+                use_aliases: options.use_aliases,
+            }),
         };
         let created = plan.add(operation, vec![Cause::Requested], waits);
         let container = Target {

@@ -25,7 +25,7 @@ fn chosen<'a>(
     existing: &'a Existing,
     services: &[String],
     one_offs: bool,
-) -> Result<Vec<&'a ExistingContainer>, PlanError> {
+) -> Vec<&'a ExistingContainer> {
     let mut found: Vec<&ExistingContainer> = existing
         .containers
         .iter()
@@ -35,13 +35,7 @@ fn chosen<'a>(
         })
         .collect();
     found.sort_by_key(|container| (container.number(), container.name.clone()));
-    match services
-        .iter()
-        .find(|wanted| !found.iter().any(|container| container.service() == Some(wanted)))
-    {
-        Some(missing) => Err(PlanError::NoContainer(missing.clone())),
-        None => Ok(found),
-    }
+    found
 }
 
 impl Plan {
@@ -94,14 +88,24 @@ impl Plan {
     /// `start`: containers that are there and do not run, after those they need.
     ///
     /// # Errors
-    /// A service without a container.
+    /// [`PlanError::NoContainer`] for a service that should have containers and has none.
     pub fn start(
         project: &Project,
         existing: &Existing,
         services: &[String],
         wait: bool,
     ) -> Result<Self, PlanError> {
-        let containers = chosen(&project.name, existing, services, false)?;
+        let wanted = project.services.iter().filter(|(name, service)| {
+            let named = services.is_empty() || services.contains(name);
+            named && service.provider.is_none() && service.replicas() > 0
+        });
+        let wanted = wanted.map(|(name, _)| name).chain(services);
+        for service in wanted {
+            if existing.of_service(&project.name, service).is_empty() {
+                return Err(PlanError::NoContainer(service.clone()));
+            }
+        }
+        let containers = chosen(&project.name, existing, services, false);
         let mut plan = Self::new(&project.name);
         let started = plan.each(&containers, Direction::NeedsFirst, |container| {
             let service = container.service().unwrap_or_default();
@@ -164,17 +168,14 @@ impl Plan {
     }
 
     /// `stop`: containers that run, before those they need.
-    ///
-    /// # Errors
-    /// A service without a container.
     pub fn stop(
         name: &str,
         project: Option<&Project>,
         existing: &Existing,
         services: &[String],
         timeout: Option<u64>,
-    ) -> Result<Self, PlanError> {
-        let containers = chosen(name, existing, services, false)?;
+    ) -> Self {
+        let containers = chosen(name, existing, services, false);
         let mut plan = Self::new(name);
         plan.each(&containers, Direction::DependentsFirst, |container| {
             if !container.is_up() {
@@ -196,20 +197,17 @@ impl Plan {
             };
             hooks.chain([stop]).collect()
         });
-        Ok(plan)
+        plan
     }
 
     /// `restart`: containers, after those they need; with them those that ask to restart with them, unless `alone`.
-    ///
-    /// # Errors
-    /// A service without a container.
     pub fn restart(
         project: &Project,
         existing: &Existing,
         services: &[String],
         alone: bool,
         timeout: Option<u64>,
-    ) -> Result<Self, PlanError> {
+    ) -> Self {
         let mut wanted = services.to_vec();
         while !alone && !wanted.is_empty() {
             let more: Vec<String> = project
@@ -228,26 +226,18 @@ impl Plan {
             }
             wanted.extend(more);
         }
-        let containers = chosen(&project.name, existing, &wanted, false)?;
+        let containers = chosen(&project.name, existing, &wanted, false);
         let mut plan = Self::new(&project.name);
         plan.each(&containers, Direction::NeedsFirst, |container| {
             let container = target(container.service().unwrap_or_default(), container);
             vec![Operation::RestartContainer { container, timeout }]
         });
-        Ok(plan)
+        plan
     }
 
     /// `kill`: a signal to containers that run.
-    ///
-    /// # Errors
-    /// A service without a container.
-    pub fn kill(
-        name: &str,
-        existing: &Existing,
-        services: &[String],
-        signal: &str,
-    ) -> Result<Self, PlanError> {
-        let containers = chosen(name, existing, services, true)?;
+    pub fn kill(name: &str, existing: &Existing, services: &[String], signal: &str) -> Self {
+        let containers = chosen(name, existing, services, true);
         let mut plan = Self::new(name);
         plan.each(&containers, Direction::Together, |container| {
             let target = target(container.service().unwrap_or_default(), container);
@@ -257,15 +247,12 @@ impl Plan {
             };
             if container.is_up() { vec![kill] } else { Vec::new() }
         });
-        Ok(plan)
+        plan
     }
 
     /// `pause`: containers that run stand still, before those they need.
-    ///
-    /// # Errors
-    /// A service without a container.
-    pub fn pause(name: &str, existing: &Existing, services: &[String]) -> Result<Self, PlanError> {
-        let containers = chosen(name, existing, services, false)?;
+    pub fn pause(name: &str, existing: &Existing, services: &[String]) -> Self {
+        let containers = chosen(name, existing, services, false);
         let mut plan = Self::new(name);
         plan.each(&containers, Direction::DependentsFirst, |container| {
             let target = target(container.service().unwrap_or_default(), container);
@@ -274,15 +261,12 @@ impl Plan {
                 _ => Vec::new(),
             }
         });
-        Ok(plan)
+        plan
     }
 
     /// `unpause`: containers go on, after those they need.
-    ///
-    /// # Errors
-    /// A service without a container.
-    pub fn unpause(name: &str, existing: &Existing, services: &[String]) -> Result<Self, PlanError> {
-        let containers = chosen(name, existing, services, false)?;
+    pub fn unpause(name: &str, existing: &Existing, services: &[String]) -> Self {
+        let containers = chosen(name, existing, services, false);
         let mut plan = Self::new(name);
         plan.each(&containers, Direction::NeedsFirst, |container| {
             let target = target(container.service().unwrap_or_default(), container);
@@ -291,21 +275,12 @@ impl Plan {
                 _ => Vec::new(),
             }
         });
-        Ok(plan)
+        plan
     }
 
     /// `rm`: containers that do not run are removed; with `stop` those that do, too.
-    ///
-    /// # Errors
-    /// A service without a container.
-    pub fn rm(
-        name: &str,
-        existing: &Existing,
-        services: &[String],
-        stop: bool,
-        volumes: bool,
-    ) -> Result<Self, PlanError> {
-        let containers = chosen(name, existing, services, true)?;
+    pub fn rm(name: &str, existing: &Existing, services: &[String], stop: bool, volumes: bool) -> Self {
+        let containers = chosen(name, existing, services, true);
         let mut plan = Self::new(name);
         plan.each(&containers, Direction::DependentsFirst, |container| {
             let target = target(container.service().unwrap_or_default(), container);
@@ -326,6 +301,6 @@ impl Plan {
                 (true, false) => Vec::new(),
             }
         });
-        Ok(plan)
+        plan
     }
 }

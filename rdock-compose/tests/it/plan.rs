@@ -539,10 +539,16 @@ fn a_one_off_container_comes_after_what_it_needs() {
 #[test]
 fn verbs_go_along_dependencies() {
     let (project, mut world) = running(SHOP);
-    let all = lines(&Plan::stop("shop", None, &world.existing, &[], None).unwrap());
+    let all = lines(&Plan::stop("shop", None, &world.existing, &[], None));
     let place = |all: &[String], line: &str| all.iter().position(|other| other == line).unwrap();
     assert!(place(&all, "stop container shop-app-1") < place(&all, "stop container shop-db-1"));
-    let restart = lines(&Plan::restart(&project, &world.existing, &["db".to_owned()], false, None).unwrap());
+    let restart = lines(&Plan::restart(
+        &project,
+        &world.existing,
+        &["db".to_owned()],
+        false,
+        None,
+    ));
     assert_eq!(
         restart,
         [
@@ -551,20 +557,22 @@ fn verbs_go_along_dependencies() {
             "restart container shop-app-2"
         ]
     );
-    let alone = Plan::restart(&project, &world.existing, &["db".to_owned()], true, None).unwrap();
+    let alone = Plan::restart(&project, &world.existing, &["db".to_owned()], true, None);
     assert_eq!(lines(&alone), ["restart container shop-db-1"]);
-    assert!(Plan::kill("shop", &world.existing, &["nothing".to_owned()], "KILL").is_err());
-    world.apply(
-        &project,
-        &Plan::stop("shop", None, &world.existing, &[], None).unwrap(),
+    assert!(Plan::kill("shop", &world.existing, &["nothing".to_owned()], "KILL").is_empty());
+    let nothing = Plan::start(&project, &world.existing, &["nothing".to_owned()], false);
+    assert_eq!(
+        nothing,
+        Err(rdock_compose::plan::PlanError::NoContainer("nothing".to_owned()))
     );
+    world.apply(&project, &Plan::stop("shop", None, &world.existing, &[], None));
     let start = lines(&Plan::start(&project, &world.existing, &[], false).unwrap());
     assert!(
         place(&start, "start container shop-db-1") < place(&start, "wait until db is healthy"),
         "{start:#?}"
     );
     assert!(place(&start, "wait until db is healthy") < place(&start, "start container shop-app-1"));
-    let rm = lines(&Plan::rm("shop", &world.existing, &[], false, false).unwrap());
+    let rm = lines(&Plan::rm("shop", &world.existing, &[], false, false));
     assert_eq!(rm.len(), 6);
 }
 

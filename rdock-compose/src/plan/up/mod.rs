@@ -3,7 +3,7 @@
 mod service;
 mod wait;
 
-use super::existing::{Existing, ExistingContainer};
+use super::existing::{Existing, ExistingContainer, ExistingVolume};
 use super::operation::{Cause, HookKind, Operation, Target};
 use super::{Plan, PlanError, order};
 use crate::hash::{network_hash, volume_hash};
@@ -66,6 +66,11 @@ pub struct UpOptions {
     pub renew_anonymous_volumes: bool,
     /// Containers are started, not only made.
     pub start: bool,
+    /// Networks and volumes that no service uses are made too (`--all-resources`).
+    pub all_resources: bool,
+    /// Volumes, by their names, that are made anew if they were made from another configuration. What is in them is
+    /// lost, and so are the project's containers that use them. [`Plan::changed_volumes`] says which those could be.
+    pub renew_volumes: BTreeSet<String>,
     /// Ends when everything runs or is healthy (`--wait`).
     pub wait: bool,
     /// When images are built.
@@ -87,6 +92,8 @@ impl Default for UpOptions {
             remove_orphans: false,
             renew_anonymous_volumes: false,
             start: true,
+            all_resources: false,
+            renew_volumes: BTreeSet::new(),
             wait: false,
             build: Build::Missing,
             pull: None,
@@ -96,20 +103,49 @@ impl Default for UpOptions {
 }
 
 impl Plan {
+    /// The names of volumes that `up` would use although they were made from another configuration.
+    ///
+    /// # Errors
+    /// [`PlanError::NoSuchService`].
+    pub fn changed_volumes(
+        project: &Project,
+        existing: &Existing,
+        options: &UpOptions,
+    ) -> Result<Vec<String>, PlanError> {
+        let selected = selected(project, options)?;
+        let used = used_volumes(&selected, options);
+        let changed = selected.volumes.iter().filter(|(key, volume)| {
+            let there = existing.volume(&volume.name);
+            !volume.external
+                && used.contains(key)
+                && there.is_some_and(|there| has_changed(&selected, key, there))
+        });
+        Ok(changed.map(|(_, volume)| volume.name.clone()).collect())
+    }
+
     /// What `up` has to do. The images are here: [`Plan::images`] comes first.
     ///
     /// # Errors
     /// What stands in the way.
     pub fn up(project: &Project, existing: &Existing, options: &UpOptions) -> Result<Self, PlanError> {
-        let selected =
-            project
-                .select(&options.services, options.dependencies)
-                .map_err(|error| match error {
-                    crate::Error::NoSuchService { name, .. } => PlanError::NoSuchService(name),
-                    other => PlanError::NoSuchService(other.to_string()),
-                })?;
+        let renewed = match options.renew_volumes.is_empty() {
+            true => BTreeSet::new(),
+            false => Self::changed_volumes(project, existing, options)?
+                .into_iter()
+                .filter(|name| options.renew_volumes.contains(name))
+                .collect(),
+        };
+        let selected = selected(project, options)?;
         let mut plan = Self::new(&selected.name);
-        let (existing, renamed) = finish_renames(&mut plan, &selected, existing);
+        let (mut existing, renamed) = finish_renames(&mut plan, &selected, existing);
+        // They go first, and are made like any that are not there.
+        let users: Vec<ExistingContainer> = existing
+            .containers
+            .extract_if(.., |container| {
+                let mut volumes = container.mounts.iter().filter_map(|mount| mount.volume.as_ref());
+                container.is_of(&selected.name) && volumes.any(|name| renewed.contains(name))
+            })
+            .collect();
         let mut up = Up {
             project: &selected,
             existing: &existing,
@@ -123,10 +159,17 @@ impl Plan {
             ready: BTreeMap::new(),
             created: BTreeMap::new(),
             stopped: BTreeMap::new(),
+            renewed,
+            cleared: BTreeMap::new(),
             waits: BTreeMap::new(),
             names: BTreeMap::new(),
         };
         up.networks()?;
+        for container in &users {
+            let service = container.service().unwrap_or_default().to_owned();
+            let step = up.remove(&service, container, vec![Cause::Requested], Vec::new(), false);
+            up.cleared.entry(service).or_default().push(step);
+        }
         up.volumes()?;
         up.orphans();
         for service in order::services(&selected) {
@@ -160,10 +203,41 @@ pub(super) struct Up<'a> {
     renamed: BTreeMap<String, usize>,
     /// Containers that run, and that steps stop so that they start again.
     stopped: BTreeMap<String, (usize, Cause)>,
+    /// Volumes that are made anew, by name.
+    renewed: BTreeSet<String>,
+    /// Steps that remove a service's containers so that their volumes can be made anew.
+    cleared: BTreeMap<String, Vec<usize>>,
     /// Steps that wait for a service.
     waits: BTreeMap<(String, Condition), usize>,
     /// The containers of a service as they will be: name, and whether a step starts it.
     names: BTreeMap<String, Vec<(String, bool)>>,
+}
+
+fn selected(project: &Project, options: &UpOptions) -> Result<Project, PlanError> {
+    let selected = project.select(&options.services, options.dependencies);
+    selected.map_err(|error| match error {
+        crate::Error::NoSuchService { name, .. } => PlanError::NoSuchService(name),
+        other => PlanError::NoSuchService(other.to_string()),
+    })
+}
+
+/// The keys of volumes that have to be there.
+fn used_volumes<'a>(project: &'a Project, options: &UpOptions) -> BTreeSet<&'a String> {
+    if options.all_resources {
+        return project.volumes.keys().collect();
+    }
+    let mounts = project.services.values().flat_map(|service| &service.volumes);
+    mounts
+        .filter(|mount| mount.r#type == "volume")
+        .filter_map(|mount| mount.source.as_ref())
+        .collect()
+}
+
+/// Whether a volume of this project was made from another configuration.
+fn has_changed(project: &Project, key: &str, volume: &ExistingVolume) -> bool {
+    let hash = volume.labels.get(label::CONFIG_HASH);
+    volume.labels.get(label::PROJECT) == Some(&project.name)
+        && hash.is_some_and(|hash| *hash != volume_hash(project, key))
 }
 
 /// A container that was made to take another's place and has not got its name.
@@ -219,12 +293,13 @@ impl Up<'_> {
 
     /// Networks that active services use.
     pub(super) fn networks(&mut self) -> Result<(), PlanError> {
-        let used: BTreeSet<&String> = self
-            .project
-            .services
-            .values()
-            .flat_map(|service| service.networks.keys())
-            .collect();
+        let used: BTreeSet<&String> = match self.options.all_resources {
+            true => self.project.networks.keys().collect(),
+            false => {
+                let services = self.project.services.values();
+                services.flat_map(|service| service.networks.keys()).collect()
+            }
+        };
         for (key, network) in self.project.networks.iter().filter(|(key, _)| used.contains(key)) {
             let name = network.name.clone();
             let there = self.existing.network(&name);
@@ -309,15 +384,7 @@ impl Up<'_> {
 
     /// Volumes that active services use.
     pub(super) fn volumes(&mut self) -> Result<(), PlanError> {
-        let mounts = self
-            .project
-            .services
-            .values()
-            .flat_map(|service| &service.volumes);
-        let used: BTreeSet<&String> = mounts
-            .filter(|mount| mount.r#type == "volume")
-            .filter_map(|mount| mount.source.as_ref())
-            .collect();
+        let used = used_volumes(self.project, self.options);
         for (key, volume) in self.project.volumes.iter().filter(|(key, _)| used.contains(key)) {
             let name = volume.name.clone();
             match self.existing.volume(&name) {
@@ -339,9 +406,20 @@ impl Up<'_> {
                         project,
                     });
                 }
+                Some(_) if self.renewed.contains(&name) => {
+                    let users: Vec<usize> = self.cleared.values().flatten().copied().collect();
+                    let remove = Operation::RemoveVolume { name: name.clone() };
+                    let removed = self.plan.add(remove, vec![Cause::HashChanged], users);
+                    let key = key.clone();
+                    let create = Operation::CreateVolume {
+                        key: key.clone(),
+                        name,
+                    };
+                    let step = self.plan.add(create, vec![Cause::HashChanged], [removed]);
+                    self.volumes.insert(key, step);
+                }
                 Some(there) => {
-                    let hash = there.labels.get(label::CONFIG_HASH);
-                    if hash.is_some_and(|hash| *hash != volume_hash(self.project, key)) {
+                    if has_changed(self.project, key, there) {
                         // Its data would be lost.
                         self.plan.notes.push(format!(
                             "the volume {name:?} was made from another configuration and is used as it is; remove it to have it made anew"

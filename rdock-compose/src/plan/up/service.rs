@@ -42,7 +42,7 @@ impl Up<'_> {
         // A container that was to take another's place and did not get there.
         let (left, kept): (Vec<_>, Vec<_>) = there.into_iter().partition(|container| is_left_over(container));
         there = kept;
-        let mut cleared = Vec::new();
+        let mut cleared = self.cleared.get(name).cloned().unwrap_or_default();
         for container in left {
             // Its anonymous volumes are its own, or also those of the one whose place it was to take.
             cleared.push(self.remove(name, container, vec![Cause::LeftOver], Vec::new(), true));
@@ -226,7 +226,7 @@ impl Up<'_> {
             name: full.clone(),
             replaces: None,
             inherits: Vec::new(),
-            slug: None,
+            one_off: None,
         };
         let after = self
             .before_creation(name, service)
@@ -282,7 +282,7 @@ impl Up<'_> {
             name: temporary.clone(),
             replaces: Some(old.id.clone()),
             inherits,
-            slug: None,
+            one_off: None,
         };
         let mut after = self.before_creation(name, service);
         // What an interrupted replacement left has the temporary name.

@@ -91,15 +91,20 @@ impl Up<'_> {
     pub(super) fn wait_at_the_end(&mut self, name: &str) {
         let ready = self.ready.get(name).cloned().unwrap_or_default();
         let containers = self.names.get(name).cloned().unwrap_or_default();
+        // One that others wait to see the end of need not run.
+        let ends = self.project.services.values().any(|service| {
+            let need = service.depends_on.get(name);
+            need.is_some_and(|need| need.condition == Condition::Completed)
+        });
         let good = |name: &str| {
             let known = self
                 .existing
                 .containers
                 .iter()
                 .find(|container| container.name == name);
-            known.is_some_and(|container| {
-                container.is_up() && matches!(container.health, None | Some(Health::Healthy))
-                    || container.state == ContainerState::Exited(0)
+            known.is_some_and(|container| match ends {
+                true => container.state == ContainerState::Exited(0),
+                false => container.is_up() && matches!(container.health, None | Some(Health::Healthy)),
             })
         };
         if containers.iter().all(|(name, started)| !started && good(name)) {
@@ -108,7 +113,10 @@ impl Up<'_> {
         let operation = Operation::Wait {
             service: name.to_owned(),
             containers: containers.into_iter().map(|(name, _)| name).collect(),
-            condition: WaitCondition::RunningOrHealthy,
+            condition: match ends {
+                true => WaitCondition::Completed,
+                false => WaitCondition::RunningOrHealthy,
+            },
             optional: false,
         };
         self.plan.add(operation, vec![Cause::Requested], ready);

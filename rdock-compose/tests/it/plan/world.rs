@@ -93,7 +93,7 @@ impl World {
                 number,
                 name,
                 replaces,
-                slug,
+                one_off,
                 inherits,
             } => {
                 self.create(
@@ -102,7 +102,7 @@ impl World {
                     *number,
                     name,
                     replaces.as_deref(),
-                    slug.as_deref(),
+                    one_off.as_ref().map(|one_off| one_off.slug.as_str()),
                     inherits,
                 );
             }
