@@ -1,10 +1,11 @@
 //! The suite `diff-tar`: a change to a tree, made on a real overlayfs, becomes a layer.
+#[path = "../../tests/it/changed.rs"]
+mod changed;
+
 use super::{Outcome, text_of};
-use rdock_image::{Digest, ImageStore, LayerOptions, Mount, SnapshotOptions};
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+use rdock_image::{Digest, ImageStore, LayerOptions};
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::ffi::CString;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
@@ -70,56 +71,9 @@ fn layer(
     below: &[Digest],
     operations: &Value,
 ) -> Result<Digest, Box<dyn std::error::Error>> {
-    let options = SnapshotOptions {
-        volatile: true,
-        user_namespace: false,
-    };
-    let snapshot = store.snapshot_layers(below, "case", &options)?;
-    let point = tempfile::tempdir()?;
-    let work = || -> Result<(), String> {
-        #[expect(
-            deprecated,
-            reason = "the safe call; CLONE_NEWNS has no memory or descriptor effects"
-        )]
-        rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNS).map_err(|e| format!("unshare: {e}"))?;
-        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-        rustix::mount::mount_change("/", private).map_err(|e| e.to_string())?;
-        let [
-            Mount::Overlay {
-                lower, upper, work, ..
-            },
-        ] = &snapshot.mounts()[..]
-        else {
-            return Err("not an overlay".into());
-        };
-        let lower: Vec<String> = lower.iter().map(|path| path.display().to_string()).collect();
-        let options = format!(
-            "lowerdir={},upperdir={},workdir={},redirect_dir=off,metacopy=off,index=off",
-            lower.join(":"),
-            upper.display(),
-            work.display()
-        );
-        let options = CString::new(options).map_err(|e| e.to_string())?;
-        rustix::mount::mount(
-            "overlay",
-            point.path(),
-            "overlay",
-            MountFlags::empty(),
-            Some(&*options),
-        )
-        .map_err(|e| format!("mount: {e}"))?;
-        let done = apply(point.path(), operations).map_err(|e| e.to_string());
-        rustix::mount::unmount(point.path(), UnmountFlags::empty()).map_err(|e| e.to_string())?;
-        done
-    };
-    std::thread::scope(|scope| scope.spawn(work).join().map_err(|_| "a panic".to_owned())?)?;
-    let lease = store.lease()?;
-    let made = store.adopt_snapshot(&lease, &snapshot, &LayerOptions::default())?;
-    snapshot.remove()?;
-    store.keep_layers(
-        made.diff_id.short(),
-        &[below, std::slice::from_ref(&made.diff_id)].concat(),
-    )?;
+    let made = changed::changed(store, below, &LayerOptions::default(), |root| {
+        apply(root, operations)
+    })?;
     Ok(made.diff_id)
 }
 

@@ -1,6 +1,7 @@
 //! Tests of the store against real file systems, kernels and processes.
 //!
 //! A test that needs what this machine or user lacks is reported as ignored, with the reason.
+mod changed;
 mod children;
 mod crash;
 mod documents;
