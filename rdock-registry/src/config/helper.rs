@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bytes of an answer that are read.
 const LARGEST_ANSWER: u64 = 1 << 20;
@@ -102,6 +102,7 @@ impl Helper<'_> {
             // Nobody waits any more when the time is up.
             let _ = answers.send(read.map(|_| output));
         });
+        let began = Instant::now();
         let output = match answer.recv_timeout(self.timeout) {
             Ok(Ok(output)) => output,
             other => {
@@ -114,7 +115,24 @@ impl Helper<'_> {
                 }));
             }
         };
-        let status = child.wait().map_err(|error| self.failed(&error.to_string()))?;
+        // It has closed its output, so it ends within a moment; one that does not is given up.
+        let mut pause = Duration::from_millis(1);
+        let status = loop {
+            let ended = child
+                .try_wait()
+                .map_err(|error| self.failed(&error.to_string()))?;
+            if let Some(status) = ended {
+                break status;
+            }
+            if began.elapsed() > self.timeout {
+                let _ = child.kill();
+                let _ = child.wait();
+                let seconds = self.timeout.as_secs_f32();
+                return Err(self.failed(&format!("it does not end in {seconds} s")));
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(50));
+        };
         if status.success() {
             return Ok(Some(output));
         }
@@ -160,7 +178,6 @@ impl Helper<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Instant;
 
     fn with(script: &str, work: impl FnOnce(Helper<'_>)) {
         let dir = tempfile::tempdir().expect("a temporary directory");
@@ -238,6 +255,17 @@ mod tests {
             };
             let error = hurried.get("a").expect_err("hangs");
             assert!(error.contains("no answer"), "{error}");
+            assert!(started.elapsed() < Duration::from_secs(30));
+        });
+        // One that has closed its output already.
+        with("exec sleep 60 >&-", |helper| {
+            let started = Instant::now();
+            let hurried = Helper {
+                timeout: Duration::from_millis(200),
+                ..helper
+            };
+            let error = hurried.get("a").expect_err("hangs");
+            assert!(error.contains("does not end"), "{error}");
             assert!(started.elapsed() < Duration::from_secs(30));
         });
     }
