@@ -9,6 +9,7 @@ mod compose;
 mod compose_config;
 mod compose_down;
 mod compose_foreground;
+mod compose_images;
 mod compose_kills;
 mod compose_life;
 mod compose_look;
@@ -64,6 +65,7 @@ fn main() -> std::process::ExitCode {
         compose_down::trials(),
         compose_config::trials(),
         compose_look::trials(),
+        compose_images::trials(),
         projects::trials(&stage),
         compose_tutorial::trials(&stage),
         publish::trials(),
