@@ -1,7 +1,9 @@
 //! What a build tells while it runs. This crate never prints.
+
 use crate::dockerfile::Place;
 use rdock_image::{Digest, Progress, Reference};
 use serde::Serialize;
+use std::fmt;
 use std::time::Duration;
 
 /// Where the events of a build go.
