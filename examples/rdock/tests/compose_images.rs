@@ -138,7 +138,7 @@ fn share(tiny: &Tiny) -> Tested {
     let names = |names: &[&str]| {
         names
             .iter()
-            .map(|name| name.replace("HOST", host))
+            .map(|name| name.replace("HOST", &host))
             .collect::<Vec<_>>()
     };
     for image in ["app:1", "app:extra", "base"] {
