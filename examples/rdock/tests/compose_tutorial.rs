@@ -1,13 +1,13 @@
 //! The tutorial's project: a database and an application that is built here.
 
 use crate::fixtures::Name;
-use crate::program::{Cannot, Stage, Tested, free_port, needs_root, success};
+use crate::program::{Cannot, Stage, Tested, free_port, needs_root, path, success};
 use crate::tutorial::{OTHER_USER, START};
 use libtest_mimic::Trial;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,13 +20,21 @@ fn tutorial(stage: &Stage) -> Tested {
     needs_root(OTHER_USER)?;
     let rdock = stage.with(&[Name::Mysql, Name::Python])?;
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/tutorial");
-    let folder = folder.to_string_lossy();
+    // As a course types it: `docker-compose up -d` in the project's folder.
+    let links = tempfile::TempDir::with_prefix("rdock-link-")?;
+    let docker_compose = links.path().join("docker-compose");
+    std::os::unix::fs::symlink(path()?, &docker_compose)?;
     let name = format!("tutorial-{}", std::process::id());
     let (app, db) = (free_port()?, free_port()?);
     let command = |words: &[&str]| {
-        let first = ["compose", "-p", &name, "--project-directory", &folder];
-        let mut command = rdock.command(first.into_iter().chain(words.iter().copied()));
+        let mut command = Command::new(&docker_compose);
+        rdock.environment(&mut command);
         command
+            .args(words)
+            .current_dir(&folder)
+            .stdin(Stdio::null())
+            .env_remove("COMPOSE_FILE")
+            .env("COMPOSE_PROJECT_NAME", &name)
             .env("APP_PORT", app.to_string())
             .env("DB_PORT", db.to_string());
         command
