@@ -20,6 +20,8 @@ pub struct Exec {
     container: Container,
     request: ExecRequest,
     interactive: bool,
+    /// How much of each stream [`Self::output`] returns.
+    last: usize,
 }
 
 impl Exec {
@@ -31,6 +33,7 @@ impl Exec {
                 ..ExecRequest::default()
             },
             interactive: false,
+            last: usize::MAX,
         }
     }
 
@@ -77,6 +80,13 @@ impl Exec {
         self
     }
 
+    /// Has [`Self::output`] return the last `bytes` of each stream alone; everything unless set. What it keeps
+    /// meanwhile is at most twice as much.
+    pub fn keep_last(mut self, bytes: usize) -> Self {
+        self.last = bytes;
+        self
+    }
+
     /// Starts it.
     ///
     /// # Errors
@@ -91,6 +101,7 @@ impl Exec {
             container,
             request,
             interactive,
+            last: _,
         } = self;
         let connection = container.connect()?;
         let mut streams = Attached::default();
@@ -162,28 +173,21 @@ impl Exec {
         })
     }
 
-    /// Runs it to its end and returns what it wrote, all of it: for a command that may write without end there is
-    /// [`Self::spawn`], whose pipes hold it up until somebody reads.
+    /// Runs it to its end and returns what it wrote, all of it: for a command that may write without end there are
+    /// [`Self::keep_last`], and [`Self::spawn`], whose pipes hold it up until somebody reads.
     ///
     /// # Errors
     /// As [`Self::spawn`]; [`Error::OwnerGone`] when the container's owner ends meanwhile.
     pub async fn output(self) -> Result<Output> {
+        let last = self.last;
         let mut process = self.spawn().await?;
         let streams = std::mem::take(&mut process.streams);
         drop(streams.stdin);
         let read = |fd: Option<OwnedFd>| {
-            blocking(move || {
-                let mut bytes = Vec::new();
-                if let Some(fd) = fd {
-                    match std::fs::File::from(fd).read_to_end(&mut bytes) {
-                        // A terminal ends with EIO.
-                        Err(error) if error.raw_os_error() != Some(libc::EIO) => {
-                            return Err(Error::system("read the output of exec")(error));
-                        }
-                        _ => {}
-                    }
-                }
-                Ok(bytes)
+            blocking(move || match fd {
+                Some(fd) => end_of(&mut std::fs::File::from(fd), last)
+                    .map_err(Error::system("read the output of exec")),
+                None => Ok(Vec::new()),
             })
         };
         let (stdout, stderr) = tokio::join!(read(streams.stdout), read(streams.stderr));
@@ -216,6 +220,28 @@ impl Exec {
         }
         process.wait().await
     }
+}
+
+/// Reads to the end, and returns the last `most` bytes.
+fn end_of(from: &mut impl Read, most: usize) -> std::io::Result<Vec<u8>> {
+    let (mut kept, mut buffer) = (Vec::new(), vec![0; 64 << 10]);
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => break,
+            // A terminal ends with EIO.
+            Err(error) if error.raw_os_error() == Some(libc::EIO) => break,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+            Ok(count) => {
+                kept.extend_from_slice(&buffer[..count]);
+                if kept.len() / 2 > most {
+                    kept.drain(..kept.len() - most);
+                }
+            }
+        }
+    }
+    kept.drain(..kept.len().saturating_sub(most));
+    Ok(kept)
 }
 
 /// A process added to a container. Dropping it kills the process, unless it was started detached.
@@ -277,5 +303,19 @@ impl ExecProcess {
         })?;
         let connection = self.connection.clone();
         blocking(move || connection.send(&Request::KillSession { signal: number }, &[])).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_an_output_is_kept() {
+        let text: Vec<u8> = (0..300_000_u32).map(|number| number as u8).collect();
+        for most in [0, 1, 100, 65_536, 299_999, 300_000, usize::MAX] {
+            let kept = end_of(&mut &text[..], most).expect("memory can be read");
+            assert_eq!(kept, text[text.len().saturating_sub(most)..]);
+        }
     }
 }

@@ -32,7 +32,10 @@ pub(super) async fn inside(
         return Ok(());
     }
     let command = hook.command.clone().unwrap_or_default();
-    let mut exec = found.exec(command.clone()).privileged(hook.privileged);
+    let mut exec = found
+        .exec(command.clone())
+        .privileged(hook.privileged)
+        .keep_last(OUTPUT);
     if let Some(user) = &hook.user {
         exec = exec.user(user);
     }

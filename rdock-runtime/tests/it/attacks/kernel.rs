@@ -72,6 +72,10 @@ pub(super) fn output_of_exec() -> Tested {
         same(&(written > 0 && written <= 1 << 20), &true)
             .map_err(|_| format!("{written} bytes were taken"))?;
         drop(process);
+        // Only its end is wanted.
+        let exec = container.exec(["/test"]).env("PROBE", "flood").keep_last(100);
+        let output = exec.output().await?;
+        same(&output.stdout.len(), &100)?;
         // Nobody wants it: it is not held up, and nothing is collected either.
         let exec = container.exec(["/test"]).env("PROBE", "flood");
         same(&exec.status().await?.success(), &true)
