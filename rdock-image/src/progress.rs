@@ -20,7 +20,8 @@ impl<E> Progress<E> {
         }
     }
 
-    /// Ends the work when `stop` says so, where the work can be ended: a pull can.
+    /// Ends the work when `stop` says so: an [`crate::ImageSource`] does, whose calls block. What is asynchronous (pulls,
+    /// pushes and builds that are awaited) ends when its future is dropped, and does not look at this.
     #[must_use]
     pub fn stopped_by(mut self, stop: Stop) -> Self {
         self.stop = stop;
