@@ -1,8 +1,9 @@
 //! The containers of a project that are there, by their services.
 
 use crate::apply::{ApplyError, ComposeProject};
+use crate::model::Dependencies;
 use crate::names::label;
-use crate::plan::PlanError;
+use crate::plan::{PlanError, select};
 use rdock_runtime::{Container, ContainerFilter, ContainerInfo, Runtime};
 use std::collections::BTreeMap;
 
@@ -128,10 +129,9 @@ impl ComposeProject {
             .filter(|(member, _)| members.one_offs || !member.one_off)
             .collect();
         for wanted in &members.services {
-            let files = self.project();
-            let known = files.services.contains_key(wanted) || files.disabled_services.contains_key(wanted);
-            if !known && !found.iter().any(|(member, _)| member.service == *wanted) {
-                return Err(PlanError::NoSuchService(wanted.clone()).into());
+            // A container is enough, for a project of which only the name is known.
+            if !found.iter().any(|(member, _)| member.service == *wanted) {
+                select(self.project(), std::slice::from_ref(wanted), Dependencies::Leave)?;
             }
         }
         found.retain(|(member, _)| members.services.is_empty() || members.services.contains(&member.service));

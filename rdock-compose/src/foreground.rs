@@ -4,7 +4,7 @@ use crate::apply::{ApplyError, ComposeProject};
 use crate::containers::{Member, Members};
 use crate::model::Dependencies;
 use crate::output::{Followed, Heard, OutputEvent};
-use crate::plan::{Plan, PlanError};
+use crate::plan::{Plan, select};
 use rdock_runtime::{ContainerInfo, Exit, Status};
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -96,23 +96,12 @@ impl ForegroundOptions {
     fn watched(&self, compose: &ComposeProject) -> Result<Watched, ApplyError> {
         let files = compose.project();
         let selected = |dependencies| -> Result<BTreeSet<String>, ApplyError> {
-            let selected = files.select(&self.services, dependencies);
-            let selected = selected.map_err(|error| match error {
-                crate::Error::NoSuchService { name, .. } => PlanError::NoSuchService(name),
-                other => PlanError::NoSuchService(other.to_string()),
-            })?;
+            let selected = select(files, &self.services, dependencies)?;
             Ok(selected.services.keys().cloned().collect())
         };
-        let known = |name: &&String| {
-            files.services.contains_key(*name) || files.disabled_services.contains_key(*name)
-        };
-        let named = self
-            .attach
-            .iter()
-            .chain(&self.no_attach)
-            .chain(&self.exit_code_from);
-        if let Some(unknown) = named.clone().find(|name| !known(name)) {
-            return Err(PlanError::NoSuchService(unknown.clone()).into());
+        let named = self.attach.iter().chain(&self.no_attach);
+        for name in named.chain(&self.exit_code_from) {
+            select(files, std::slice::from_ref(name), Dependencies::Leave)?;
         }
         let mut services = selected(Dependencies::Leave)?;
         let mut shown = match self.attach.as_slice() {

@@ -127,7 +127,12 @@ services:
 fn terminal(tiny: &Tiny) -> Tested {
     let shop = Project::new(tiny, PAIR)?;
     let on_terminal = |words: &[&str], colour: bool, typed: &[u8]| -> Tested {
-        let mut screen = Terminal::start(&shop.command(words)?, 40, 120)?;
+        let mut command = shop.command(words)?;
+        command.env_remove("NO_COLOR");
+        if words.last() == Some(&"up") && !colour && !words.contains(&"never") {
+            command.env("NO_COLOR", "1");
+        }
+        let mut screen = Terminal::start(&command, 40, 120)?;
         screen.expect("web ready", SOON)?;
         screen.expect("db ready", SOON)?;
         for key in typed {
@@ -145,6 +150,7 @@ fn terminal(tiny: &Tiny) -> Tested {
     let file = file.to_string_lossy();
     on_terminal(&["-f", &file, "up"], true, b"\x03")?;
     on_terminal(&["-f", &file, "up", "--no-color"], false, b"\x03")?;
+    on_terminal(&["-f", &file, "up"], false, b"\x03")?;
     on_terminal(&["-f", &file, "--ansi", "never", "up"], false, b"\x03")?;
     // Colours without a terminal, when they are asked for.
     let logs = shop.ok(&["--ansi", "always", "logs"])?;

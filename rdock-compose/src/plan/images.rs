@@ -52,9 +52,7 @@ impl Plan {
     /// # Errors
     /// [`PlanError::NoImage`] for one that is not here and may neither be pulled nor built.
     pub fn images(project: &Project, existing: &Existing, options: &UpOptions) -> Result<Self, PlanError> {
-        let selected = project
-            .select(&options.services, options.dependencies)
-            .map_err(|error| PlanError::NoSuchService(error.to_string()))?;
+        let selected = super::select(project, &options.services, options.dependencies)?;
         let mut plan = Self::new(&project.name);
         let mut pulls: BTreeMap<String, usize> = BTreeMap::new();
         let mut builds: BTreeMap<String, usize> = BTreeMap::new();
@@ -115,9 +113,7 @@ impl Plan {
     /// # Errors
     /// [`PlanError::NoSuchService`].
     pub fn pull(project: &Project, existing: &Existing, options: &PullOptions) -> Result<Self, PlanError> {
-        let selected = project
-            .select(&options.services, options.dependencies)
-            .map_err(|error| PlanError::NoSuchService(error.to_string()))?;
+        let selected = super::select(project, &options.services, options.dependencies)?;
         let mut plan = Self::new(&project.name);
         let mut pulled = BTreeMap::new();
         for (name, service) in &selected.services {

@@ -1,5 +1,6 @@
 //! Plans, applied to a model of what exists: the same again plans nothing, whatever was interrupted converges.
 
+mod verbs;
 mod world;
 
 use rdock_compose::plan::{

@@ -112,7 +112,7 @@ impl Plan {
         existing: &Existing,
         options: &UpOptions,
     ) -> Result<Vec<String>, PlanError> {
-        let selected = selected(project, options)?;
+        let selected = super::select(project, &options.services, options.dependencies)?;
         let used = used_volumes(&selected, options);
         let changed = selected.volumes.iter().filter(|(key, volume)| {
             let there = existing.volume(&volume.name);
@@ -135,7 +135,7 @@ impl Plan {
                 .filter(|name| options.renew_volumes.contains(name))
                 .collect(),
         };
-        let selected = selected(project, options)?;
+        let selected = super::select(project, &options.services, options.dependencies)?;
         let mut plan = Self::new(&selected.name);
         let (mut existing, renamed) = finish_renames(&mut plan, &selected, existing);
         // They go first, and are made like any that are not there.
@@ -211,14 +211,6 @@ pub(super) struct Up<'a> {
     waits: BTreeMap<(String, Condition), usize>,
     /// The containers of a service as they will be: name, and whether a step starts it.
     names: BTreeMap<String, Vec<(String, bool)>>,
-}
-
-fn selected(project: &Project, options: &UpOptions) -> Result<Project, PlanError> {
-    let selected = project.select(&options.services, options.dependencies);
-    selected.map_err(|error| match error {
-        crate::Error::NoSuchService { name, .. } => PlanError::NoSuchService(name),
-        other => PlanError::NoSuchService(other.to_string()),
-    })
 }
 
 /// The keys of volumes that have to be there.

@@ -189,7 +189,7 @@ impl World {
         });
         let old = old.map(|_| rdock_compose::container_name(project, service, number));
         let labels = container_labels(project, service, number, Some(&image), slug, old.as_deref());
-        let wanted = &project.services[service];
+        let wanted = project.any_service(service).expect("a service");
         let mounts = wanted.volumes.iter().map(|volume| {
             let key = volume.source.clone().unwrap_or_default();
             let kept = inherits.iter().find(|mount| mount.target == volume.target);
@@ -228,7 +228,9 @@ impl World {
         let container = self.container(name);
         let service = container.service().unwrap_or_default().to_owned();
         container.state = ContainerState::Running;
-        container.health = project.services[&service]
+        container.health = project
+            .any_service(&service)
+            .expect("a service")
             .healthcheck
             .as_ref()
             .map(|_| Health::Starting);
