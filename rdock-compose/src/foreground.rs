@@ -172,7 +172,14 @@ impl ComposeProject {
         let mut work: Work<'_> = Box::pin(self.apply(plan));
         let mut killing: Option<Work<'_>> = None;
         let (mut working, mut end) = (true, ForegroundEnd::Ended);
-        while working || killing.is_some() || followed.any() {
+        // A start that was under way when everything began to stop.
+        let mut late = false;
+        while late || working || killing.is_some() || followed.any() {
+            if late && !working {
+                late = false;
+                work = Box::pin(self.stop_all(&watched, options.timeout));
+                working = true;
+            }
             tokio::select! {
                 result = &mut work, if working => {
                     working = false;
@@ -207,7 +214,10 @@ impl ComposeProject {
                     _ => {}
                 },
                 heard = followed.heard() => match heard? {
-                    Heard::Started(info) => watched.join(&mut followed, &info, &mut show)?,
+                    Heard::Started(info) => {
+                        let ours = watched.join(&mut followed, &info, &mut show)?;
+                        late |= ours && end != ForegroundEnd::Ended;
+                    }
                     Heard::Event(event) => {
                         let ended = watched.show(event, &mut show);
                         if let Some(exit) = ended
@@ -259,22 +269,23 @@ async fn done(work: &mut Option<Work<'_>>) -> Result<(), ApplyError> {
 }
 
 impl Watched {
+    /// Follows a container if it is one of these; whether it is.
     fn join(
         &self,
         followed: &mut Followed,
         info: &ContainerInfo,
         show: &mut impl FnMut(ForegroundEvent),
-    ) -> Result<(), ApplyError> {
+    ) -> Result<bool, ApplyError> {
         let ours = |member: &Member| !member.one_off && self.services.contains(&member.service);
         if !Member::of(info).is_some_and(|member| ours(&member)) {
-            return Ok(());
+            return Ok(false);
         }
         if let Some(speaker) = followed.join_started(info)?
             && self.shown.contains(&speaker.service)
         {
             show(ForegroundEvent::Output(OutputEvent::Joined(speaker)));
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Shows it if it is to be shown. Some when a container has ended, with how if that is known.
