@@ -76,7 +76,7 @@ pub enum BuildEvent {
         /// What.
         text: String,
     },
-    /// Something happened to a base image that is fetched.
+    /// Something happened to a base image that is looked up or fetched.
     Pull(rdock_image::Event),
     /// A step runs.
     StepStarted {

@@ -3,7 +3,7 @@
 //! [`dockerfile`] is the language, [`ignore`] says which files of the context a build sees, [`graph`](Graph) is what is
 //! built: steps that make layers. [`Builder`] does it, inside the caller's process: RUN is a container of
 //! `rdock-runtime` whose upper directory becomes the layer, COPY reads files where they are, and every step's result
-//! is kept in a cache that all processes share.
+//! is kept in a cache that all processes share. [`Builder::from_graph`] shows how a program makes a graph itself.
 #![forbid(unsafe_code)]
 
 mod builder;

@@ -20,6 +20,8 @@ pub(super) struct Bases<'a> {
     /// Nothing is brought into the store.
     pub(super) dry: bool,
     pub(super) known: Mutex<BTreeMap<String, Arc<Known>>>,
+    /// What could not be looked up ahead; said when it is asked for.
+    pub(super) failed: Mutex<BTreeMap<String, BoxError>>,
 }
 
 /// What a name led to when the build began. It means that for the whole build.
@@ -45,11 +47,35 @@ impl Known {
 }
 
 impl Bases<'_> {
+    /// Looks images up, all at once.
+    pub(super) fn ahead(&self, mut references: Vec<Reference>) {
+        references.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        references.dedup();
+        if references.len() < 2 {
+            return;
+        }
+        std::thread::scope(|scope| {
+            for reference in &references {
+                scope.spawn(move || {
+                    if let Err(error) = self.resolve(reference) {
+                        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+                        failed.insert(reference.to_string(), error);
+                    }
+                });
+            }
+        });
+    }
+
     /// What an image is, without its layers.
     pub(super) fn resolve(&self, reference: &Reference) -> Result<BaseImage> {
         let known = match self.known(reference) {
             Some(known) => known,
             None => {
+                let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(error) = failed.remove(reference.as_str()) {
+                    return Err(error);
+                }
+                drop(failed);
                 let known = Arc::new(Known {
                     image: self.look_up(reference)?,
                     one: Mutex::default(),

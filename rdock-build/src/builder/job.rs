@@ -89,6 +89,7 @@ impl Job {
             cancel: &self.cancel,
             dry,
             known: Mutex::default(),
+            failed: Mutex::default(),
         };
         let resolve = |reference: &Reference| bases.resolve(reference);
         let planned = match &builder.dockerfile {
@@ -97,7 +98,7 @@ impl Job {
             }
             _ => Dockerfile::parse_bytes(&opened.dockerfile_name, &opened.dockerfile)
                 .map_err(BuildError::from)
-                .and_then(|file| front::plan(&file, &wishes, &resolve)),
+                .and_then(|file| front::plan(&file, &wishes, &resolve, &|images| bases.ahead(images))),
         };
         let plan = match planned {
             // What a pull says that was stopped is its echo.

@@ -29,6 +29,9 @@ pub(crate) struct BaseImage {
 
 pub(crate) type Resolve<'a> = dyn Fn(&Reference) -> std::result::Result<BaseImage, BoxError> + 'a;
 
+/// Told of the images that are likely to be asked for, so that they can be looked up at once.
+pub(crate) type Ahead<'a> = dyn Fn(Vec<Reference>) + 'a;
+
 /// What the caller wants of the front end.
 #[derive(Debug)]
 pub(crate) struct Wishes {
@@ -96,7 +99,12 @@ struct At<'a> {
 }
 
 /// Makes the graph of the target.
-pub(crate) fn plan(file: &Dockerfile, wishes: &Wishes, resolve: &Resolve<'_>) -> Result<Plan> {
+pub(crate) fn plan(
+    file: &Dockerfile,
+    wishes: &Wishes,
+    resolve: &Resolve<'_>,
+    ahead: &Ahead<'_>,
+) -> Result<Plan> {
     let target = target(file, wishes)?;
     let globals = Arc::new(Globals::new(file, &wishes.args)?);
     let checks = file.check(&wishes.args, wishes.ignore.as_ref())?;
@@ -128,6 +136,7 @@ pub(crate) fn plan(file: &Dockerfile, wishes: &Wishes, resolve: &Resolve<'_>) ->
             front.warnings.push(BuildWarning { place, text });
         }
     }
+    ahead(front.bases(&stages)?);
     for stage in stages {
         front.stage(stage)?;
     }
@@ -200,6 +209,24 @@ fn check_platform(platform: Platform) -> std::result::Result<(), BoxError> {
 }
 
 impl Front<'_> {
+    /// The images that the stages stand on.
+    fn bases(&self, stages: &[usize]) -> Result<Vec<Reference>> {
+        let mut bases = Vec::new();
+        for number in stages {
+            let name = self
+                .globals
+                .from(&self.file.source, &self.file.stages[*number])?
+                .image;
+            let own = name == "scratch" || self.stage_named(&name, *number, false).is_some();
+            match self.wishes.contexts.get(&name.to_lowercase()) {
+                Some(NamedContext::Image(reference)) => bases.push(reference.clone()),
+                None if !own => bases.extend(Reference::parse(&name)),
+                _ => {}
+            }
+        }
+        Ok(bases)
+    }
+
     /// The stages that a stage needs, itself included.
     fn reachable(&self, target: usize) -> Result<BTreeSet<usize>> {
         let mut wanted = BTreeSet::from([target]);

@@ -193,6 +193,7 @@ impl Bench {
     fn drop_when(&self, builder: &Builder, hear: tokio::sync::oneshot::Receiver<()>) -> Tested {
         wait(async {
             tokio::select! {
+                () = tokio::time::sleep(Duration::from_secs(60)) => Err("what was waited for never came".into()),
                 built = builder.build(&self.runtime) => Err(format!("the build ended: {built:?}").into()),
                 _ = hear => Ok(()),
             }

@@ -5,9 +5,9 @@ use crate::{Tested, root_trial};
 use libtest_mimic::Trial;
 use rdock_build::{BuildError, BuildEvent, Builder, CacheFilter, Miss, Output, PullPolicy, StepOutcome};
 use rdock_image::{Digest, Event, ManifestDocument, Reference};
-use rdock_registry::server::{Fault, FaultRule, RegistryServer, ServerOptions};
+use rdock_registry::server::{Fault, FaultRule, RegistryServer, Reply, Seen, ServerOptions};
 use rdock_registry::{PushProgress, RegistryClient, RegistryConfig};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub(super) fn trials() -> Vec<Trial> {
@@ -22,6 +22,7 @@ pub(super) fn trials() -> Vec<Trial> {
         root_trial("a_missing_base_is_named_with_its_line", missing),
         root_trial("policies_of_base_images", policies),
         root_trial("a_dropped_build_ends_its_pull", dropped),
+        root_trial("bases_are_looked_up_at_once", at_once),
     ]
 }
 
@@ -35,9 +36,14 @@ struct Remote {
 
 impl Remote {
     fn new() -> Tested<Self> {
+        Self::scripted(|_| None)
+    }
+
+    /// With a registry that answers by this script where it gives something.
+    fn scripted(script: impl Fn(&Seen) -> Option<Reply> + Send + Sync + 'static) -> Tested<Self> {
         let mut bench = Bench::new()?;
         let dir = tempfile::tempdir()?;
-        let server = RegistryServer::start(ServerOptions::new(dir.path()))?;
+        let server = RegistryServer::start(ServerOptions::new(dir.path()).script(script))?;
         let client = RegistryClient::new(RegistryConfig::default())?;
         bench.runtime = bench.runtime.clone().with_source(Arc::new(client.clone()));
         Ok(Self {
@@ -331,5 +337,50 @@ fn dropped() -> Tested {
     assert!(!remote.has(&base)?);
     remote.server.set_faults(Vec::new());
     remote.bench.build(|builder| builder)?;
+    Ok(())
+}
+
+fn at_once() -> Tested {
+    let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+    let (tell, hear) = tokio::sync::oneshot::channel();
+    let (noted, tell) = (asked.clone(), Mutex::new(Some(tell)));
+    let remote = Remote::scripted(move |request| {
+        if request.path.ends_with("/manifests/1") && request.method == "GET" {
+            let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
+            noted.push(request.path.clone());
+            if noted.len() == 2
+                && let Some(tell) = tell.lock().unwrap_or_else(PoisonError::into_inner).take()
+            {
+                // Nobody listens when the build has ended.
+                let _ = tell.send(());
+            }
+        }
+        None
+    })?;
+    let (one, two) = (remote.publish("one:1", "one")?, remote.publish("two:1", "two")?);
+    let asked = || std::mem::take(&mut *asked.lock().unwrap_or_else(PoisonError::into_inner));
+    asked();
+    let text = format!("FROM {one} AS one\nFROM {two}\nCOPY --from=one /made /one\n");
+    remote.bench.file("Dockerfile", &text)?;
+    // Nobody is answered, so who asks for one after the other never asks for the second.
+    let silent = FaultRule::new(Fault::Silent(Duration::from_secs(600))).on_path("/manifests/1");
+    remote.server.set_faults(vec![silent]);
+    remote.bench.build_until_told(hear)?;
+    let mut names = asked();
+    names.sort();
+    assert_eq!(names, ["/v2/one/manifests/1", "/v2/two/manifests/1"]);
+    remote.server.set_faults(Vec::new());
+    let (built, _) = remote.bench.build(|builder| builder)?;
+    assert_eq!(remote.bench.read(&built, "one")?, "one\n");
+    assert_eq!(remote.bench.read(&built, "made")?, "two\n");
+    // What cannot be had is said at its own line, and is asked for once.
+    asked();
+    let (three, four) = (remote.name("three:1"), remote.name("four:1"));
+    let text = format!("FROM {three} AS three\nFROM {four}\nCOPY --from=three /x /y\n");
+    remote.bench.file("Dockerfile", &text)?;
+    let error = remote.bench.fails(|builder| builder)?;
+    assert!(error.to_string().contains("three:1"), "{error}");
+    assert_eq!(error.place().map(|place| place.line), Some(1));
+    assert_eq!(asked().len(), 2);
     Ok(())
 }
