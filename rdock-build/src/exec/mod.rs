@@ -5,6 +5,7 @@ mod download;
 #[cfg(not(feature = "registry"))]
 #[path = "no_download.rs"]
 mod download;
+mod files;
 mod inputs;
 mod run;
 mod secrets;
