@@ -1,7 +1,7 @@
 //! `compose down`, and verbs that know a name alone, or only say what they would do.
 
 use crate::compose_project::Project;
-use crate::program::Tested;
+use crate::program::{Tested, needs_root};
 use crate::tiny::{Tiny, trial};
 use libtest_mimic::Trial;
 
@@ -27,6 +27,7 @@ services:
 "#;
 
 fn down(tiny: &Tiny) -> Tested {
+    needs_root("a container in two networks")?;
     let file = r#"
 services:
   web:
@@ -193,6 +194,7 @@ networks:
 }
 
 fn no_file(tiny: &Tiny) -> Tested {
+    needs_root("containers that stand still")?;
     let shop = Project::new(tiny, PAIR)?;
     let elsewhere = tempfile::tempdir()?;
     let there = |words: &[&str]| -> Result<String, Box<dyn std::error::Error>> {

@@ -2,7 +2,7 @@
 //! wait.
 
 use crate::compose_project::Project;
-use crate::program::Tested;
+use crate::program::{Tested, needs_root};
 use crate::tiny::{Tiny, trial};
 use libtest_mimic::Trial;
 use std::io::Write;
@@ -36,6 +36,7 @@ services:
 "#;
 
 fn life(tiny: &Tiny) -> Tested {
+    needs_root("containers that stand still")?;
     let shop = Project::new(
         tiny,
         &format!("{PAIR}  other: {{image: tiny, command: [sleep, '100']}}\n"),

@@ -1,7 +1,7 @@
 //! `compose run` and `exec`.
 
 use crate::compose_project::{Project, SOON};
-use crate::program::Tested;
+use crate::program::{Tested, needs_root};
 use crate::pty::Terminal;
 use crate::tiny::{Tiny, trial};
 use libtest_mimic::Trial;
@@ -34,6 +34,7 @@ services:
 "#;
 
 fn run(tiny: &Tiny) -> Tested {
+    needs_root("users of the image")?;
     let shop = Project::new(
         tiny,
         r#"
@@ -220,6 +221,7 @@ fn terminal(tiny: &Tiny) -> Tested {
 }
 
 fn exec(tiny: &Tiny) -> Tested {
+    needs_root("users of the image")?;
     let shop = Project::new(tiny, PAIR)?;
     shop.ok(&["up", "-d", "--scale", "web=2"])?;
     let printed: [(&[&str], i32, &str); 6] = [
