@@ -25,13 +25,17 @@ use std::path::{Path, PathBuf};
 
 /// A project of containers, from a compose file
 #[derive(Debug, Args)]
+#[command(arg_required_else_help = true)]
 pub(crate) struct Compose {
     #[command(flatten)]
     pub(crate) files: Files,
     #[command(flatten)]
     pub(crate) manner: Manner,
+    /// Show the version
+    #[arg(short = 'v', long)]
+    version: bool,
     #[command(subcommand)]
-    verb: Verb,
+    verb: Option<Verb>,
 }
 
 /// How things are done and shown.
@@ -174,7 +178,7 @@ enum Verb {
     Version(Version),
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Version {
     /// Only the number
     #[arg(long)]
@@ -184,8 +188,9 @@ pub(crate) struct Version {
     format: VersionFormat,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 enum VersionFormat {
+    #[default]
     Pretty,
     Json,
 }
@@ -217,52 +222,53 @@ impl Compose {
     /// Does what was asked.
     pub(crate) async fn execute(self, root: Option<PathBuf>) -> Outcome {
         match self.verb {
-            Verb::Config(verb) => verb.execute(&self.files),
-            Verb::Version(verb) => verb.execute(),
-            Verb::Watch(_) => Err(no_watch()),
-            verb => Self { verb, ..self }.perform(root).await,
+            _ if self.version => Version::default().execute(),
+            None => Err(Failure::new("no command is given; see `rdock compose --help`")),
+            Some(Verb::Config(verb)) => verb.execute(&self.files),
+            Some(Verb::Version(verb)) => verb.execute(),
+            Some(Verb::Watch(_)) => Err(no_watch()),
+            Some(verb) => perform(root, self.files, self.manner, verb).await,
         }
     }
+}
 
-    /// Does what needs a runtime.
-    async fn perform(self, root: Option<PathBuf>) -> Outcome {
-        let runtime = crate::open(root)?;
-        let session = Session::new(runtime, self.files, self.manner);
-        match self.verb {
-            Verb::Config(verb) => verb.execute(session.files()),
-            Verb::Up(verb) => verb.execute(&session).await,
-            Verb::Create(verb) => verb.execute(&session).await,
-            Verb::Scale(verb) => verb.execute(&session).await,
-            Verb::Down(verb) => verb.execute(&session).await,
-            Verb::Rm(verb) => verb.execute(&session).await,
-            Verb::Ps(verb) => verb.execute(&session),
-            Verb::Ls(verb) => verb.execute(&session),
-            Verb::Exec(verb) => verb.execute(&session).await,
-            Verb::Run(verb) => verb.execute(&session).await,
-            Verb::Logs(verb) => verb.execute(&session).await,
-            Verb::Start(verb) => verb.execute(&session).await,
-            Verb::Stop(verb) => verb.execute(&session).await,
-            Verb::Restart(verb) => verb.execute(&session).await,
-            Verb::Kill(verb) => verb.execute(&session).await,
-            Verb::Pause(verb) => verb.execute(&session, true).await,
-            Verb::Unpause(verb) => verb.execute(&session, false).await,
-            Verb::Build(verb) => verb.execute(&session).await,
-            Verb::Pull(verb) => verb.execute(&session).await,
-            Verb::Push(verb) => verb.execute(&session).await,
-            Verb::Images(verb) => verb.execute(&session),
-            Verb::Port(verb) => verb.execute(&session),
-            Verb::Top(verb) => verb.execute(&session).await,
-            Verb::Events(verb) => verb.execute(&session).await,
-            Verb::Cp(verb) => verb.execute(&session).await,
-            Verb::Wait(verb) => verb.execute(&session).await,
-            Verb::Stats(verb) => verb.execute(&session).await,
-            Verb::Volumes(verb) => verb.execute(&session),
-            Verb::Attach(verb) => verb.execute(&session).await,
-            Verb::Commit(verb) => verb.execute(&session).await,
-            Verb::Export(verb) => verb.execute(&session).await,
-            Verb::Version(verb) => verb.execute(),
-            Verb::Watch(_) => Err(no_watch()),
-        }
+/// Does what needs a runtime.
+async fn perform(root: Option<PathBuf>, files: Files, manner: Manner, verb: Verb) -> Outcome {
+    let session = Session::new(crate::open(root)?, files, manner);
+    match verb {
+        Verb::Config(verb) => verb.execute(session.files()),
+        Verb::Up(verb) => verb.execute(&session).await,
+        Verb::Create(verb) => verb.execute(&session).await,
+        Verb::Scale(verb) => verb.execute(&session).await,
+        Verb::Down(verb) => verb.execute(&session).await,
+        Verb::Rm(verb) => verb.execute(&session).await,
+        Verb::Ps(verb) => verb.execute(&session),
+        Verb::Ls(verb) => verb.execute(&session),
+        Verb::Exec(verb) => verb.execute(&session).await,
+        Verb::Run(verb) => verb.execute(&session).await,
+        Verb::Logs(verb) => verb.execute(&session).await,
+        Verb::Start(verb) => verb.execute(&session).await,
+        Verb::Stop(verb) => verb.execute(&session).await,
+        Verb::Restart(verb) => verb.execute(&session).await,
+        Verb::Kill(verb) => verb.execute(&session).await,
+        Verb::Pause(verb) => verb.execute(&session, true).await,
+        Verb::Unpause(verb) => verb.execute(&session, false).await,
+        Verb::Build(verb) => verb.execute(&session).await,
+        Verb::Pull(verb) => verb.execute(&session).await,
+        Verb::Push(verb) => verb.execute(&session).await,
+        Verb::Images(verb) => verb.execute(&session),
+        Verb::Port(verb) => verb.execute(&session),
+        Verb::Top(verb) => verb.execute(&session).await,
+        Verb::Events(verb) => verb.execute(&session).await,
+        Verb::Cp(verb) => verb.execute(&session).await,
+        Verb::Wait(verb) => verb.execute(&session).await,
+        Verb::Stats(verb) => verb.execute(&session).await,
+        Verb::Volumes(verb) => verb.execute(&session),
+        Verb::Attach(verb) => verb.execute(&session).await,
+        Verb::Commit(verb) => verb.execute(&session).await,
+        Verb::Export(verb) => verb.execute(&session).await,
+        Verb::Version(verb) => verb.execute(),
+        Verb::Watch(_) => Err(no_watch()),
     }
 }
 

@@ -88,6 +88,20 @@ fn link() -> Tested {
     let dir = shop()?;
     let link = dir.path().join("docker-compose");
     std::os::unix::fs::symlink(rdock()?, &link)?;
+    for flag in ["--version", "-v", "version"] {
+        let output = run(link.clone(), &dir, &[flag])?;
+        let expected = format!("rdock compose version {}\n", env!("CARGO_PKG_VERSION"));
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            expected,
+            "{flag}: {output:?}"
+        );
+    }
+    let help = run(link.clone(), &dir, &[])?;
+    assert!(
+        help.status.success() && String::from_utf8_lossy(&help.stdout).contains("Usage: "),
+        "{help:?}"
+    );
     let output = run(link, &dir, &["-p", "other", "config"])?;
     assert!(output.status.success(), "{output:?}");
     assert!(String::from_utf8(output.stdout)?.contains("name: other"));
