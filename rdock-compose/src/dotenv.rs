@@ -5,7 +5,10 @@
 //! values may have several lines.
 
 use crate::interpolate::{TemplateError, substitute};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+
+/// Bytes that the values of one file may have together: each may bring those above it several times.
+const LONGEST: usize = 8 << 20;
 
 /// A line that is not one of an environment file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +35,8 @@ pub fn parse_dotenv(
         rest: text.strip_prefix('\u{feff}').unwrap_or(text),
         line: 1,
         found: Vec::new(),
+        last: HashMap::new(),
+        bytes: 0,
         lookup,
     };
     while reader.next()? {}
@@ -70,6 +75,10 @@ struct Reader<'a> {
     rest: &'a str,
     line: usize,
     found: Vec<(String, String)>,
+    /// Where the last one of each name is in `found`.
+    last: HashMap<String, usize>,
+    /// Of all values.
+    bytes: usize,
     lookup: &'a dyn Fn(&str) -> Option<String>,
 }
 
@@ -113,15 +122,25 @@ impl<'a> Reader<'a> {
                 let blank = self.rest.trim_start_matches([' ', '\t']);
                 self.take(self.rest.len() - blank.len());
                 let value = self.value()?;
-                self.found.push((key.to_owned(), value));
+                self.add(key, value)?;
             }
             _ => {
                 if let Some(value) = (self.lookup)(key) {
-                    self.found.push((key.to_owned(), value));
+                    self.add(key, value)?;
                 }
             }
         }
         Ok(true)
+    }
+
+    fn add(&mut self, key: &str, value: String) -> Result<(), DotenvError> {
+        self.bytes += value.len();
+        if self.bytes > LONGEST {
+            return Err(self.wrong(format!("the values have more than {LONGEST} bytes")));
+        }
+        self.last.insert(key.to_owned(), self.found.len());
+        self.found.push((key.to_owned(), value));
+        Ok(())
     }
 
     fn check(&self, key: &str) -> Result<(), DotenvError> {
@@ -182,7 +201,7 @@ impl<'a> Reader<'a> {
     fn expand(&self, text: &str) -> Result<String, DotenvError> {
         let known = |name: &str| {
             (self.lookup)(name).or_else(|| {
-                let above = self.found.iter().rev().find(|(key, _)| key == name);
+                let above = self.last.get(name).map(|at| &self.found[*at]);
                 above.map(|(_, value)| value.clone())
             })
         };

@@ -6,6 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+/// Bytes that one text may become.
+const LONGEST: usize = 4 << 20;
+
 /// Why a template has no value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -23,6 +26,12 @@ pub enum TemplateError {
         name: String,
         /// What the template says about it.
         message: String,
+    },
+    /// The value would be longer than any that makes sense.
+    #[error("with its variables the text has more than {limit} bytes")]
+    TooLong {
+        /// The most bytes that it may have.
+        limit: usize,
     },
 }
 
@@ -72,7 +81,7 @@ enum Piece<'a> {
 /// Puts values in; `unset` collects the names that had none and no default.
 ///
 /// # Errors
-/// A template that is not one, or a required variable without a value.
+/// A template that is not one, a required variable without a value, a value that is too long.
 pub(crate) fn substitute(
     template: &str,
     lookup: &dyn Fn(&str) -> Option<String>,
@@ -82,6 +91,9 @@ pub(crate) fn substitute(
     let mut rest = template;
     while let Some((piece, after)) = next(rest)? {
         rest = after;
+        if out.len() > LONGEST {
+            return Err(TemplateError::TooLong { limit: LONGEST });
+        }
         match piece {
             Piece::Text(text) => out.push_str(text),
             Piece::Dollar => out.push('$'),
@@ -128,7 +140,7 @@ pub(crate) fn substitute(
 /// Puts values in, by the rules for compose files; an unset variable becomes nothing.
 ///
 /// # Errors
-/// A template that is not one, or a required variable without a value.
+/// A template that is not one, a required variable without a value, a value that is too long.
 pub fn interpolate(template: &str, environment: &BTreeMap<String, String>) -> Result<String, TemplateError> {
     substitute(
         template,

@@ -7,6 +7,12 @@ use crate::source::Problem;
 use crate::yaml::{Map, Node};
 use std::collections::BTreeMap;
 
+/// Mistakes that come with a suggestion.
+const HINTS: usize = 20;
+
+/// Mistakes that are told.
+const MOST: usize = 100;
+
 /// Top-level resources: where they come from is said once.
 pub(super) fn resources(loader: &Loader<'_>, tree: &Node) -> Result<()> {
     let mut problems = Vec::new();
@@ -68,6 +74,7 @@ pub(super) fn resources(loader: &Loader<'_>, tree: &Node) -> Result<()> {
     }
     let findings = problems
         .into_iter()
+        .take(MOST)
         .map(|problem| loader.sources.finding(problem))
         .collect();
     Err(Error::Invalid { findings })
@@ -79,7 +86,15 @@ struct Findings<'a> {
 }
 
 impl Findings<'_> {
+    /// Nobody reads more, and each costs a search for its place.
+    fn is_full(&self) -> bool {
+        self.found.len() >= MOST
+    }
+
     fn add(&mut self, kind: FindingKind, path: &[&str], message: impl Into<String>) {
+        if self.is_full() {
+            return;
+        }
         self.found.push(Finding {
             kind,
             path: path.join("."),
@@ -90,14 +105,8 @@ impl Findings<'_> {
     }
 
     /// A name must be one of those that are there.
-    fn known<'k>(
-        &mut self,
-        name: &str,
-        what: &str,
-        mut all: impl Iterator<Item = &'k String> + Clone,
-        path: &[&str],
-    ) {
-        if all.clone().any(|known| known == name) {
+    fn known<T>(&mut self, name: &str, what: &str, all: &BTreeMap<String, T>, path: &[&str]) {
+        if all.contains_key(name) || self.is_full() {
             return;
         }
         self.add(
@@ -105,8 +114,12 @@ impl Findings<'_> {
             path,
             format!("{what} {name:?} is not defined"),
         );
+        // Each asks for a comparison with every name.
+        if self.found.len() > HINTS {
+            return;
+        }
         if let (Some(near), Some(last)) = (
-            nearest(name, all.by_ref().map(String::as_str)),
+            nearest(name, all.keys().map(String::as_str)),
             self.found.last_mut(),
         ) {
             last.hint = Some(format!("did you mean {near:?}?"));
@@ -163,7 +176,7 @@ pub(super) fn project(project: &mut Project, warnings: &mut Vec<Warning>) -> Res
                 );
                 findings.add(FindingKind::Undefined, &path, message);
             } else {
-                findings.known(needed, "the service", project.services.keys(), &path);
+                findings.known(needed, "the service", &project.services, &path);
             }
         }
     }
@@ -297,7 +310,7 @@ fn references(findings: &mut Findings<'_>, name: &str, service: &Service) {
             continue;
         }
         let path = ["services", name, "networks", network];
-        findings.known(network, "the network", project.networks.keys(), &path);
+        findings.known(network, "the network", &project.networks, &path);
     }
     for (index, volume) in service.volumes.iter().enumerate() {
         let index = index.to_string();
@@ -307,7 +320,7 @@ fn references(findings: &mut Findings<'_>, name: &str, service: &Service) {
         }
         match (volume.r#type.as_str(), &volume.source) {
             ("volume", Some(source)) if !source.is_empty() => {
-                findings.known(source, "the volume", project.volumes.keys(), &path);
+                findings.known(source, "the volume", &project.volumes, &path);
             }
             ("bind" | "image", None) => {
                 findings.add(FindingKind::Missing, &path, "the key \"source\" is missing");
@@ -320,19 +333,19 @@ fn references(findings: &mut Findings<'_>, name: &str, service: &Service) {
             let index = index.to_string();
             let path = ["services", name, kind, &index];
             match kind {
-                "secrets" => findings.known(&grant.source, "the secret", project.secrets.keys(), &path),
-                _ => findings.known(&grant.source, "the config", project.configs.keys(), &path),
+                "secrets" => findings.known(&grant.source, "the secret", &project.secrets, &path),
+                _ => findings.known(&grant.source, "the config", &project.configs, &path),
             }
         }
     }
     for (index, grant) in service.build.iter().flat_map(|build| &build.secrets).enumerate() {
         let index = index.to_string();
         let path = ["services", name, "build", "secrets", &index];
-        findings.known(&grant.source, "the secret", project.secrets.keys(), &path);
+        findings.known(&grant.source, "the secret", &project.secrets, &path);
     }
     for model in service.models.keys() {
         let path = ["services", name, "models", model];
-        findings.known(model, "the model", project.models.keys(), &path);
+        findings.known(model, "the model", &project.models, &path);
     }
 }
 

@@ -3,7 +3,7 @@
 use super::LoadOptions;
 use crate::dotenv::{parse_dotenv, parse_raw};
 use crate::error::{Error, Finding, FindingKind, Place, Result, Warning, WarningKind};
-use crate::model::{Pairs, Project};
+use crate::model::{Origin, Pairs, Project};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
@@ -11,15 +11,39 @@ use std::path::Path;
 /// Bytes of an environment file.
 const LONGEST: u64 = 1 << 20;
 
-/// Reads one, refusing what is too long or not UTF-8.
+/// What all services together may take from such files, in bytes; a variable counts as [`VARIABLE`] more.
+const MOST: usize = 8 << 20;
+
+/// What a variable costs beside its text.
+const VARIABLE: usize = 64;
+
+/// Reads the beginning of one, [`LONGEST`] bytes and one more if it is too long; refuses what is not UTF-8.
 fn read(path: &Path) -> std::io::Result<String> {
     let mut text = String::new();
     let file = std::fs::File::open(path)?;
     file.take(LONGEST + 1).read_to_string(&mut text)?;
-    match text.len() as u64 > LONGEST {
-        true => Err(std::io::Error::other(format!("more than {LONGEST} bytes"))),
-        false => Ok(text),
+    Ok(text)
+}
+
+/// The file that stands at this path of the document is too long, or all of them are.
+fn too_much(origin: &Origin, path: &[&str], message: String) -> Error {
+    let place = origin
+        .tree
+        .as_ref()
+        .and_then(|tree| origin.sources.place(tree.span_of(path)));
+    Finding {
+        kind: FindingKind::Limit,
+        path: path.join("."),
+        place,
+        message,
+        hint: None,
     }
+    .into()
+}
+
+fn too_long(origin: &Origin, path: &[&str], file: &Path) -> Error {
+    let message = format!("{} has more than {LONGEST} bytes", file.display());
+    too_much(origin, path, message)
 }
 
 fn wrong_line(path: &Path, text: &str, error: &crate::dotenv::DotenvError) -> Error {
@@ -59,6 +83,7 @@ pub(super) fn env_files(
 ) -> Result<()> {
     let environment = project.environment.clone();
     let origin = project.origin.clone();
+    let mut brought = 0;
     for (name, service) in &mut project.services {
         fill(&mut service.environment, &environment);
         if let Some(build) = &mut service.build {
@@ -99,6 +124,11 @@ pub(super) fn env_files(
                 }
                 Err(source) => return Err(Error::Read { path, source }),
             };
+            let number = index.to_string();
+            let at = ["services", name, "env_file", number.as_str()];
+            if text.len() as u64 > LONGEST {
+                return Err(too_long(&origin, &at, &path));
+            }
             let own = &service.environment;
             let lookup = |name: &str| {
                 let known = environment.get(name).cloned();
@@ -111,6 +141,14 @@ pub(super) fn env_files(
                 _ => parse_dotenv(&text, &lookup),
             };
             let found = found.map_err(|error| wrong_line(&path, &text, &error))?;
+            let bytes = found
+                .iter()
+                .map(|(name, value)| name.len() + value.len() + VARIABLE);
+            brought += text.len() + bytes.sum::<usize>();
+            if brought > MOST {
+                let message = format!("the files of all services bring more than {MOST} bytes");
+                return Err(too_much(&origin, &at, message));
+            }
             together.extend(found.into_iter().map(|(name, value)| (name, Some(value))));
         }
         together.append(&mut service.environment);
@@ -122,7 +160,9 @@ pub(super) fn env_files(
 
 /// `labels` with the files of `label_file`, which they win over.
 pub(super) fn label_files(project: &mut Project) -> Result<()> {
-    for service in project.services.values_mut() {
+    let origin = project.origin.clone();
+    let mut brought = 0;
+    for (service_name, service) in &mut project.services {
         let mut together = BTreeMap::new();
         for file in std::mem::take(&mut service.label_file) {
             let path = project.working_dir.join(file);
@@ -130,7 +170,19 @@ pub(super) fn label_files(project: &mut Project) -> Result<()> {
                 path: path.clone(),
                 source,
             })?;
+            let at = ["services", service_name, "label_file"];
+            if text.len() as u64 > LONGEST {
+                return Err(too_long(&origin, &at, &path));
+            }
             let found = parse_dotenv(&text, &|_| None).map_err(|error| wrong_line(&path, &text, &error))?;
+            let bytes = found
+                .iter()
+                .map(|(name, value)| name.len() + value.len() + VARIABLE);
+            brought += text.len() + bytes.sum::<usize>();
+            if brought > MOST {
+                let message = format!("the files of all services bring more than {MOST} bytes");
+                return Err(too_much(&origin, &at, message));
+            }
             together.extend(found);
         }
         together.append(&mut service.labels);

@@ -103,6 +103,12 @@ impl Loader<'_> {
                 base
             }
         };
+        self.nodes += base.count();
+        if self.nodes > self.limits.nodes {
+            let most = self.limits.nodes;
+            let message = format!("more than {most} values, those that extends repeats counted");
+            return Err(self.sources.error(wrong(FindingKind::Limit, message)));
+        }
         let mut own = service.clone();
         own.remove("extends");
         Ok(schema::merge(&SERVICE_SHAPE, base, own))

@@ -2,16 +2,19 @@
 
 use super::{Context, DOCUMENT, Loader};
 use crate::error::{Error, FindingKind, Result};
-use crate::interpolate::substitute;
+use crate::interpolate::{TemplateError, substitute};
 use crate::schema::Check;
 use crate::source::Problem;
-use crate::yaml::{Node, Value, parse};
+use crate::yaml::{Limits, Node, Value, parse};
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::Path;
 
 /// Files of one project.
 const MOST_FILES: usize = 500;
+
+/// Bytes of all files of a project.
+const MOST_BYTES: usize = 16 << 20;
 
 /// Bytes that variables may bring, over all files.
 const MOST_FILLED: usize = 16 << 20;
@@ -70,6 +73,12 @@ impl Loader<'_> {
                 (String::new(), Some(line))
             }
         };
+        self.bytes += text.len();
+        if self.bytes > MOST_BYTES {
+            let message = format!("all files together have more than {MOST_BYTES} bytes");
+            let problem = Problem::new(FindingKind::Limit, Default::default(), "", message);
+            return Err(self.sources.error(problem));
+        }
         let number = self.sources.add(file.to_owned(), text.clone());
         let span = |line: usize| crate::source::Span {
             file: number,
@@ -106,8 +115,12 @@ impl Loader<'_> {
     /// The documents of a file as they are written. Empty ones are left out.
     pub(super) fn raw(&mut self, file: &Path) -> Result<Vec<Node>> {
         let (number, text) = self.read(file)?;
-        let limits = self.limits;
+        let limits = Limits {
+            before: self.nodes,
+            ..self.limits
+        };
         let documents = parse(number, &text, &limits).map_err(|problem| self.sources.error(problem))?;
+        self.nodes += documents.iter().map(Node::count).sum::<usize>();
         let documents: Vec<Node> = documents.into_iter().filter(|node| !node.is_null()).collect();
         for document in &documents {
             if document.as_map().is_none() {
@@ -127,11 +140,12 @@ impl Loader<'_> {
         let mut problems = Vec::new();
         let mut unset = std::mem::take(&mut self.unset);
         let mut filled = self.filled;
+        let mut full = false;
         walk(node, &mut Vec::new(), &mut |node, path| {
             let Value::Text(text) = &mut node.value else {
                 return;
             };
-            if !text.contains('$') || problems.len() >= 100 {
+            if !text.contains('$') || problems.len() >= 100 || full {
                 return;
             }
             match substitute(text, &|name| context.environment.get(name).cloned(), &mut unset) {
@@ -145,18 +159,17 @@ impl Loader<'_> {
                             &path.join("."),
                             message,
                         ));
-                        filled = 0;
+                        full = true;
+                        return;
                     }
                     *text = value;
                 }
                 Err(error) => {
-                    let path = path.join(".");
-                    problems.push(Problem::new(
-                        FindingKind::Interpolation,
-                        node.span,
-                        &path,
-                        error.to_string(),
-                    ));
+                    let kind = match error {
+                        TemplateError::TooLong { .. } => FindingKind::Limit,
+                        _ => FindingKind::Interpolation,
+                    };
+                    problems.push(Problem::new(kind, node.span, &path.join("."), error.to_string()));
                 }
             }
         });

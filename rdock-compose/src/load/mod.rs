@@ -21,6 +21,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// Services of one project: each costs kilobytes.
+const MOST_SERVICES: usize = 2000;
+
 /// The document's shape.
 static DOCUMENT: Shape = Shape::Object(&TOP);
 
@@ -35,6 +38,10 @@ struct Loader<'a> {
     filled: usize,
     /// Files that were read, so that a project of a million includes ends.
     files: usize,
+    /// Values that they hold, those that `extends` repeats counted each time.
+    nodes: usize,
+    /// Bytes of their texts, which are kept for messages.
+    bytes: usize,
     /// Files of `extends`, which several services may name.
     extended: BTreeMap<PathBuf, Arc<Node>>,
     /// The project's name, if the caller says it.
@@ -148,6 +155,8 @@ fn read(options: &LoadOptions) -> Result<(Loader<'_>, Context, Vec<PathBuf>, Nod
         unset: BTreeSet::new(),
         filled: 0,
         files: 0,
+        nodes: 0,
+        bytes: 0,
         extended: BTreeMap::new(),
         named: None,
     };
@@ -162,6 +171,13 @@ fn read(options: &LoadOptions) -> Result<(Loader<'_>, Context, Vec<PathBuf>, Nod
     let mut check = Check::whole(!options.interpolate);
     check.apply(&DOCUMENT, &mut tree);
     loader.report(check)?;
+    if let Some(services) = tree.get("services")
+        && services.as_map().is_some_and(|map| map.len() > MOST_SERVICES)
+    {
+        let message = format!("more than {MOST_SERVICES} services");
+        let problem = Problem::new(crate::FindingKind::Limit, services.span, "services", message);
+        return Err(loader.sources.error(problem));
+    }
     Ok((loader, context, found.files, tree))
 }
 

@@ -30,7 +30,7 @@ impl Loader<'_> {
         environment.insert("COMPOSE_PROJECT_NAME".to_owned(), name);
         context.environment = Arc::new(environment);
         // The files are read once more for what they say.
-        self.files = 0;
+        (self.files, self.nodes, self.bytes) = (0, 0, 0);
         self.sources = Default::default();
         Ok(context)
     }

@@ -199,6 +199,8 @@ impl Check {
                     ports.push(node);
                 }
                 Value::Text(text) if check.templates && text.contains('$') => ports.push(node),
+                // It has been told already.
+                Value::Text(_) | Value::Int(_) | Value::Float(_) if check.ports > MOST_PORTS => {}
                 Value::Text(_) | Value::Int(_) | Value::Float(_) => {
                     let text = node.scalar_text().unwrap_or_default();
                     match parse_port(&text) {

@@ -85,6 +85,15 @@ impl Node {
         Self::new(span, Value::Map(entries.collect()))
     }
 
+    /// How many values it is, itself counted.
+    pub(crate) fn count(&self) -> usize {
+        1 + match &self.value {
+            Value::List(list) => list.iter().map(Self::count).sum(),
+            Value::Map(map) => map.values().map(|entry| entry.node.count()).sum::<usize>(),
+            _ => 0,
+        }
+    }
+
     pub(crate) fn as_text(&self) -> Option<&str> {
         match &self.value {
             Value::Text(text) => Some(text),

@@ -12,8 +12,10 @@ use std::collections::HashMap;
 pub(crate) struct Limits {
     /// Bytes of a file.
     pub(crate) bytes: usize,
-    /// Nodes of all documents of a file.
+    /// Nodes of all documents of a file, with [`Self::before`].
     pub(crate) nodes: usize,
+    /// Nodes that other files have used up.
+    pub(crate) before: usize,
     /// Collections inside collections.
     pub(crate) depth: usize,
 }
@@ -22,7 +24,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             bytes: 4 << 20,
-            nodes: 100_000,
+            nodes: 40_000,
+            before: 0,
             depth: 100,
         }
     }
@@ -72,7 +75,10 @@ pub(crate) fn parse(file: u32, text: &str, limits: &Limits) -> Result<Vec<Node>,
     let mut builder = Builder {
         file,
         limits: *limits,
-        used: Cost::default(),
+        used: Cost {
+            nodes: limits.before,
+            ..Cost::default()
+        },
         stack: Vec::new(),
         anchors: HashMap::new(),
         documents: Vec::new(),

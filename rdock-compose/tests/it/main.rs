@@ -4,6 +4,7 @@
 mod apply;
 mod dependencies;
 mod golden;
+mod hostile;
 mod load;
 mod plan;
 mod policy;
