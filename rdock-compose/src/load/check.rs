@@ -7,8 +7,8 @@ use crate::source::Problem;
 use crate::yaml::{Map, Node};
 use std::collections::BTreeMap;
 
-/// Mistakes that come with a suggestion.
-const HINTS: usize = 20;
+/// Names that are compared with wrong ones for a suggestion: the first mistakes of a large project have one.
+const COMPARISONS: usize = 25_000;
 
 /// Mistakes that are told.
 const MOST: usize = 100;
@@ -115,7 +115,7 @@ impl Findings<'_> {
             format!("{what} {name:?} is not defined"),
         );
         // Each asks for a comparison with every name.
-        if self.found.len() > HINTS {
+        if self.found.len().saturating_mul(all.len()) > COMPARISONS {
             return;
         }
         if let (Some(near), Some(last)) = (

@@ -12,7 +12,7 @@ use std::path::Path;
 const LONGEST: u64 = 1 << 20;
 
 /// What all services together may take from such files, in bytes; a variable counts as [`VARIABLE`] more.
-const MOST: usize = 8 << 20;
+const MOST: usize = 4 << 20;
 
 /// What a variable costs beside its text.
 const VARIABLE: usize = 64;

@@ -4,6 +4,7 @@
 
 use rdock_compose::{Error, FindingKind, LoadOptions, Project};
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -516,7 +517,7 @@ fn cmp_alias_bomb_and_other_hostile_files_end_in_an_error_soon_and_in_little_mem
         }
     }
     // The figures are wanted even from a run that passes.
-    eprintln!("{table}");
+    std::io::stderr().write_all(table.as_bytes()).unwrap();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -538,11 +539,12 @@ fn load(dir: &str) {
         other => format!("not typed: {other:?}"),
     };
     let line = said.lines().next().unwrap_or_default();
-    println!(
-        "\nmeasured: {} {peak} {} {line}",
+    let line = format!(
+        "\nmeasured: {} {peak} {} {line}\n",
         took.as_micros(),
         kind.replace(' ', "_")
     );
+    std::io::stdout().write_all(line.as_bytes()).unwrap();
 }
 
 /// A line of proc_pid_status(5), in bytes.
