@@ -154,6 +154,16 @@ impl From<rdock_registry::Error> for Failure {
     }
 }
 
+impl From<rdock_compose::DigestError<rdock_registry::Error>> for Failure {
+    fn from(error: rdock_compose::DigestError<rdock_registry::Error>) -> Self {
+        Self {
+            message: chain(&error),
+            hint: error.source.hint(),
+            code: 1,
+        }
+    }
+}
+
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         Self::new(error.to_string())

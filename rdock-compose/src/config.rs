@@ -100,6 +100,23 @@ impl Project {
     }
 }
 
+impl Project {
+    /// A document that says nothing but which images the services run: as a further file it holds a project to them.
+    /// Services without one are left out.
+    pub fn image_lock(&self, format: Format) -> String {
+        let images = self.services.iter().filter_map(|(name, service)| {
+            let image = service.image.as_ref()?;
+            Some((name.clone(), serde_json::json!({ "image": image })))
+        });
+        let services: serde_json::Map<String, Value> = images.collect();
+        let lock = serde_json::json!({ "services": services });
+        double(match format {
+            Format::Yaml => emit(&lock),
+            Format::Json => serde_json::to_string_pretty(&lock).unwrap_or_default() + "\n",
+        })
+    }
+}
+
 impl Document {
     /// The merged document as text.
     pub fn config(&self, format: Format) -> String {

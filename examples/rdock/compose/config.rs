@@ -4,6 +4,7 @@ use super::{Files, warn};
 use crate::{Failure, Outcome, streams};
 use clap::{Args, ValueEnum};
 use rdock_compose::{Dependencies, Document, Format, Project, service_hash};
+use rdock_registry::RegistryClient;
 use std::path::PathBuf;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -44,6 +45,12 @@ pub(crate) struct Config {
     /// Print the variables that the files use
     #[arg(long)]
     variables: bool,
+    /// Images by the digests that their registries have for them now
+    #[arg(long, conflicts_with_all = ["no_interpolate", "variables"])]
+    resolve_image_digests: bool,
+    /// Print a file that holds the services to the images of now, and nothing else
+    #[arg(long, conflicts_with_all = ["no_interpolate", "variables"])]
+    lock_image_digests: bool,
     /// Leave variables as they are
     #[arg(long)]
     no_interpolate: bool,
@@ -70,8 +77,8 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    pub(crate) fn execute(self, files: &Files) -> Outcome {
-        let text = self.text(files)?;
+    pub(crate) async fn execute(self, files: &Files) -> Outcome {
+        let text = self.text(files).await?;
         if self.quiet {
             return Ok(0);
         }
@@ -84,7 +91,7 @@ impl Config {
         Ok(0)
     }
 
-    fn text(&self, files: &Files) -> Result<String, Failure> {
+    async fn text(&self, files: &Files) -> Result<String, Failure> {
         let mut options = files.options()?;
         options.normalize = !self.no_normalize;
         options.resolve_paths = !self.no_path_resolution;
@@ -113,6 +120,21 @@ impl Config {
         let mut project = project.select(&self.services_only, Dependencies::Include)?;
         if !files.all_resources {
             project.remove_unused();
+        }
+        if self.resolve_image_digests || self.lock_image_digests {
+            let registry = RegistryClient::from_environment()?;
+            let digest = |image: String| {
+                let registry = &registry;
+                async move {
+                    Ok::<_, rdock_registry::Error>(
+                        registry.resolve_digest(&image.parse()?).await?.to_string(),
+                    )
+                }
+            };
+            project.resolve_image_digests(digest).await?;
+        }
+        if self.lock_image_digests {
+            return Ok(project.image_lock(format));
         }
         self.list(&project)
             .map(|list| list.unwrap_or_else(|| project.config(format)))

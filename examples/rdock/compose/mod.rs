@@ -224,7 +224,7 @@ impl Compose {
         match self.verb {
             _ if self.version => Version::default().execute(),
             None => Err(Failure::new("no command is given; see `rdock compose --help`")),
-            Some(Verb::Config(verb)) => verb.execute(&self.files),
+            Some(Verb::Config(verb)) => verb.execute(&self.files).await,
             Some(Verb::Version(verb)) => verb.execute(),
             Some(Verb::Watch(_)) => Err(no_watch()),
             Some(verb) => perform(root, self.files, self.manner, verb).await,
@@ -236,7 +236,7 @@ impl Compose {
 async fn perform(root: Option<PathBuf>, files: Files, manner: Manner, verb: Verb) -> Outcome {
     let session = Session::new(crate::open(root)?, files, manner);
     match verb {
-        Verb::Config(verb) => verb.execute(session.files()),
+        Verb::Config(verb) => verb.execute(session.files()).await,
         Verb::Up(verb) => verb.execute(&session).await,
         Verb::Create(verb) => verb.execute(&session).await,
         Verb::Scale(verb) => verb.execute(&session).await,

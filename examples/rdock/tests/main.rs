@@ -7,6 +7,7 @@ mod build;
 mod client;
 mod compose;
 mod compose_config;
+mod compose_digests;
 mod compose_down;
 mod compose_foreground;
 mod compose_images;
@@ -58,6 +59,7 @@ fn main() -> std::process::ExitCode {
         bad_input::trials(),
         files::trials(),
         compose::trials(),
+        compose_digests::trials(),
         compose_kills::trials(),
         compose_foreground::trials(),
         compose_life::trials(),

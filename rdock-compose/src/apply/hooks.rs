@@ -92,6 +92,7 @@ pub(super) async fn before_start(
         number: 1,
         name: &name,
         image_id: None,
+        image_entrypoint: &[],
         one_off: Some(&one_off),
         replaces: false,
         inherits: &[],

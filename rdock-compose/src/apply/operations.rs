@@ -220,9 +220,12 @@ async fn create(compose: &ComposeProject, step: &Step, wanted: Wanted<'_>) -> Re
         message,
     };
     let (store, reference) = (runtime.images().clone(), project.image_of(wanted.service));
-    let image_id = blocking(move || {
+    let (image_id, image_entrypoint) = blocking(move || {
         let image = store.get(&reference).map_err(Error::from)?;
-        Ok(image.map(|image| image.id().to_string()))
+        let entrypoint = image
+            .as_ref()
+            .and_then(|image| image.config().config.entrypoint.clone());
+        Ok((image.map(|image| image.id().to_string()), entrypoint))
     })
     .await?;
     let image_layers = image_layers(compose, step, wanted.service).await?;
@@ -232,6 +235,7 @@ async fn create(compose: &ComposeProject, step: &Step, wanted: Wanted<'_>) -> Re
         number: wanted.number,
         name: wanted.name,
         image_id: image_id.as_deref(),
+        image_entrypoint: image_entrypoint.as_deref().unwrap_or_default(),
         one_off: wanted.one_off,
         replaces: wanted.replaces,
         inherits: wanted.inherits,

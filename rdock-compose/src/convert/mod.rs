@@ -36,6 +36,8 @@ pub(crate) struct Making<'a> {
     pub(crate) name: &'a str,
     /// The id of its image.
     pub(crate) image_id: Option<&'a str>,
+    /// The entry point that its image has.
+    pub(crate) image_entrypoint: &'a [String],
     /// The random part of a one-off container's name.
     pub(crate) one_off: Option<&'a OneOff>,
     /// It takes the place of the container that has its final name.
@@ -71,7 +73,7 @@ pub(crate) fn container(making: &Making<'_>) -> Result<Converted, String> {
         making.one_off.map(|one_off| one_off.slug.as_str()),
         replaces,
     );
-    process::fill(&mut spec, service, &mut notes)?;
+    process::fill(&mut spec, making, service, &mut notes)?;
     resources::fill(&mut spec, service, &mut notes)?;
     networks::fill(&mut spec, making, service, &mut notes)?;
     mounts::fill(&mut spec, making, service, &mut notes)?;

@@ -1,6 +1,6 @@
 //! What runs, as whom, with what, and what happens afterwards.
 
-use super::{note, wrong};
+use super::{Making, note, wrong};
 use crate::model::{HealthCheck, Service};
 use rdock_runtime::{
     ContainerSpec, HealthCheck as Check, HealthTest, LogConfig, NamespaceMode, RestartPolicy, Seccomp,
@@ -9,19 +9,22 @@ use std::time::Duration;
 
 pub(super) fn fill(
     spec: &mut ContainerSpec,
+    making: &Making<'_>,
     service: &Service,
     notes: &mut Vec<String>,
 ) -> Result<(), String> {
     spec.entrypoint.clone_from(&service.entrypoint.0);
     match &service.command.0 {
-        // An empty list takes the image's command away; without an entry point nothing else could say so.
-        Some(command) if command.is_empty() => {
-            note(
-                notes,
-                spec.entrypoint.is_none(),
-                "command",
-                "an empty command keeps the image's; set entrypoint as well to take it away",
-            );
+        // "the default command declared by the image is ignored" (Compose Specification, "command"). With an entry
+        // point of its own a container has none of the image's command.
+        Some(command) if command.is_empty() && spec.entrypoint.is_none() => {
+            spec.entrypoint = match making.image_entrypoint {
+                [] => {
+                    let reason = "it is empty, and the image has no entry point: nothing would run";
+                    return Err(wrong("command", reason));
+                }
+                entrypoint => Some(entrypoint.to_vec()),
+            };
         }
         Some(command) => spec.args.clone_from(command),
         None => {}
@@ -52,7 +55,7 @@ pub(super) fn fill(
         let score = i32::try_from(score).map_err(|error| wrong("oom_score_adj", error))?;
         spec.oom_score_adj = Some(score);
     }
-    security(spec, service, notes)?;
+    security(spec, making, service, notes)?;
     namespaces(spec, service)?;
     spec.restart = restart(service)?;
     spec.health = service.healthcheck.as_ref().map(health).transpose()?;
@@ -66,7 +69,12 @@ pub(super) fn fill(
     Ok(())
 }
 
-fn security(spec: &mut ContainerSpec, service: &Service, notes: &mut Vec<String>) -> Result<(), String> {
+fn security(
+    spec: &mut ContainerSpec,
+    making: &Making<'_>,
+    service: &Service,
+    notes: &mut Vec<String>,
+) -> Result<(), String> {
     for option in &service.security_opt {
         // Both signs are in use.
         let (key, value) = option.split_once(['=', ':']).unwrap_or((option.as_str(), ""));
@@ -75,8 +83,9 @@ fn security(spec: &mut ContainerSpec, service: &Service, notes: &mut Vec<String>
             ("no-new-privileges", "false") => spec.no_new_privileges = false,
             ("seccomp", "unconfined") => spec.seccomp = Seccomp::Unconfined,
             ("seccomp", path) => {
-                let text = std::fs::read_to_string(path)
-                    .map_err(|error| wrong("security_opt", format!("seccomp={path}: {error}")))?;
+                let path = crate::schema::clean(&making.project.working_dir.join(path));
+                let text = std::fs::read_to_string(&path)
+                    .map_err(|error| wrong("security_opt", format!("seccomp={}: {error}", path.display())))?;
                 spec.seccomp = Seccomp::Profile(text);
             }
             ("apparmor" | "label", _) => note(
