@@ -108,9 +108,12 @@ pub(crate) fn everything(runtime: &Runtime, record: &Record) -> Remains {
 /// # Errors
 /// When the container cannot be looked at.
 pub(crate) fn finish(runtime: &Runtime, id: &str) -> Result<bool> {
-    let half = |dir: &ContainerDir| -> Result<bool> {
-        Ok(dir.file(REMOVING).exists() || runtime.images().open_snapshot(id)?.is_none())
+    // A snapshot appears in one step; it is not read, since this is asked of every container at every open.
+    let snapshot = runtime.root().join("image/snapshots").join(id);
+    let half = |dir: &ContainerDir| -> std::io::Result<bool> {
+        Ok(!snapshot.try_exists()? || dir.file(REMOVING).try_exists()?)
     };
+    let half = |dir: &ContainerDir| half(dir).map_err(Error::state("look at", &snapshot));
     let (dir, _) = runtime.state().load(id)?;
     if !half(&dir)? {
         return Ok(false);
