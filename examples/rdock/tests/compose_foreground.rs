@@ -80,8 +80,9 @@ fn first_ctrl_c(tiny: &Tiny) -> Tested {
     let shop = Project::new(tiny, PAIR)?;
     for signal in [Signal::INT, Signal::TERM] {
         let mut up = shop.listen(&["up"])?;
-        up.until("web-1  | web ready")?;
-        up.until("web-1  | web error")?;
+        for line in ["| db ready", "| web ready", "| web error"] {
+            up.until_heard(line)?;
+        }
         up.signal(signal)?;
         let (code, said) = up.end()?;
         assert_eq!(code, Some(130), "{said}");
