@@ -16,6 +16,7 @@ mod questions;
 mod real;
 mod resume;
 mod server;
+mod uploads;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use rdock_image::{Event, Image, ImageStore, Platform, Progress, Reference};
@@ -141,6 +142,7 @@ fn main() -> std::process::ExitCode {
         access::tests(),
         logins::tests(),
         pushes::tests(),
+        uploads::tests(),
         every::tests(),
         questions::tests(),
         hosts::tests(),
