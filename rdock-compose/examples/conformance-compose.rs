@@ -1,7 +1,8 @@
 //! Runs suites of compose conformance cases: `conformance-compose DIR` prints `N passed, M failed` for each.
 //!
 //! DIR holds `cases.jsonl` (one case per line: `id`, `input`, `expect`), or folders that do; a folder's name says which
-//! suite it is. Failing rows that are meant are argued in `conformance-compose.md`.
+//! suite it is. What loads is printed as `config --format json` does it and checked by the JSON schemas in the folder
+//! `schema` beside the suite `loader`. Failing rows that are meant are argued in `conformance-compose.md`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line program")]
 
 use rdock_compose::{
@@ -59,6 +60,7 @@ fn run(dir: &Path) -> Result<bool, String> {
     let dir = dir.canonicalize().map_err(|error| error.to_string())?;
     let suite = dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let (mut passed, mut failed) = (0, 0);
+    let mut models = Vec::new();
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
         let case: Value = serde_json::from_str(line).map_err(|error| error.to_string())?;
         let (input, expect) = (&case["input"], &case["expect"]);
@@ -66,7 +68,9 @@ fn run(dir: &Path) -> Result<bool, String> {
         let mut outcome = match suite {
             "merge" => merge(input, expect),
             "unicity" => unicity(input, expect),
-            "loader" => loader(input, expect),
+            "loader" => loader(input, expect, |model| {
+                models.push((text_of(&case["id"]).to_owned(), model.clone()))
+            }),
             "aliases" => aliases(input, expect),
             "interpolation" => interpolation(input, expect),
             "dotenv" => dotenv(input, expect),
@@ -92,7 +96,32 @@ fn run(dir: &Path) -> Result<bool, String> {
         }
     }
     println!("{suite}: {passed} passed, {failed} failed");
-    Ok(failed == 0)
+    let valid = models.is_empty() || against_schemas(&dir.with_file_name("schema"), &models)?;
+    Ok(failed == 0 && valid)
+}
+
+/// Checks what `config --format json` prints for every document that loads by the JSON schemas of a folder.
+fn against_schemas(folder: &Path, models: &[(String, Value)]) -> Result<bool, String> {
+    let mut all = true;
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let text = std::fs::read_to_string(entry.path()).map_err(|error| error.to_string())?;
+        let schema: Value = serde_json::from_str(&text).map_err(|error| format!("{name}: {error}"))?;
+        let schema = jsonschema::validator_for(&schema).map_err(|error| format!("{name}: {error}"))?;
+        let (mut passed, mut failed) = (0, 0);
+        for (id, model) in models {
+            match schema.iter_errors(model).next() {
+                None => passed += 1,
+                Some(error) => {
+                    failed += 1;
+                    println!("FAILED {name}/{id}: at {}: {error}", error.instance_path());
+                }
+            }
+        }
+        println!("config by {name}: {passed} passed, {failed} failed");
+        all &= failed == 0;
+    }
+    Ok(all)
 }
 
 fn text_of(value: &Value) -> &str {
@@ -166,7 +195,8 @@ fn unicity(input: &Value, expect: &Value) -> Outcome {
     })
 }
 
-fn loader(input: &Value, expect: &Value) -> Outcome {
+/// `seen` gets the canonical form of a document that loads.
+fn loader(input: &Value, expect: &Value, seen: impl FnOnce(&Value)) -> Outcome {
     let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
     let mut options = LoadOptions::new(dir.path());
     options.project_name = input["project_name"].as_str().map(str::to_owned);
@@ -184,7 +214,9 @@ fn loader(input: &Value, expect: &Value) -> Outcome {
         made.map_err(|error| error.to_string())?;
     }
     outcome(Project::load(&options), expect, |project| {
-        checks(&project.to_json(), expect)
+        let model = project.to_json();
+        seen(&model);
+        checks(&model, expect)
     })
 }
 
