@@ -6,7 +6,7 @@ use crate::model::Dependencies;
 use crate::output::{Followed, Heard, OutputEvent};
 use crate::plan::{Plan, select};
 use rdock_runtime::{ContainerInfo, Exit, Status};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::pin::Pin;
 
 /// When everything stops because one container has ended.
@@ -169,6 +169,8 @@ impl ComposeProject {
     ) -> Result<ForegroundEnd, ApplyError> {
         let watched = options.watched(self)?;
         let mut followed = Followed::new(self.runtime(), &self.project().name);
+        let runs = |info: &ContainerInfo| (info.id.clone(), info.started_at.clone());
+        let earlier: HashSet<_> = self.containers(&Members::default())?.iter().map(runs).collect();
         let mut work: Work<'_> = Box::pin(self.apply(plan));
         let mut killing: Option<Work<'_>> = None;
         let (mut working, mut end) = (true, ForegroundEnd::Ended);
@@ -185,9 +187,14 @@ impl ComposeProject {
                     working = false;
                     result?;
                     if end == ForegroundEnd::Ended {
-                        // Those that ran before and go on.
+                        // Those that ran before and go on, and those that have ended before their start was heard.
                         for info in self.containers(&Members::default())? {
-                            if matches!(info.status, Status::Running | Status::Paused | Status::Restarting(_)) {
+                            let new = !earlier.contains(&runs(&info)) && !followed.knows(&info.id);
+                            if match info.status {
+                                Status::Running | Status::Paused | Status::Restarting(_) => true,
+                                Status::Exited(_) => new,
+                                _ => false,
+                            } {
                                 watched.join(&mut followed, &info, &mut show)?;
                             }
                         }

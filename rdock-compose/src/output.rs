@@ -262,6 +262,11 @@ impl Followed {
         !self.open.is_empty()
     }
 
+    /// Whether a container is or was followed.
+    pub(crate) fn knows(&self, id: &str) -> bool {
+        self.speakers.contains_key(id)
+    }
+
     /// Follows a container that runs, from its first line on that is new here. None if that is done already.
     pub(crate) fn join_started(&mut self, info: &ContainerInfo) -> Result<Option<Arc<Speaker>>, Error> {
         let Some(speaker) = Speaker::of(info) else {
