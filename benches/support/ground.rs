@@ -11,7 +11,11 @@ use std::process::Command;
 pub(crate) struct Ground {
     folder: tempfile::TempDir,
     mounted: PathBuf,
+    /// Whether the host forwards: other engines switch it on and leave it so.
+    forwarding: Option<String>,
 }
+
+const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 
 impl Ground {
     /// Takes `gigabytes` at most. Must be called before this program has a second thread.
@@ -25,7 +29,11 @@ impl Ground {
         run(Command::new("mount")
             .args(["-o", "loop"])
             .args([&image, &mounted]))?;
-        Ok(Self { folder, mounted })
+        Ok(Self {
+            folder,
+            mounted,
+            forwarding: std::fs::read_to_string(FORWARDING).ok(),
+        })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -35,6 +43,9 @@ impl Ground {
 
 impl Drop for Ground {
     fn drop(&mut self) {
+        if let Some(before) = &self.forwarding {
+            let _ = std::fs::write(FORWARDING, before);
+        }
         // What cannot be taken away now goes with this program's mount namespace.
         let _ = unmount(&self.mounted, UnmountFlags::DETACH);
         let _ = std::fs::remove_dir_all(self.folder.path());
