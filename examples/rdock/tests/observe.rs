@@ -119,18 +119,31 @@ fn logs(tiny: &Tiny) -> Tested {
         "max-file=2",
     ];
     words.extend(["--log-opt", "labels=tier", "--label", "tier=web", "-d", "tiny"]);
-    for _ in 0..100 {
-        words.extend(["echo", "a line that is of a certain length", ","]);
+    let numbered: Vec<String> = (0..100)
+        .map(|number| format!("a line that is of a certain length: {number}"))
+        .collect();
+    for line in &numbered {
+        words.extend(["echo", line, ","]);
     }
     words.extend(["echo", "last", ",", "sleep", "60"]);
     tiny.start(&words)?;
-    let kept = loop {
-        let kept = tiny.run(&["logs", "short"])?.stdout;
-        if kept.ends_with("last\n") {
-            break kept;
+    // Whoever reads while files are changed may keep more lines than they hold, but none twice and all in order.
+    loop {
+        let seen = tiny.run(&["logs", "short"])?.stdout;
+        let seen: Vec<&str> = seen.lines().collect();
+        let ended = seen.last() == Some(&"last");
+        let seen = &seen[..seen.len() - usize::from(ended)];
+        let end = if ended {
+            numbered.len()
+        } else {
+            seen.last().map_or(0, |last| place(&numbered, last) + 1)
+        };
+        assert_eq!(seen, &numbered[end - seen.len()..end]);
+        if ended {
+            break;
         }
-    };
-    let lines = kept.lines().count();
+    }
+    let lines = tiny.run(&["logs", "short"])?.stdout.lines().count();
     assert!((2..30).contains(&lines), "{lines} lines are kept");
     let detailed = tiny.run(&["logs", "--details", "-n", "1", "short"])?;
     assert_eq!(detailed.stdout, "tier=web last\n");
@@ -154,6 +167,11 @@ fn logs(tiny: &Tiny) -> Tested {
     tiny.run(&["logs", "silent"])?.failed(1, &["not kept"], None);
     assert_eq!(tiny.run(&["rm", "silent"])?.code, Some(0));
     tiny.nothing_left()
+}
+
+/// Where `line` stands in `lines`; their number if it does not.
+fn place(lines: &[String], line: &str) -> usize {
+    lines.iter().position(|one| one == line).unwrap_or(lines.len())
 }
 
 fn ps(tiny: &Tiny) -> Tested {
