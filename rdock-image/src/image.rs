@@ -1,11 +1,12 @@
 //! An image in the store.
 use crate::layer::Layer;
 use crate::manifest::media_type;
+use crate::store::tags_of;
 use crate::{
     Descriptor, Digest, Error, ImageConfig, ImageStore, Manifest, ManifestDocument, Reference, Result,
 };
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A handle to an image; proves that the image was complete when the handle was made.
 ///
@@ -19,15 +20,29 @@ struct Inner {
     manifest_digest: Digest,
     manifest: Manifest,
     config: ImageConfig,
-    references: Vec<Reference>,
+    names: Names,
     size: u64,
+}
+
+/// The image's names. Whoever starts a container of an image by one of them does not want to know the others, and a
+/// file has to be read for each name of the whole store to find them.
+pub(crate) enum Names {
+    Known(Vec<Reference>),
+    /// Looked for when they are asked for. Reached by this one, if by any.
+    Sought(Option<Reference>, OnceLock<Vec<Reference>>),
+}
+
+impl Names {
+    pub(crate) fn sought(by: Option<Reference>) -> Self {
+        Self::Sought(by, OnceLock::new())
+    }
 }
 
 impl Image {
     pub(crate) fn load(
         store: &ImageStore,
         manifest_digest: &Digest,
-        references: Vec<Reference>,
+        names: Names,
     ) -> Result<Self> {
         let missing = |what: &'static str| {
             move |error| match error {
@@ -54,7 +69,7 @@ impl Image {
             manifest_digest: manifest_digest.clone(),
             manifest,
             config,
-            references,
+            names,
             size,
         })))
     }
@@ -84,9 +99,17 @@ impl Image {
         &self.0.config.rootfs.diff_ids
     }
 
-    /// Returns the names it had when the handle was made, sorted.
+    /// Returns its names, sorted: of a handle from [`ImageStore::images`] those of that moment, of any other one those
+    /// that it has when this is first called. Where the store cannot be listed any more, only the name that it was
+    /// looked up by is left.
     pub fn references(&self) -> &[Reference] {
-        &self.0.references
+        match &self.0.names {
+            Names::Known(names) => names,
+            Names::Sought(by, found) => found.get_or_init(|| {
+                let names = tags_of(self.0.store.layout(), &self.0.manifest_digest);
+                names.unwrap_or_else(|_| by.iter().cloned().collect())
+            }),
+        }
     }
 
     /// Returns the bytes in files of its layers.
@@ -121,7 +144,7 @@ impl fmt::Debug for Image {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Image")
             .field("id", &self.0.id)
-            .field("references", &self.0.references)
+            .field("manifest", &self.0.manifest_digest)
             .finish_non_exhaustive()
     }
 }

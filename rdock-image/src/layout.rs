@@ -135,6 +135,15 @@ impl Layout {
         self.refs().join(format!("@{}", manifest.hex()))
     }
 
+    /// The note of a name that leads to the image of this id; the directory is made with the first.
+    pub(crate) fn id_note(&self, id: &Digest) -> PathBuf {
+        self.id_notes().join(id.hex())
+    }
+
+    pub(crate) fn id_notes(&self) -> PathBuf {
+        self.root.join("ids")
+    }
+
     /// Names of layers that belong to no image; made when the first is kept.
     pub(crate) fn kept(&self) -> PathBuf {
         self.root.join("kept")
@@ -184,6 +193,18 @@ impl Layout {
             return Err(Error::io("rename", path, error));
         }
         self.sync_parent(path)
+    }
+
+    /// As [`Layout::replace`] for what may be gone after a power loss: nothing waits for the disk. The directory is
+    /// made where it is missing.
+    pub(crate) fn replace_unsynced(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        make_dir_all(path.parent().unwrap_or(Path::new("/")))?;
+        let scratch = self.scratch(".tmp")?;
+        let written = fs::write(&scratch, bytes).and_then(|()| fs::rename(&scratch, path));
+        written.map_err(|error| {
+            let _ = fs::remove_file(&scratch);
+            Error::io("write", path, error)
+        })
     }
 
     /// Gives a finished file or directory its final name, unless that exists: then `false`, and `scratch` stays.

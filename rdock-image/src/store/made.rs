@@ -3,6 +3,7 @@
 use super::ImageStore;
 use crate::digest::Hasher;
 use crate::layer::merged::MergedView;
+use crate::image::Names;
 use crate::layer::meta::{Attributes, LayerMeta, OwnerRecord, Ownership, owners_from_lines, owners_to_lines};
 use crate::layer::remove::remove_tree;
 use crate::layer::write::{Written, write_layer};
@@ -244,15 +245,11 @@ impl ImageStore {
     /// [`Error::InvalidId`] for a bad name, and when the note cannot be written.
     pub fn keep_layers(&self, name: &str, diff_ids: &[Digest]) -> Result<()> {
         check_id(name)?;
-        make_dir_all(&self.layout().kept())?;
         let text: String = diff_ids.iter().map(|diff_id| format!("{diff_id}\n")).collect();
         let _guard = StoreLock::shared(self.layout())?;
+        // A cache: it may be lost.
         let path = self.layout().kept().join(name);
-        let scratch = self.layout().scratch(".tmp")?;
-        // A cache: after a power loss it may be gone, so nothing waits for the disk.
-        fs::write(&scratch, text)
-            .and_then(|()| fs::rename(&scratch, &path))
-            .map_err(|e| Error::io("write", path, e))
+        self.layout().replace_unsynced(&path, text.as_bytes())
     }
 
     /// Forgets a name given to [`ImageStore::keep_layers`]; [`ImageStore::prune`] may take the layers then.
@@ -305,7 +302,7 @@ impl ImageStore {
     /// [`Error::MissingBlob`] when a layer is missing.
     pub fn unlisted_image(&self, lease: &Lease, config: &ImageConfig) -> Result<Image> {
         let digest = self.write_documents(lease, config)?;
-        Image::load(self, &digest, Vec::new())
+        Image::load(self, &digest, Names::Known(Vec::new()))
     }
 
     /// Writes the config and a manifest. Returns the manifest's digest.

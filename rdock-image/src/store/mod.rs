@@ -15,6 +15,7 @@ pub use ingest::Origin;
 pub use limits::Limits;
 pub use made::{LayerOptions, MadeLayer, ScratchLayer};
 pub use names::Removed;
+pub(crate) use names::tags_of;
 pub use partial::Partial;
 pub use prune::{PruneFilter, Pruned};
 

@@ -1,5 +1,6 @@
 //! Tags: which names lead to which images; looking up, tagging, removing.
 use super::{Change, ImageStore};
+use crate::image;
 use crate::layer::{Layer, chain};
 use crate::layout::Layout;
 use crate::lock::StoreLock;
@@ -54,6 +55,11 @@ pub(crate) fn all(layout: &Layout) -> Result<BTreeMap<Digest, Names>> {
     Ok(found)
 }
 
+/// The tags of one manifest, sorted. Reads every name of the store.
+pub(crate) fn tags_of(layout: &Layout, manifest: &Digest) -> Result<Vec<Reference>> {
+    Ok(all(layout)?.remove(manifest).unwrap_or_default().tags)
+}
+
 /// Reads a tag's file.
 pub(super) fn check(path: &Path) -> Result<()> {
     read(path).map(drop)
@@ -74,7 +80,10 @@ impl ImageStore {
     /// 4 digits that only one image has).
     pub fn get(&self, name: &str) -> Result<Option<Image>> {
         if let Some(digest) = full_id(name) {
-            return self.by_id(digest.hex(), name);
+            return match self.by_note(&digest) {
+                Some(image) => Ok(Some(image)),
+                None => self.by_id(digest.hex(), name),
+            };
         }
         let reference = Reference::parse(name);
         if let Ok(reference) = &reference
@@ -92,7 +101,7 @@ impl ImageStore {
     fn by_reference(&self, reference: &Reference) -> Result<Option<Image>> {
         let reference = reference.canonical();
         if let Some(file) = read(&self.layout().reference(&reference))? {
-            return self.load(&file.manifest).map(Some);
+            return self.load(&file.manifest, Some(reference)).map(Some);
         }
         // An image pulled by tag is also known by the digest of its manifest.
         let Some(digest) = reference.digest() else {
@@ -100,9 +109,30 @@ impl ImageStore {
         };
         match all(self.layout())?.get(digest) {
             Some(names) if names.tags.iter().any(|tag| tag.name() == reference.name()) => {
-                self.load(digest).map(Some)
+                self.load(digest, None).map(Some)
             }
             _ => Ok(None),
+        }
+    }
+
+    /// The image of a full id, by the name that is noted for it, if that leads to it still.
+    fn by_note(&self, id: &Digest) -> Option<Image> {
+        let note = fs::read_to_string(self.layout().id_note(id)).ok()?;
+        let file = self.layout().refs().join(Path::new(&note).file_name()?);
+        let file = read(&file).ok()??;
+        let name = file.name.and_then(|name| Reference::parse(&name).ok());
+        self.load(&file.manifest, name)
+            .ok()
+            .filter(|image| image.id() == id)
+    }
+
+    /// Notes that the file `path` in `refs/` leads to the image, so that its id does as well without a look at every
+    /// name. Without the note it is only slower.
+    fn note_id(&self, id: &Digest, path: &Path) {
+        if let Some(name) = path.file_name() {
+            let _ = self
+                .layout()
+                .replace_unsynced(&self.layout().id_note(id), name.as_encoded_bytes());
         }
     }
 
@@ -123,6 +153,16 @@ impl ImageStore {
                 }
             }
         }
+        // By a version that made no notes.
+        if let Some(image) = &found
+            && image.id().hex() == prefix
+        {
+            let path = match image.references().first() {
+                Some(name) => self.layout().reference(&name.canonical()),
+                None => self.layout().dangling(image.manifest_digest()),
+            };
+            self.note_id(image.id(), &path);
+        }
         Ok(found)
     }
 
@@ -133,15 +173,17 @@ impl ImageStore {
         let names = all(self.layout())?;
         let mut images: Vec<Image> = names
             .iter()
-            .filter_map(|(manifest, names)| Image::load(self, manifest, names.tags.clone()).ok())
+            .filter_map(|(manifest, names)| {
+                Image::load(self, manifest, image::Names::Known(names.tags.clone())).ok()
+            })
             .collect();
         images.sort_by(|a, b| (a.references(), a.id()).cmp(&(b.references(), b.id())));
         Ok(images)
     }
 
-    fn load(&self, manifest: &Digest) -> Result<Image> {
-        let tags = all(self.layout())?.remove(manifest).unwrap_or_default().tags;
-        Image::load(self, manifest, tags)
+    /// An image reached by `name`, if by any.
+    fn load(&self, manifest: &Digest, name: Option<Reference>) -> Result<Image> {
+        Image::load(self, manifest, image::Names::sought(name))
     }
 
     /// Makes `reference` name the image whose manifest, config and layers are all in the store. What the name led to
@@ -160,7 +202,7 @@ impl ImageStore {
     }
 
     fn committed(&self, manifest: &Digest, reference: Option<&Reference>) -> Result<Image> {
-        let image = self.load(manifest)?;
+        let image = self.load(manifest, reference.map(Reference::canonical))?;
         self.observer().tell(|| Change::Created {
             id: image.id().clone(),
             reference: reference.map(Reference::canonical),
@@ -239,7 +281,10 @@ impl ImageStore {
             if all(layout)?.contains_key(manifest) {
                 return Ok(());
             }
-            return layout.replace(&layout.dangling(manifest), &contents(None, manifest)?);
+            let path = layout.dangling(manifest);
+            layout.replace(&path, &contents(None, manifest)?)?;
+            self.note_id(&self.id_of(manifest), &path);
+            return Ok(());
         };
         let reference = reference.canonical();
         let path = layout.reference(&reference);
@@ -256,9 +301,12 @@ impl ImageStore {
                 .get(&old.manifest)
                 .is_some_and(|names| names.files.len() == 1)
         {
-            layout.replace(&layout.dangling(&old.manifest), &contents(None, &old.manifest)?)?;
+            let path = layout.dangling(&old.manifest);
+            layout.replace(&path, &contents(None, &old.manifest)?)?;
+            self.note_id(&self.id_of(&old.manifest), &path);
         }
         layout.replace(&path, &contents(Some(reference.to_string()), manifest)?)?;
+        self.note_id(&self.id_of(manifest), &path);
         match fs::remove_file(layout.dangling(manifest)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::io("remove", layout.dangling(manifest), error))
@@ -276,33 +324,51 @@ impl ImageStore {
             kind: "image",
             name: name.to_owned(),
         };
-        let by_name = match Reference::parse(name).map(|reference| reference.canonical()) {
-            Ok(reference) if full_id(name).is_none() => {
-                read(&self.layout().reference(&reference))?.map(|file| (reference, file.manifest))
+        let tag = Reference::parse(name).map(|reference| reference.canonical()).ok();
+        let mut tag = tag.filter(|_| full_id(name).is_none());
+        let file = |tag: &Reference| read(&self.layout().reference(tag));
+        // What is no name is an id, which is looked up before the lock is taken.
+        let image = match &tag {
+            Some(reference) if file(reference)?.is_some() => None,
+            _ => {
+                tag = None;
+                Some(self.get(name)?.ok_or_else(not_found)?)
             }
-            _ => None,
-        };
-        let (tag, manifest) = match by_name {
-            Some((reference, manifest)) => (Some(reference), manifest),
-            None => (
-                None,
-                self.get(name)?.ok_or_else(not_found)?.manifest_digest().clone(),
-            ),
         };
         let mut removed = Removed::default();
+        let id;
         {
             let _guard = StoreLock::exclusive(self.layout())?;
-            let names = all(self.layout())?.remove(&manifest).ok_or_else(not_found)?;
+            let mut all = all(self.layout())?;
+            // By a name, what that leads to now; by id, all that has it: other manifests of the same config too.
+            let manifests: Vec<Digest> = match (&tag, &image) {
+                (Some(tag), _) => vec![file(tag)?.ok_or_else(not_found)?.manifest],
+                (None, Some(image)) => (all.keys())
+                    .filter(|manifest| {
+                        *manifest == image.manifest_digest() || self.id_of(manifest) == *image.id()
+                    })
+                    .cloned()
+                    .collect(),
+                (None, None) => Vec::new(),
+            };
+            id = self.id_of(manifests.first().ok_or_else(not_found)?);
+            let mut names = Names::default();
+            for manifest in &manifests {
+                let found = all.remove(manifest).ok_or_else(not_found)?;
+                names.tags.extend(found.tags);
+                names.files.extend(found.files);
+            }
+            names.tags.sort();
             let last = names.files.len() == 1 || tag.is_none();
             if tag.is_none() && names.tags.len() > 1 && !force {
                 let tags = names.tags.iter().map(Reference::familiar).collect();
-                return Err(Error::SeveralTags {
-                    image: self.id_of(&manifest),
-                    tags,
-                });
+                return Err(Error::SeveralTags { image: id, tags });
             }
             if last && !force {
-                let snapshots = self.snapshots_of(&manifest)?;
+                let mut snapshots = Vec::new();
+                for manifest in &manifests {
+                    snapshots.extend(self.snapshots_of(manifest)?);
+                }
                 if !snapshots.is_empty() {
                     return Err(Error::ImageInUse {
                         image: name.to_owned(),
@@ -322,20 +388,19 @@ impl ImageStore {
                 Some(tag) => vec![tag],
                 None => names.tags,
             };
-            if last {
-                removed.deleted.push(self.id_of(&manifest));
+            // The same config by another manifest is the same image.
+            if last && !all.keys().any(|manifest| self.id_of(manifest) == id) {
+                removed.deleted.push(id.clone());
             }
         }
         for reference in &removed.untagged {
             self.observer().tell(|| Change::Untagged {
-                id: self.id_of(&manifest),
+                id: id.clone(),
                 reference: reference.clone(),
             });
         }
         if !removed.deleted.is_empty() {
-            self.observer().tell(|| Change::Deleted {
-                id: self.id_of(&manifest),
-            });
+            self.observer().tell(|| Change::Deleted { id: id.clone() });
             removed.deleted.extend(self.collect()?.layers);
         }
         Ok(removed)

@@ -106,6 +106,11 @@ impl ImageStore {
                     }
                 }
             }
+            for path in id_notes(layout)? {
+                if !live.has(&path) {
+                    fs::remove_file(&path).map_err(|e| Error::io("remove", path, e))?;
+                }
+            }
             for path in children(&layout.chains())? {
                 if !live.has(&path) {
                     victims.push(discard(layout, &path)?);
@@ -178,6 +183,14 @@ pub(crate) fn discard(layout: &Layout, path: &Path) -> Result<PathBuf> {
     let trash = layout.trash().join(random_name()?);
     fs::rename(path, &trash).map_err(|e| Error::io("rename", path, e))?;
     Ok(trash)
+}
+
+/// The notes of names by ids, of which there may be none yet.
+fn id_notes(layout: &Layout) -> Result<Vec<PathBuf>> {
+    match layout.id_notes().exists() {
+        true => children(&layout.id_notes()),
+        false => Ok(Vec::new()),
+    }
 }
 
 pub(super) fn children(path: &Path) -> Result<Vec<PathBuf>> {

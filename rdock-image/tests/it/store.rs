@@ -2,9 +2,14 @@
 use crate::children::command;
 use crate::support::{Bed, Outcome, Tar, read};
 use crate::{Needs, Test};
-use rdock_image::{Error, FileKind, ImageStore, Mount, PruneFilter, Reference, SnapshotOptions};
+use rdock_image::{
+    Digest, Error, FileKind, ImageStore, Manifest, Mount, PruneFilter, Reference, SnapshotOptions,
+};
+use rustix::fs::inotify;
 use std::fs;
+use std::mem::MaybeUninit;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 
 pub(crate) fn tests() -> Vec<(&'static str, Needs, Test)> {
     vec![
@@ -13,6 +18,21 @@ pub(crate) fn tests() -> Vec<(&'static str, Needs, Test)> {
             "an_image_that_lost_its_name_is_kept_until_pruned",
             Needs::Nothing,
             an_image_that_lost_its_name,
+        ),
+        (
+            "one_name_or_id_costs_nothing_for_the_others",
+            Needs::Nothing,
+            one_of_many_names,
+        ),
+        (
+            "an_id_leads_to_its_image_whatever_its_note_says",
+            Needs::Nothing,
+            notes_of_ids,
+        ),
+        (
+            "an_id_with_two_manifests_is_removed_whole",
+            Needs::Nothing,
+            two_manifests,
         ),
         (
             "a_snapshot_keeps_its_layers",
@@ -127,6 +147,117 @@ fn an_image_that_lost_its_name() -> Outcome {
         rdock_image::Pruned::default()
     );
     Ok(())
+}
+
+/// Files that are opened in a directory while something is done.
+fn opened_in(dir: &Path, work: impl FnOnce() -> Outcome) -> Result<usize, Box<dyn std::error::Error>> {
+    let watch = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
+    inotify::add_watch(&watch, dir, inotify::WatchFlags::OPEN)?;
+    work()?;
+    let mut buffer = [MaybeUninit::uninit(); 64 << 10];
+    let mut events = inotify::Reader::new(&watch, &mut buffer);
+    let mut count = 0;
+    loop {
+        match events.next() {
+            // The directory itself has no name.
+            Ok(event) => count += usize::from(event.file_name().is_some()),
+            Err(rustix::io::Errno::AGAIN) => return Ok(count),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn one_of_many_names() -> Outcome {
+    const MANY: usize = 200;
+    let bed = Bed::new()?;
+    let image = bed.image("app:0", &[Tar::new().file("a", "0").end()])?;
+    for number in 1..MANY {
+        let content = number.to_string();
+        bed.image(&format!("other:{number}"), &[Tar::new().file("a", content).end()])?;
+        bed.store
+            .tag(&image, &Reference::parse(&format!("app:{number}"))?)?;
+    }
+    let (refs, blobs) = (
+        bed.store.root().join("refs"),
+        bed.store.root().join("blobs/sha256"),
+    );
+    for name in ["app:7", image.id().as_str(), image.id().hex()] {
+        let start = |id: &str| -> Outcome {
+            let found = bed.store.get(name)?.ok_or("gone")?;
+            bed.store.snapshot(&found, id, &SnapshotOptions::default())?;
+            bed.store.open_snapshot(id)?.ok_or("gone")?.remove()?;
+            Ok(())
+        };
+        let of_names = opened_in(&refs, || start("one"))?;
+        let of_blobs = opened_in(&blobs, || start("two"))?;
+        // Its own name; its manifest and its config.
+        assert_eq!((of_names, of_blobs), (1, 2), "{name}");
+    }
+    let found = bed.store.get("app:7")?.ok_or("gone")?;
+    let asked = opened_in(&refs, || {
+        assert_eq!(found.references().len(), MANY);
+        Ok(())
+    })?;
+    assert_eq!(asked, 2 * MANY - 1, "only who asks for all names pays for them");
+    Ok(())
+}
+
+fn notes_of_ids() -> Outcome {
+    let bed = Bed::new()?;
+    let image = bed.image("x:1", &[Tar::new().file("a", "1").end()])?;
+    let note = bed.store.root().join("ids").join(image.id().hex());
+    let found = || -> Result<bool, Error> {
+        let found = bed.store.get(image.id().as_str())?;
+        Ok(found.is_some_and(|found| found.id() == image.id()))
+    };
+    bed.store.tag(&image, &Reference::parse("y:1")?)?;
+    // The noted name now leads to another image; then to none.
+    let other = bed.image("y:1", &[Tar::new().file("a", "2").end()])?;
+    assert!(found()?);
+    bed.store.remove("y:1", false)?;
+    assert!(found()?);
+    for text in ["", "nonsense", "../format", "/etc/passwd"] {
+        fs::write(&note, text)?;
+        assert!(found()?, "{text}");
+    }
+    // As an earlier version leaves it.
+    fs::remove_dir_all(bed.store.root().join("ids"))?;
+    assert!(found()? && note.exists());
+    bed.store.remove("x:1", false)?;
+    assert!(!found()? && bed.store.get(other.id().as_str())?.is_none());
+    assert!(bed.names("ids")?.is_empty(), "nothing is noted of what is gone");
+    bed.assert_clean()
+}
+
+fn two_manifests() -> Outcome {
+    let bed = Bed::new()?;
+    let layers = [Tar::new().file("a", "1").end()];
+    let image = bed.image("x:1", &layers)?;
+    // The same config and layer, by another manifest.
+    let manifest = Manifest {
+        annotations: [("org.example".to_owned(), "1".to_owned())].into(),
+        ..image.manifest().clone()
+    };
+    let text = serde_json::to_vec(&manifest)?;
+    let digest = Digest::sha256_of(&text);
+    let lease = bed.store.lease()?;
+    bed.store.write_blob(&lease, &text, &digest)?;
+    let second = bed.store.commit(&lease, &Reference::parse("x:2")?, &digest)?;
+    drop(lease);
+    assert_eq!(second.id(), image.id());
+    let removed = bed.store.remove("x:1", false)?;
+    assert!(removed.deleted.is_empty(), "{removed:?}: the image is there still");
+    assert!(bed.store.get(image.id().as_str())?.is_some());
+    bed.image("x:1", &layers)?;
+    assert!(matches!(
+        bed.store.remove(image.id().as_str(), false),
+        Err(Error::SeveralTags { tags, .. }) if tags == ["x:1", "x:2"]
+    ));
+    let removed = bed.store.remove(image.id().as_str(), true)?;
+    assert_eq!(removed.untagged.len(), 2);
+    assert_eq!(removed.deleted, [image.id().clone(), image.diff_ids()[0].clone()]);
+    assert!(bed.store.images()?.is_empty());
+    bed.assert_clean()
 }
 
 fn a_snapshot_keeps_its_layers() -> Outcome {
