@@ -1,7 +1,7 @@
 //! Runs one suite of image conformance cases: `conformance-image DIR` prints `N passed, M failed`.
 //!
 //! DIR holds `cases.jsonl` (one case per line: `id`, `input`, `expect`) and the fixtures in `files/`; the folder's
-//! name says which suite it is. Failing rows that are meant are argued in `conformance-image.md`.
+//! name says which suite it is; of a folder of suites all are run. Failing rows that are meant are argued in `conformance-image.md`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line program")]
 
 #[path = "conformance-image/changes.rs"]
@@ -10,6 +10,8 @@ mod changes;
 mod documents;
 #[path = "conformance-image/layers.rs"]
 mod layers;
+#[path = "conformance/suite.rs"]
+mod suite;
 #[path = "conformance-image/tarball.rs"]
 mod tarball;
 
@@ -20,38 +22,12 @@ use rdock_image::{
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-
-/// Why a case fails.
-type Outcome = Result<(), String>;
+use suite::{Outcome, equal, text_of};
 
 fn main() -> ExitCode {
-    let Some(dir) = std::env::args_os().nth(1).map(PathBuf::from) else {
-        eprintln!("usage: conformance-image DIR");
-        return ExitCode::from(2);
-    };
-    let text = match std::fs::read_to_string(dir.join("cases.jsonl")) {
-        Ok(text) => text,
-        Err(error) => {
-            eprintln!("{}: {error}", dir.join("cases.jsonl").display());
-            return ExitCode::from(2);
-        }
-    };
-    let suite = dir
-        .canonicalize()
-        .ok()
-        .and_then(|dir| Some(dir.file_name()?.to_str()?.to_owned()))
-        .unwrap_or_default();
-    let (mut passed, mut failed) = (0, 0);
-    for line in text.lines().filter(|line| !line.trim().is_empty()) {
-        let case: Value = match serde_json::from_str(line) {
-            Ok(case) => case,
-            Err(error) => {
-                eprintln!("a case is not JSON: {error}");
-                return ExitCode::from(2);
-            }
-        };
-        let (input, expect) = (&case["input"], &case["expect"]);
-        let outcome = match suite.as_str() {
+    suite::run("conformance-image", |suite, input, expect| {
+        let files = suite.dir.join("files");
+        Some(match suite.name.as_str() {
             "reference" => reference(input, expect),
             "digest" => equal(
                 "valid",
@@ -66,43 +42,15 @@ fn main() -> ExitCode {
             "spec-documents" => documents::document(input, expect),
             "platform" => platform(input, expect),
             "manifest-documents" => manifest(input, expect),
-            "archives" => archive(&dir.join("files"), input, expect),
-            "oci-layouts" => oci_layout(&dir.join("files"), input, expect),
+            "archives" => archive(&files, input, expect),
+            "oci-layouts" => oci_layout(&files, input, expect),
             "diff-tar" => changes::diff(input, expect),
             "untar" => layers::untar(input, expect),
             "untar-streams" => layers::stream(input, expect),
-            "whiteout-tars" => layers::whiteouts(&dir.join("files"), input, expect),
-            other => {
-                eprintln!("unknown suite {other}");
-                return ExitCode::from(2);
-            }
-        };
-        match outcome {
-            Ok(()) => passed += 1,
-            Err(reason) => {
-                failed += 1;
-                println!("FAILED {}: {reason}", text_of(&case["id"]));
-            }
-        }
-    }
-    println!("{passed} passed, {failed} failed");
-    if failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
-}
-
-fn text_of(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
-}
-
-fn equal(what: &str, found: &Value, expected: &Value) -> Outcome {
-    if found == expected {
-        Ok(())
-    } else {
-        Err(format!("{what}: expected {expected}, found {found}"))
-    }
+            "whiteout-tars" => layers::whiteouts(&files, input, expect),
+            _ => return None,
+        })
+    })
 }
 
 /// Compares the fields that `expect` names; an expected error must be one.

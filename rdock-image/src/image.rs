@@ -39,11 +39,7 @@ impl Names {
 }
 
 impl Image {
-    pub(crate) fn load(
-        store: &ImageStore,
-        manifest_digest: &Digest,
-        names: Names,
-    ) -> Result<Self> {
+    pub(crate) fn load(store: &ImageStore, manifest_digest: &Digest, names: Names) -> Result<Self> {
         let missing = |what: &'static str| {
             move |error| match error {
                 Error::MissingBlob { digest, .. } => Error::MissingBlob { what, digest },

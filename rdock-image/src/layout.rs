@@ -65,6 +65,7 @@ impl Layout {
                     "chains",
                     "snapshots",
                     "refs",
+                    "ids",
                     "leases",
                     "ingest",
                     "trash",

@@ -1,6 +1,7 @@
 //! Runs one suite of registry conformance cases: `conformance-registry DIR` prints `N passed, M failed`.
 //!
-//! DIR holds `cases.jsonl` (one case per line: `id`, `input`, `expect`); the folder's name says which suite it is.
+//! DIR holds `cases.jsonl` (one case per line: `id`, `input`, `expect`); the folder's name says which suite it is; of a
+//! folder of suites all are run.
 //! What a client does, not only what it parses, is asked of a real client and a registry on loopback. Failing rows
 //! that are meant are argued in `conformance-registry.md`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line program")]
@@ -10,6 +11,10 @@ mod client;
 #[path = "../tests/it/content.rs"]
 #[expect(dead_code, reason = "the tests use more of it")]
 mod content;
+// One driver's frame serves both crates; nothing of it is in the library.
+#[path = "../../rdock-image/examples/conformance/suite.rs"]
+#[expect(dead_code, reason = "the driver of rdock-image uses more of it")]
+mod suite;
 
 use rdock_registry::protocol::{
     Challenge, ContentRange, Schemes, Token, content_length, decimal, is_loopback, link, media_type,
@@ -17,71 +22,24 @@ use rdock_registry::protocol::{
 };
 use rdock_registry::{AuthEntry, Credential, Credentials};
 use serde_json::{Map, Value, json};
-use std::path::PathBuf;
 use std::process::ExitCode;
-
-/// Why a case fails.
-type Outcome = Result<(), String>;
+use suite::{Outcome, text_of};
 
 fn main() -> ExitCode {
-    let Some(dir) = std::env::args_os().nth(1).map(PathBuf::from) else {
-        eprintln!("usage: conformance-registry DIR");
-        return ExitCode::from(2);
-    };
-    let text = match std::fs::read_to_string(dir.join("cases.jsonl")) {
-        Ok(text) => text,
-        Err(error) => {
-            eprintln!("{}: {error}", dir.join("cases.jsonl").display());
-            return ExitCode::from(2);
-        }
-    };
-    let suite = dir
-        .canonicalize()
-        .ok()
-        .and_then(|dir| Some(dir.file_name()?.to_str()?.to_owned()))
-        .unwrap_or_default();
-    let (mut passed, mut failed) = (0, 0);
-    for line in text.lines().filter(|line| !line.trim().is_empty()) {
-        let case: Value = match serde_json::from_str(line) {
-            Ok(case) => case,
-            Err(error) => {
-                eprintln!("a case is not JSON: {error}");
-                return ExitCode::from(2);
-            }
-        };
-        let (input, expect) = (&case["input"], &case["expect"]);
-        let outcome = match suite.as_str() {
-            "www-authenticate" => compare(challenges(text_of(&input["header"])), expect),
+    suite::run("conformance-registry", |suite, input, expect| {
+        let header = text_of(&input["header"]);
+        Some(match suite.name.as_str() {
+            "www-authenticate" => compare(challenges(header), expect),
             "tokens" => tokens(input, expect),
             "credentials" => credentials(input, expect),
             "link-header" => links(input, expect),
-            "warning-header" => compare(Ok(json!({"text": warning(text_of(&input["header"]))})), expect),
+            "warning-header" => compare(Ok(json!({"text": warning(header)})), expect),
             "retry" => client::retry(input, expect),
             "headers" => headers(input, expect),
             "hosts" => hosts(input, expect),
-            other => {
-                eprintln!("unknown suite {other}");
-                return ExitCode::from(2);
-            }
-        };
-        match outcome {
-            Ok(()) => passed += 1,
-            Err(reason) => {
-                failed += 1;
-                println!("FAILED {}: {reason}", text_of(&case["id"]));
-            }
-        }
-    }
-    println!("{passed} passed, {failed} failed");
-    if failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
-}
-
-fn text_of(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
+            _ => return None,
+        })
+    })
 }
 
 fn texts(value: &Value) -> Vec<&str> {

@@ -81,6 +81,16 @@ pub enum Error {
         /// The last failure.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The registry wants to see a certificate of this client, and another one than it was shown, if it was shown one.
+    #[error("the registry {registry} refuses this client: {reason}")]
+    ClientCertificate {
+        /// The host that was asked.
+        registry: String,
+        /// What it wants, or what it says of the certificate.
+        reason: String,
+        /// The failure of the connection.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The answer makes no sense.
     #[error("{registry} sent a malformed {what}: {reason}")]
     Malformed {
@@ -180,6 +190,10 @@ impl Error {
             Self::Denied { registry, .. } => Some(format!(
                 "log in to {registry}, or check its credentials in docker's config.json (DOCKER_CONFIG, else ~/.docker)"
             )),
+            Self::ClientCertificate { registry, .. } => Some(format!(
+                "put client.cert and client.key into {registry}'s folder of certs.d, or name them as `client` in its \
+                 hosts.toml"
+            )),
             Self::Transport { registry, .. } => Some(format!(
                 "is {registry} reachable from here? a mirror can be named in registries.conf \
                  (CONTAINERS_REGISTRIES_CONF)"
@@ -192,6 +206,27 @@ impl Error {
             )),
             Self::Status { status: 429, .. } => Some("the registry limits pulls: log in, or wait".into()),
             _ => None,
+        }
+    }
+
+    /// A connection that failed at `what`, by what the failure says.
+    pub(crate) fn connection(
+        registry: &str,
+        what: impl Into<String>,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    ) -> Self {
+        let registry = registry.to_owned();
+        match refused_certificate(source.as_ref()) {
+            Some(reason) => Self::ClientCertificate {
+                registry,
+                reason,
+                source,
+            },
+            None => Self::Transport {
+                registry,
+                what: what.into(),
+                source,
+            },
         }
     }
 
@@ -214,6 +249,7 @@ impl Error {
             | Self::TooLarge { registry, .. }
             | Self::Status { registry, .. }
             | Self::Transport { registry, .. }
+            | Self::ClientCertificate { registry, .. }
             | Self::Malformed { registry, .. }
             | Self::UnsafeRealm { registry, .. } => registry == host,
             _ => false,
@@ -233,6 +269,38 @@ impl Error {
                 | Self::Helper { .. }
         )
     }
+}
+
+/// What a server says of the certificate of a client, in the alert it ends the connection with (RFC 8446, section 6.2).
+fn refused_certificate(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    use rustls::AlertDescription as Alert;
+    let mut next = Some(error);
+    while let Some(error) = next {
+        // What an I/O error wraps is not its source.
+        let inner = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref)
+            .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        if let Some(rustls::Error::AlertReceived(alert)) = inner.or_else(|| error.downcast_ref()) {
+            return Some(match alert {
+                Alert::CertificateRequired => "it wants a client certificate".to_owned(),
+                Alert::UnknownCA => "it does not know who has signed the client certificate".to_owned(),
+                Alert::CertificateExpired => "the client certificate has expired".to_owned(),
+                Alert::CertificateRevoked => "the client certificate was revoked".to_owned(),
+                // Some say this of none at all, and of a signature by another authority of the same name.
+                Alert::BadCertificate
+                | Alert::UnsupportedCertificate
+                | Alert::CertificateUnknown
+                | Alert::DecryptError => {
+                    format!("it wants a client certificate that it can trust ({alert:?})")
+                }
+                Alert::AccessDenied => "the client certificate has no right to this".to_owned(),
+                _ => return None,
+            });
+        }
+        next = error.source();
+    }
+    None
 }
 
 /// Whether a connection failed in a way that passes. Only what is known to pass does.

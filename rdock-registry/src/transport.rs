@@ -223,11 +223,7 @@ impl Transport {
             if let Some(body) = &request.body {
                 builder = builder.body(body.clone());
             }
-            let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::Transport {
-                registry: registry.to_owned(),
-                what: url.path().to_owned(),
-                source,
-            };
+            let failed = |source| Error::connection(registry, url.path(), source);
             let response = match tokio::time::timeout(self.idle, builder.send()).await {
                 Err(_) => return Err(failed(silence(self.idle))),
                 Ok(response) => response.map_err(|error| failed(error.without_url().into()))?,
@@ -308,11 +304,7 @@ impl Transport {
                 }
             }
         });
-        let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::Transport {
-            registry: registry.to_owned(),
-            what: "an upload".to_owned(),
-            source,
-        };
+        let failed = |source| Error::connection(registry, "an upload", source);
         let mut answer = Box::pin(builder.body(reqwest::Body::wrap_stream(stream)).send());
         let mut all_since: Option<Instant> = None;
         loop {

@@ -2,8 +2,8 @@
 //! becomes an image.
 use super::ImageStore;
 use crate::digest::Hasher;
-use crate::layer::merged::MergedView;
 use crate::image::Names;
+use crate::layer::merged::MergedView;
 use crate::layer::meta::{Attributes, LayerMeta, OwnerRecord, Ownership, owners_from_lines, owners_to_lines};
 use crate::layer::remove::remove_tree;
 use crate::layer::write::{Written, write_layer};

@@ -246,7 +246,10 @@ fn two_manifests() -> Outcome {
     drop(lease);
     assert_eq!(second.id(), image.id());
     let removed = bed.store.remove("x:1", false)?;
-    assert!(removed.deleted.is_empty(), "{removed:?}: the image is there still");
+    assert!(
+        removed.deleted.is_empty(),
+        "{removed:?}: the image is there still"
+    );
     assert!(bed.store.get(image.id().as_str())?.is_some());
     bed.image("x:1", &layers)?;
     assert!(matches!(

@@ -10,6 +10,8 @@ pub(crate) struct HostCertificates {
     pub(crate) authorities: Vec<Vec<u8>>,
     /// `*.cert` and the `*.key` of the same name: who this client is.
     pub(crate) client: Option<(Vec<u8>, Vec<u8>)>,
+    /// The folder or the file that they are from.
+    pub(crate) from: PathBuf,
 }
 
 impl std::fmt::Debug for HostCertificates {
@@ -28,8 +30,16 @@ impl HostCertificates {
                 path,
                 source: error.into(),
             })?;
+            // Of several folders the first with something is named in errors.
+            if found.from.as_os_str().is_empty() && found.has_any() {
+                found.from = dir;
+            }
         }
-        Ok((!found.authorities.is_empty() || found.client.is_some()).then_some(found))
+        Ok(found.has_any().then_some(found))
+    }
+
+    pub(crate) fn has_any(&self) -> bool {
+        !self.authorities.is_empty() || self.client.is_some()
     }
 
     fn add(&mut self, dir: &Path) -> Result<(), (PathBuf, std::io::Error)> {
@@ -83,6 +93,7 @@ mod tests {
             .expect("some");
         assert_eq!(found.authorities, [b"ca"]);
         assert_eq!(found.client, Some((b"cert".to_vec(), b"key".to_vec())));
+        assert_eq!(found.from, host);
         assert!(
             HostCertificates::read(&dirs, "r.example")
                 .expect("read")

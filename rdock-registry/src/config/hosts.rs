@@ -229,7 +229,10 @@ impl Host {
             let path = dir.join(name);
             std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))
         };
-        let mut found = HostCertificates::default();
+        let mut found = HostCertificates {
+            from: dir.join("hosts.toml"),
+            ..HostCertificates::default()
+        };
         for name in self.ca.iter().flat_map(|ca| ca.all()) {
             found.authorities.push(read(name)?);
         }
@@ -248,7 +251,7 @@ impl Host {
         if let Some((certificate, key)) = pair {
             found.client = Some((read(certificate)?, read(key)?));
         }
-        Ok((!found.authorities.is_empty() || found.client.is_some()).then_some(found))
+        Ok(found.has_any().then_some(found))
     }
 }
 

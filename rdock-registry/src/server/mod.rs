@@ -23,6 +23,7 @@ use hyper_util::rt::TokioIo;
 use rdock_image::Digest;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -30,12 +31,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use storage::{Storage, StoredManifest};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 /// Bytes of a form that are kept.
 const LARGEST_FORM: usize = 64 << 10;
 /// How long a connection may be idle between requests, and how long it may take to send a request's headers.
 const IDLE: Duration = Duration::from_secs(60);
+/// How long a refused client may take to hang up.
+const LINGER: Duration = Duration::from_secs(5);
 /// Requests that are remembered.
 const MOST_SEEN: usize = 10_000;
 
@@ -56,6 +59,9 @@ pub struct ServerOptions {
     pub read_only: bool,
     /// Certificate chain and key in PEM; plain HTTP by default.
     pub tls: Option<(Vec<u8>, Vec<u8>)>,
+    /// The authorities in PEM that must have signed the certificate of every client; counts with TLS alone. Clients
+    /// need none by default.
+    pub client_authorities: Option<Vec<u8>>,
     /// How it misbehaves. The first rule that applies to a request counts.
     pub faults: Vec<FaultRule>,
     script: Option<Arc<Script>>,
@@ -70,6 +76,7 @@ impl ServerOptions {
             access: Access::Open,
             read_only: false,
             tls: None,
+            client_authorities: None,
             faults: Vec::new(),
             script: None,
         }
@@ -136,7 +143,9 @@ impl RegistryServer {
             }
         };
         let storage = Storage::open(&options.root).map_err(failed(options.root.display().to_string()))?;
-        let tls = options.tls.as_ref().map(acceptor).transpose()?;
+        let clients = options.client_authorities.as_deref();
+        let tls = options.tls.as_ref();
+        let tls = tls.map(|own| acceptor(own, clients)).transpose()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("rdock-registry")
@@ -269,7 +278,7 @@ impl Drop for RegistryServer {
     }
 }
 
-fn acceptor((chain, key): &(Vec<u8>, Vec<u8>)) -> Result<tokio_rustls::TlsAcceptor> {
+fn acceptor((chain, key): &(Vec<u8>, Vec<u8>), clients: Option<&[u8]>) -> Result<tokio_rustls::TlsAcceptor> {
     let failed = |reason: String| Error::Serve {
         what: "TLS".to_owned(),
         source: reason.into(),
@@ -279,10 +288,26 @@ fn acceptor((chain, key): &(Vec<u8>, Vec<u8>)) -> Result<tokio_rustls::TlsAccept
         .map_err(|error| failed(error.to_string()))?;
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| failed(error.to_string()))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
+    let config = rustls::ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
-        .map_err(|error| failed(error.to_string()))?
-        .with_no_client_auth()
+        .map_err(|error| failed(error.to_string()))?;
+    let config = match clients {
+        None => config.with_no_client_auth(),
+        Some(pem) => {
+            let mut roots = rustls::RootCertStore::empty();
+            for certificate in CertificateDer::pem_slice_iter(pem) {
+                let certificate = certificate.map_err(|error| failed(error.to_string()))?;
+                roots
+                    .add(certificate)
+                    .map_err(|error| failed(error.to_string()))?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                .build()
+                .map_err(|error| failed(error.to_string()))?;
+            config.with_client_cert_verifier(verifier)
+        }
+    };
+    let config = config
         .with_single_cert(chain, key)
         .map_err(|error| failed(error.to_string()))?;
     Ok(Arc::new(config).into())
@@ -307,8 +332,17 @@ async fn accept(
             match tls {
                 None => connection(stream, state).await,
                 Some(tls) => {
-                    if let Ok(Ok(stream)) = tokio::time::timeout(IDLE, tls.accept(stream)).await {
-                        connection(stream, state).await;
+                    let accepted = tls.accept(stream).into_fallible();
+                    match tokio::time::timeout(IDLE, accepted).await {
+                        Ok(Ok(stream)) => connection(stream, state).await,
+                        // A connection closed with something unread is reset, and the client would not see why.
+                        Ok(Err((_, mut stream))) => {
+                            stream.shutdown().await.ok();
+                            let mut nowhere = tokio::io::sink();
+                            let rest = tokio::io::copy(&mut stream, &mut nowhere);
+                            tokio::time::timeout(LINGER, rest).await.ok();
+                        }
+                        Err(_) => {}
                     }
                 }
             }

@@ -142,11 +142,7 @@ impl Answer {
     }
 
     async fn raw_chunk(&mut self) -> Result<Option<Bytes>> {
-        let failed = |registry: &str, source: Box<dyn std::error::Error + Send + Sync>| Error::Transport {
-            registry: registry.to_owned(),
-            what: "the rest of an answer".into(),
-            source,
-        };
+        let failed = |registry: &str, source| Error::connection(registry, "the rest of an answer", source);
         let slow = |bytes: u64| {
             let text = format!("{bytes} bytes came in {} s", self.idle.as_secs_f32());
             std::io::Error::new(std::io::ErrorKind::TimedOut, text).into()

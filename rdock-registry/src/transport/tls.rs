@@ -8,6 +8,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -47,17 +48,11 @@ fn failed(source: impl Into<Cause>) -> Error {
 impl Clients {
     pub(super) fn new(config: &RegistryConfig) -> Result<Self> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut roots = rustls::RootCertStore::empty();
-        // Certificates of the system that cannot be parsed are of no use to anyone else either.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if roots.is_empty() {
-            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        }
+        let mut roots = system_roots();
         for pem in &config.certificate_authorities {
-            trust(&mut roots, pem)?;
+            trust(Arc::make_mut(&mut roots), pem)?;
         }
         let proxies = proxies(config)?;
-        let roots = Arc::new(roots);
         let Pair(strict, lenient) = pair(&provider, &roots, None, &proxies)?;
         Ok(Self {
             strict,
@@ -119,18 +114,48 @@ impl Clients {
         })
     }
 
+    /// # Errors
+    /// [`Error::Config`] that names where the certificates are from, when they cannot be used.
     fn with(&self, found: &HostCertificates) -> Result<Pair> {
-        let mut roots = (*self.roots).clone();
-        for pem in &found.authorities {
-            trust(&mut roots, pem)?;
-        }
-        pair(
-            &self.provider,
-            &Arc::new(roots),
-            found.client.as_ref(),
-            &self.proxies,
-        )
+        let made = || {
+            let mut roots = self.roots.clone();
+            for pem in &found.authorities {
+                trust(Arc::make_mut(&mut roots), pem)?;
+            }
+            pair(&self.provider, &roots, found.client.as_ref(), &self.proxies)
+        };
+        made().map_err(|error| match error {
+            Error::Client { source } => Error::Config {
+                path: found.from.clone(),
+                source,
+            },
+            other => other,
+        })
     }
+}
+
+/// The variables by which a process names other authorities than the system's (as OpenSSL has them).
+const PLACES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
+
+/// The authorities of the system, or those that the environment names. They are read once in a process for each value
+/// of the variables: there are hundreds of files, which cost more than a whole small pull.
+fn system_roots() -> Arc<rustls::RootCertStore> {
+    type Known = Vec<([Option<OsString>; 2], Arc<rustls::RootCertStore>)>;
+    static KNOWN: Mutex<Known> = Mutex::new(Vec::new());
+    let place = PLACES.map(std::env::var_os);
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, roots)) = known.iter().find(|(other, _)| *other == place) {
+        return roots.clone();
+    }
+    let mut roots = rustls::RootCertStore::empty();
+    // Certificates of the system that cannot be parsed are of no use to anyone else either.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    let roots = Arc::new(roots);
+    known.push((place, roots.clone()));
+    roots
 }
 
 fn trust(roots: &mut rustls::RootCertStore, pem: &[u8]) -> Result<()> {
@@ -247,5 +272,25 @@ impl ServerCertVerifier for AnyServer {
 
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_systems_authorities_are_read_once() {
+        let clients = |config: &RegistryConfig| Clients::new(config).expect("clients");
+        let plain = RegistryConfig::default();
+        let (first, second) = (clients(&plain), clients(&plain));
+        assert!(!first.roots.is_empty());
+        assert!(Arc::ptr_eq(&first.roots, &second.roots));
+        // What one client trusts beside them is its own affair.
+        let own = clients(&RegistryConfig {
+            certificate_authorities: vec![Vec::new()],
+            ..RegistryConfig::default()
+        });
+        assert!(!Arc::ptr_eq(&own.roots, &first.roots));
     }
 }

@@ -4,6 +4,7 @@
 //! reason.
 
 mod access;
+mod clients;
 mod content;
 mod every;
 mod faults;
@@ -146,6 +147,7 @@ fn main() -> std::process::ExitCode {
         every::tests(),
         questions::tests(),
         hosts::tests(),
+        clients::tests(),
         index::tests(),
         resume::tests(),
         real::tests(),

@@ -224,7 +224,11 @@ fn the_real_registry_knows_a_client_by_its_certificate() -> Result<(), Cannot> {
     make(&host.store, &name, 79);
     let (pushed, _) = push_with(&host.store, config.clone(), &name);
     assert!(
-        matches!(pushed, Err(Error::Transport { .. })),
+        // A server that hangs up at once may cut its own reason off.
+        matches!(
+            pushed,
+            Err(Error::ClientCertificate { .. } | Error::Transport { .. })
+        ),
         "without a certificate: {pushed:?}"
     );
     std::fs::copy(certificates.path("client.crt"), dir.join("client.cert")).expect("copied");

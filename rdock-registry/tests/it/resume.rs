@@ -80,7 +80,8 @@ pub(crate) fn peak(role: &str, root: &Path, name: &str) -> (std::process::ExitSt
     (output.status, kib)
 }
 
-fn process(role: &str, root: &Path, name: &str) -> Command {
+/// This program as another process, which does one thing.
+pub(crate) fn process(role: &str, root: &Path, name: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     command
         .env(ROLE, format!("{role} {} {name}", root.display()))
