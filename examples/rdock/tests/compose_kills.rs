@@ -27,7 +27,7 @@ const KILLS: usize = 100;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long what was removed may take to go away.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(30);
 
 const PORT: u16 = 18_123;
 

@@ -255,10 +255,11 @@ fn attach(tiny: &Tiny) -> Tested {
     let mut first = Terminal::start(&tiny.command(&attach)?, 24, 80)?;
     let mut second = Terminal::start(&tiny.command(&attach)?, 24, 80)?;
     // Both are connected once both see what one of them types.
-    std::thread::sleep(Duration::from_millis(300));
-    first.send("both\r")?;
-    first.expect("both", SOON)?;
-    second.expect("both", SOON)?;
+    let mut typed = 0;
+    while let Err(error) = connected(&mut first, &mut second) {
+        typed += 1;
+        assert!(typed < 60, "{error}");
+    }
     first.send("\u{1}x")?;
     assert_eq!(first.wait(SOON)?.code(), Some(0));
     second.send("still\r")?;
@@ -296,6 +297,13 @@ fn attach(tiny: &Tiny) -> Tested {
     assert!(ok(tiny, &["ps"])?.contains("plain"));
     ok(tiny, &["rm", "-f", "plain"])?;
     tiny.nothing_left()
+}
+
+/// Types once and waits for both terminals to show it.
+fn connected(first: &mut Terminal, second: &mut Terminal) -> Result<(), String> {
+    first.send("both\r").map_err(|error| error.to_string())?;
+    first.expect("both", Duration::from_secs(1))?;
+    second.expect("both", Duration::from_secs(1))
 }
 
 fn refused(tiny: &Tiny) -> Tested {

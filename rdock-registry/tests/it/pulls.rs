@@ -95,7 +95,8 @@ fn layers_come_in_parallel_and_no_more_than_asked() {
     let seen = (running.clone(), most.clone());
     let blobs = content.blobs();
     let config = rdock_image::Digest::sha256_of(&content.config).to_string();
-    // Each layer waits half-way; what is between its request and its end is counted when the next one comes.
+    // Each layer waits half-way; what is between its request and its end is counted when the next one comes. A
+    // second on either side is for machines that have more to do.
     let registry = Registry::start(&content, move |request| {
         let digest = request.path.rsplit_once("/blobs/")?.1;
         let blob = blobs.get(digest).filter(|_| digest != config)?;
@@ -103,13 +104,13 @@ fn layers_come_in_parallel_and_no_more_than_asked() {
         seen.1.fetch_max(now, Ordering::SeqCst);
         let running = seen.0.clone();
         std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(300));
+            std::thread::sleep(Duration::from_secs(1));
             running.fetch_sub(1, Ordering::SeqCst);
         });
         let (first, rest) = blob.split_at(blob.len() / 2);
         let steps = [
             Step::Send(first.to_vec()),
-            Step::Wait(Duration::from_millis(400)),
+            Step::Wait(Duration::from_secs(2)),
             Step::Send(rest.to_vec()),
         ];
         Some(

@@ -6,6 +6,9 @@ use libtest_mimic::Trial;
 use rdock_runtime::{ContainerSpec, Error, Mount, Step, blocking};
 use std::time::{Duration, Instant};
 
+/// No refusal takes as long; to read such a file to its end would never be done.
+const LONG: Duration = Duration::from_secs(60);
+
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("rt_caps_inheritable", inheritable),
@@ -221,8 +224,7 @@ fn special_passwd() -> Tested {
         let began = Instant::now();
         same(&fails_at(&place, &probe(&[])?.user("someone"))?, &Step::User)
             .map_err(|error| format!("{what}: {error}"))?;
-        same(&(began.elapsed() < Duration::from_secs(3)), &true)
-            .map_err(|_| format!("{what} took too long"))?;
+        same(&(began.elapsed() < LONG), &true).map_err(|_| format!("{what} took too long"))?;
     }
     let place = Place::new()?;
     let began = Instant::now();
@@ -230,5 +232,5 @@ fn special_passwd() -> Tested {
         .user("someone")
         .mount(Mount::bind(&giant, "/etc/passwd"));
     same(&fails_at(&place, &spec)?, &Step::User)?;
-    same(&(began.elapsed() < Duration::from_secs(3)), &true)
+    same(&(began.elapsed() < LONG), &true)
 }

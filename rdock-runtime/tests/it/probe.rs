@@ -241,6 +241,12 @@ pub(crate) fn play() -> Tested {
                 std::thread::sleep(Duration::from_millis(first.parse()?));
                 continue;
             }
+            "await" => {
+                while !std::fs::exists(first)? {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                continue;
+            }
             "spin" => {
                 let end = std::time::Instant::now() + Duration::from_millis(first.parse()?);
                 while std::time::Instant::now() < end {

@@ -114,7 +114,7 @@ fn only_loopback() -> Tested {
     let place = Place::new()?;
     let spec = probe(&["listen 127.0.0.1:80", "sleep 20000"])?
         .ready_when(Ready::port(80))
-        .ready_timeout(Duration::from_millis(500));
+        .ready_timeout(Duration::from_secs(3));
     match start(&place, &spec)?.1 {
         Err(Error::NotReady { reason, .. }) => {
             same(&reason.contains("127.0.0.1 only"), &true).map_err(|_| reason.into())

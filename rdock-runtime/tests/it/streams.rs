@@ -55,12 +55,19 @@ fn tail() -> Tested {
 fn follow() -> Tested {
     let place = Place::new()?;
     blocking::wait(async {
-        let orders = ["say first", "sleep 400", "say second", "sleep 400", "say third"];
+        let orders = ["say first", "await /go", "say second", "await /end", "say third"];
         let container = probe(&orders)?.start(&place.runtime).await?;
-        let began = Instant::now();
-        let all = lines(container.logs().follow(true)).await?;
-        same(&all, &vec!["first", "second", "third"])?;
-        same(&(began.elapsed() > Duration::from_millis(500)), &true)?;
+        let mut logs = container.logs().follow(true);
+        // Each line is there before the payload is allowed the next one.
+        for (line, next) in [("first", Some("/go")), ("second", Some("/end")), ("third", None)] {
+            let seen = logs.next().await?.ok_or("no line")?;
+            same(&String::from_utf8_lossy(&seen.bytes).trim_end(), &line)?;
+            if let Some(file) = next {
+                let order = format!("write {file} x");
+                container.exec(["/test"]).env("PROBE", order).output().await?;
+            }
+        }
+        same(&logs.next().await?.is_none(), &true)?;
         container.remove().await?;
         Ok(())
     })?

@@ -235,7 +235,7 @@ pub(super) fn special_files() -> Tested {
     rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0)?;
     std::fs::File::create(&sparse)?.set_len(1 << 30)?;
     std::fs::write(&line, "group:x:1:".to_owned() + &"a,".repeat(1 << 20))?;
-    let quick = |began: Instant, what: &str| match began.elapsed() < Duration::from_secs(3) {
+    let quick = |began: Instant, what: &str| match began.elapsed() < Duration::from_secs(60) {
         true => Ok(()),
         false => Err(format!("{what} took {:?}", began.elapsed())),
     };
