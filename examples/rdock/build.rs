@@ -2,11 +2,12 @@
 
 use crate::build_progress::Screen;
 use crate::streams::{print, say};
+use crate::table::size;
 use crate::{Failure, Outcome, chain};
 use clap::{Args, Subcommand, ValueEnum};
 use rdock_build::{
-    BuildError, BuildOutput, BuildWarning, Builder, CacheFilter, Context, NamedContext, Output, PullPolicy,
-    Secret,
+    BuildError, BuildOutput, BuildWarning, Builder, CacheFilter, CacheUsage, Context, NamedContext, Output,
+    PullPolicy, Secret,
 };
 use rdock_runtime::image::{Platform, Reference};
 use rdock_runtime::{NetworkMode, Runtime, parse_size};
@@ -418,7 +419,7 @@ pub(crate) enum BuilderVerb {
 
 #[derive(Debug, Args)]
 pub(crate) struct Prune {
-    /// Everything (the default; docker's flag)
+    /// Also steps whose layer an image has
     #[arg(short, long)]
     all: bool,
     /// Do not ask
@@ -441,12 +442,13 @@ impl BuilderVerb {
                     let kind = if entry.mount { "mount" } else { "step" };
                     print(&format!(
                         "{}  {kind}  {}  {}",
-                        &entry.id[..12],
-                        crate::table::size(entry.size),
+                        short(&entry.id),
+                        size(entry.size),
                         entry.name
                     ));
                 }
-                print(&format!("Total: {}", crate::table::size(usage.bytes)));
+                print(&format!("Reclaimable: {}", size(usage.reclaimable)));
+                print(&format!("Total: {}", size(usage.bytes)));
                 Ok(0)
             }
             Self::Prune(prune) => prune.execute(runtime),
@@ -456,7 +458,10 @@ impl BuilderVerb {
 
 impl Prune {
     fn execute(self, runtime: &Runtime) -> Outcome {
-        let mut filter = CacheFilter::default();
+        let mut filter = CacheFilter {
+            keep_shared: !self.all,
+            ..CacheFilter::default()
+        };
         if let Some(size) = &self.keep_storage {
             filter.keep_bytes = Some(parse_size(size).map_err(|error| Failure::new(error.to_string()))?);
         }
@@ -488,12 +493,28 @@ impl Prune {
         }
         let removed = Builder::prune(runtime, &filter).map_err(failure)?;
         for entry in &removed.entries {
-            print(&entry.id[..12]);
+            print(short(&entry.id));
         }
-        print(&format!(
-            "Total reclaimed space: {}",
-            crate::table::size(removed.bytes)
-        ));
+        print(&format!("Total reclaimed space: {}", size(removed.bytes)));
         Ok(0)
     }
+}
+
+/// As much of an id as people need.
+fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}
+
+/// The build cache, for `system df`.
+pub(crate) fn usage(runtime: &Runtime) -> Result<CacheUsage, Failure> {
+    Builder::cache_usage(runtime).map_err(failure)
+}
+
+/// Removes the build cache, for `system prune`.
+pub(crate) fn prune(runtime: &Runtime, all: bool) -> Result<CacheUsage, Failure> {
+    let filter = CacheFilter {
+        keep_shared: !all,
+        ..CacheFilter::default()
+    };
+    Builder::prune(runtime, &filter).map_err(failure)
 }

@@ -28,7 +28,7 @@ pub(crate) enum System {
     Events(crate::events::EventsArguments),
     /// Show what this root is and what this machine can do
     Info(InfoArguments),
-    /// Remove what nothing uses: containers that do not run, networks, images without a name
+    /// Remove what nothing uses: containers that do not run, networks, images without a name, build cache
     Prune(Prune),
 }
 
@@ -85,15 +85,19 @@ impl System {
             Self::Df { format } => {
                 let form = Form::parse(&format)?;
                 let usage = runtime.disk_usage().await?;
+                let cache = crate::build::usage(runtime)?;
+                let active = cache.entries.iter().filter(|entry| entry.in_use).count();
                 let rows = [
-                    ("Images", usage.images),
-                    ("Containers", usage.containers),
-                    ("Local Volumes", usage.volumes),
+                    row("Images", &usage.images),
+                    row("Containers", &usage.containers),
+                    row("Local Volumes", &usage.volumes),
+                    cells(
+                        "Build Cache",
+                        [cache.entries.len(), active],
+                        [cache.bytes, cache.reclaimable],
+                    ),
                 ];
-                DISK.show(
-                    &form,
-                    rows.into_iter().map(|(name, share)| row(name, share)).collect(),
-                )
+                DISK.show(&form, rows.into())
             }
             Self::Fsck { repair } => fsck(runtime, repair).await,
             Self::Events(verb) => verb.execute(runtime).await,
@@ -141,19 +145,27 @@ async fn fsck(runtime: &Runtime, repair: bool) -> Outcome {
     Ok(if report.is_sound() { 0 } else { 1 })
 }
 
-fn row(name: &str, share: DiskShare) -> Map<String, Value> {
-    let part = (100 * share.reclaimable).checked_div(share.bytes).unwrap_or(0);
-    let cells = [
+fn row(name: &str, share: &DiskShare) -> Map<String, Value> {
+    cells(
+        name,
+        [share.total, share.active],
+        [share.bytes, share.reclaimable],
+    )
+}
+
+/// A line of `df`: how many there are and are used, bytes of all and of those that may go.
+fn cells(name: &str, counts: [usize; 2], bytes: [u64; 2]) -> Map<String, Value> {
+    let part = (100 * bytes[1]).checked_div(bytes[0]).unwrap_or(0);
+    [
         ("Type", name.to_owned()),
-        ("TotalCount", share.total.to_string()),
-        ("Active", share.active.to_string()),
-        ("Size", size(share.bytes)),
-        ("Reclaimable", format!("{} ({part}%)", size(share.reclaimable))),
-    ];
-    let cells = cells.into_iter();
-    cells
-        .map(|(name, cell)| (name.to_owned(), Value::String(cell)))
-        .collect()
+        ("TotalCount", counts[0].to_string()),
+        ("Active", counts[1].to_string()),
+        ("Size", size(bytes[0])),
+        ("Reclaimable", format!("{} ({part}%)", size(bytes[1]))),
+    ]
+    .map(|(name, cell)| (name.to_owned(), Value::String(cell)))
+    .into_iter()
+    .collect()
 }
 
 /// Asks, unless told not to.
@@ -197,7 +209,14 @@ impl Prune {
         } else {
             ""
         };
-        let what = format!("all stopped containers, all networks not used by a container{volumes}, {images}");
+        let cache = if self.all {
+            "all build cache"
+        } else {
+            "all build cache that no image shares"
+        };
+        let what = format!(
+            "all stopped containers, all networks not used by a container{volumes}, {images}, {cache}"
+        );
         if !may(self.force, &what)? {
             return Ok(0);
         }
@@ -217,6 +236,10 @@ impl Prune {
         }
         if self.filter.is_empty() {
             bytes += images_pruned(runtime, self.all)?;
+            let cache = crate::build::prune(runtime, self.all)?;
+            let ids: Vec<String> = cache.entries.into_iter().map(|entry| entry.id).collect();
+            listed("Deleted build cache objects:", &ids);
+            bytes += cache.bytes;
         }
         print(&format!("Total reclaimed space: {}", size(bytes)));
         Ok(0)

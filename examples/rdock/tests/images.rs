@@ -13,6 +13,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("history_shows_the_steps_of_a_build", history),
         trial("a_build_pushes_its_image_and_says_what_it_is", pushed),
         trial("a_build_is_checked_without_being_made", checked),
+        trial("the_build_cache_is_counted_and_removed", cache),
         trial("networks_and_volumes_are_listed_by_templates", templates),
     ]
 }
@@ -126,6 +127,49 @@ fn history(tiny: &Tiny) -> Tested {
     assert_eq!(exact.lines().count(), lines.len());
     tiny.run(&["history", "nobody"])?
         .failed(1, &["no such image: nobody"], None);
+    Ok(())
+}
+
+fn cache(tiny: &Tiny) -> Tested {
+    std::fs::create_dir_all(tiny.file("context"))?;
+    std::fs::write(tiny.file("context/file"), "0123456789")?;
+    build(tiny, "FROM tiny\nCOPY file /srv/file\n", &["-q", "-t", "made"])?;
+    let counted = || -> Result<String, Box<dyn std::error::Error>> {
+        let df = tiny.run(&[
+            "system",
+            "df",
+            "--format",
+            "{{.Type}}|{{.TotalCount}}|{{.Size}}|{{.Reclaimable}}",
+        ])?;
+        let line = df.stdout.lines().find(|line| line.starts_with("Build Cache"));
+        Ok(line.ok_or("no line for it")?.to_owned())
+    };
+    assert_eq!(counted()?, "Build Cache|1|10B|0B (0%)", "an image has that layer");
+    let spared = tiny.run(&["builder", "prune", "-f"])?;
+    assert_eq!(spared.stdout, "Total reclaimed space: 0B\n");
+    assert_eq!(tiny.run(&["rmi", "made"])?.code, Some(0));
+    assert_eq!(counted()?, "Build Cache|1|10B|10B (100%)");
+    let shown = tiny.run(&["builder", "du"])?.stdout;
+    assert!(
+        shown.contains("COPY file /srv/file") && shown.ends_with("Reclaimable: 10B\nTotal: 10B\n"),
+        "{shown}"
+    );
+    let pruned = tiny.run(&["system", "prune", "-f"])?.stdout;
+    assert!(
+        pruned.starts_with("Deleted build cache objects:\n")
+            && pruned.ends_with("Total reclaimed space: 10B\n"),
+        "{pruned}"
+    );
+    assert_eq!(counted()?, "Build Cache|0|0B|0B (0%)");
+    // What an image shares is forgotten when all is to go, and takes nothing away from it.
+    build(tiny, "FROM tiny\nCOPY file /srv/file\n", &["-q", "-t", "made"])?;
+    let all = tiny.run(&["builder", "prune", "-a", "-f"])?.stdout;
+    assert!(
+        all.ends_with("Total reclaimed space: 0B\n") && counted()?.starts_with("Build Cache|0"),
+        "{all}"
+    );
+    let read = tiny.start(&["run", "--rm", "--network", "none", "made", "cat", "/srv/file"])?;
+    assert_eq!(read.stdout, "0123456789");
     Ok(())
 }
 

@@ -16,6 +16,8 @@ pub struct CacheFilter {
     pub keep_bytes: Option<u64>,
     /// Leave cache mounts alone.
     pub keep_mounts: bool,
+    /// Leave steps alone whose layer is of an image too: they take nothing. docker does so without `--all`.
+    pub keep_shared: bool,
 }
 
 /// A cached step or a cache mount.
@@ -34,6 +36,8 @@ pub struct CacheEntry {
     pub mount: bool,
     /// A build uses it now.
     pub in_use: bool,
+    /// Its layer is of an image too, which keeps it.
+    pub shared: bool,
 }
 
 /// What the cache holds, or what was removed.
@@ -42,8 +46,10 @@ pub struct CacheEntry {
 pub struct CacheUsage {
     /// The last used first.
     pub entries: Vec<CacheEntry>,
-    /// Bytes in files; a layer of several steps counts once.
+    /// Bytes in files; a layer of several steps counts once. Of a removal: what the disk got back.
     pub bytes: u64,
+    /// Bytes of what no image shares and no build uses now; nothing after a removal.
+    pub reclaimable: u64,
 }
 
 impl Cache {
@@ -51,6 +57,8 @@ impl Cache {
     pub(crate) fn usage(&self) -> Result<CacheUsage> {
         let mut usage = CacheUsage::default();
         let mut layers: BTreeSet<Digest> = BTreeSet::new();
+        let images = self.store.images()?;
+        let held: BTreeSet<&Digest> = images.iter().flat_map(|image| image.diff_ids()).collect();
         for path in children(&self.dir("steps"))? {
             let Some(record) = fs::read(&path)
                 .ok()
@@ -58,8 +66,10 @@ impl Cache {
             else {
                 continue;
             };
+            let shared = held.contains(&record.layer);
             if layers.insert(record.layer) {
                 usage.bytes += record.size;
+                usage.reclaimable += if shared { 0 } else { record.size };
             }
             usage.entries.push(CacheEntry {
                 id: name_of(&path),
@@ -68,6 +78,7 @@ impl Cache {
                 used: modified(&path),
                 mount: false,
                 in_use: false,
+                shared,
             });
         }
         for dir in children(&self.dir("mounts"))? {
@@ -78,6 +89,7 @@ impl Cache {
                 in_use |= path.extension().is_some_and(|e| e == "lock")
                     && KeyLock::try_take(&path, false, Hold::Alone)?.is_none();
             }
+            usage.reclaimable += if in_use { 0 } else { size };
             usage.entries.push(CacheEntry {
                 id: name_of(&dir),
                 name: fs::read_to_string(dir.join("name")).unwrap_or_default(),
@@ -85,6 +97,7 @@ impl Cache {
                 used: modified(&dir.join("0.lock")),
                 mount: true,
                 in_use,
+                shared: false,
             });
         }
         usage.entries.sort_by_key(|entry| std::cmp::Reverse(entry.used));
@@ -100,7 +113,8 @@ impl Cache {
             let age = now.duration_since(entry.used).unwrap_or_default();
             let young = filter.unused_for.is_some_and(|least| age < least);
             let fits = filter.keep_bytes.is_some_and(|most| kept + entry.size <= most);
-            if entry.in_use || young || fits || (entry.mount && filter.keep_mounts) {
+            let spared = (entry.mount && filter.keep_mounts) || (entry.shared && filter.keep_shared);
+            if entry.in_use || young || fits || spared {
                 kept += entry.size;
                 continue;
             }
@@ -108,6 +122,7 @@ impl Cache {
                 if !self.remove_mount(&self.dir("mounts").join(&entry.id))? {
                     continue;
                 }
+                removed.bytes += entry.size;
             } else {
                 let path = self.dir("steps").join(&entry.id);
                 match fs::remove_file(&path) {
@@ -118,7 +133,6 @@ impl Cache {
                 }
                 self.store.release_layers(&entry.id)?;
             }
-            removed.bytes += entry.size;
             removed.entries.push(entry);
         }
         // Notes on contexts and steps that nobody builds any more; a lost one costs a look at the files.
@@ -132,7 +146,7 @@ impl Cache {
                 }
             }
         }
-        self.store.prune_layers()?;
+        removed.bytes += self.store.prune_layers()?;
         Ok(removed)
     }
 

@@ -369,6 +369,17 @@ fn pruning() -> Tested {
         usage.entries.iter().any(|entry| entry.mount) && usage.entries.len() >= 3,
         "{usage:?}"
     );
+    // The image has the layers of all steps, so that only the mount would give anything back.
+    let mounts = || usage.entries.iter().filter(|entry| entry.mount);
+    assert_eq!(usage.reclaimable, mounts().map(|entry| entry.size).sum::<u64>());
+    assert!(usage.bytes > usage.reclaimable && usage.entries.iter().all(|entry| entry.mount != entry.shared));
+    let spared = CacheFilter {
+        keep_shared: true,
+        keep_mounts: true,
+        ..CacheFilter::default()
+    };
+    let removed = rdock_build::Builder::prune(&bench.runtime, &spared)?;
+    assert!(removed.entries.is_empty() && removed.bytes == 0, "{removed:?}");
     let removed = rdock_build::Builder::prune(
         &bench.runtime,
         &CacheFilter {
@@ -376,7 +387,8 @@ fn pruning() -> Tested {
             ..CacheFilter::default()
         },
     )?;
-    assert!(removed.entries.iter().all(|entry| !entry.mount));
+    assert!(removed.entries.iter().all(|entry| !entry.mount) && !removed.entries.is_empty());
+    assert_eq!(removed.bytes, 0, "the image keeps the layers");
     // The image still has its layers.
     assert_eq!(bench.read(&built, "a")?, "a\n");
     let (_, seen) = bench.build(|builder| builder)?;
