@@ -275,6 +275,16 @@ impl Build {
             }
             return self.stdin_context();
         }
+        if ["http://", "https://", "git://", "ssh://", "git@", "github.com/"]
+            .iter()
+            .any(|start| self.path.starts_with(start))
+            && !Path::new(&self.path).exists()
+        {
+            return Err(Failure::new(format!(
+                "{:?}: a build context that is fetched is not supported yet",
+                self.path
+            )));
+        }
         let builder = Builder::new(&self.path);
         Ok(match &self.file {
             None => builder,

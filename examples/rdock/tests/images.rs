@@ -127,6 +127,14 @@ fn history(tiny: &Tiny) -> Tested {
     assert_eq!(exact.lines().count(), lines.len());
     tiny.run(&["history", "nobody"])?
         .failed(1, &["no such image: nobody"], None);
+    for remote in [
+        "https://host.example/app.git",
+        "git@host.example:app",
+        "http://host.example/context.tar",
+    ] {
+        tiny.run(&["build", remote])?
+            .failed(1, &[remote, "not supported yet"], None);
+    }
     Ok(())
 }
 

@@ -22,8 +22,15 @@ pub(crate) struct ContextDir {
 }
 
 impl Inputs {
-    /// Opens a context.
+    /// Opens a context. Without a main one that is empty: the Dockerfile alone was given.
     pub(crate) fn open(&self, cache: &Cache, name: &str) -> Result<SourceTree> {
+        if name.is_empty() && !self.0.contains_key(name) {
+            return Ok(SourceTree {
+                view: MergedView::open(&[])?,
+                ignore: Patterns::default(),
+                stats: None,
+            });
+        }
         let context = self.0.get(name).ok_or_else(|| BuildError::Option {
             option: "build-context",
             reason: format!("{name:?} is not given"),

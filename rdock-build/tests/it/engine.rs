@@ -12,7 +12,7 @@ pub(crate) use kills::child;
 use crate::bench::{Bench, Seen};
 use crate::{Tested, root_trial};
 use libtest_mimic::Trial;
-use rdock_build::{BuildError, CacheFilter, Hit, Miss, NamedContext, Output, Secret, StepOutcome};
+use rdock_build::{BuildError, Builder, CacheFilter, Hit, Miss, NamedContext, Output, Secret, StepOutcome};
 use rdock_image::{ImageStore, Progress};
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -31,6 +31,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         root_trial("a_directory_that_mounts_is_filtered", filtered_mount),
         root_trial("independent_stages_run_at_once", stages_at_once),
         root_trial("pruning_takes_what_no_image_needs", pruning),
+        root_trial("a_dockerfile_alone_has_an_empty_context", alone),
         root_trial("names_and_labels", names_and_labels),
         root_trial("a_killed_build_leaves_a_sound_store", kills::killed),
         root_trial("a_required_secret_must_be_given", secret_required),
@@ -357,6 +358,16 @@ fn stages_at_once() -> Tested {
     Ok(())
 }
 
+fn alone() -> Tested {
+    let bench = Bench::new()?;
+    let error = bench.fails_with(Builder::from_text("FROM base\nCOPY file /\n"))?;
+    assert_eq!(error.place().ok_or("no place")?.line, 2);
+    assert!(error.to_string().contains("/file not found"), "{error}");
+    let (built, _) = bench.build_with(Builder::from_text("FROM base\nRUN echo made > /made\n"))?;
+    assert_eq!(bench.read(&built, "made")?, "made\n");
+    bench.assert_clean()
+}
+
 fn pruning() -> Tested {
     let bench = Bench::new()?;
     bench.file(
@@ -364,7 +375,7 @@ fn pruning() -> Tested {
         "FROM base\nRUN echo a > /a\nRUN --mount=type=cache,target=/c echo x > /c/x\n",
     )?;
     let (built, _) = bench.build(|builder| builder.tag("kept"))?;
-    let usage = rdock_build::Builder::cache_usage(&bench.runtime)?;
+    let usage = Builder::cache_usage(&bench.runtime)?;
     assert!(
         usage.entries.iter().any(|entry| entry.mount) && usage.entries.len() >= 3,
         "{usage:?}"
@@ -378,9 +389,9 @@ fn pruning() -> Tested {
         keep_mounts: true,
         ..CacheFilter::default()
     };
-    let removed = rdock_build::Builder::prune(&bench.runtime, &spared)?;
+    let removed = Builder::prune(&bench.runtime, &spared)?;
     assert!(removed.entries.is_empty() && removed.bytes == 0, "{removed:?}");
-    let removed = rdock_build::Builder::prune(
+    let removed = Builder::prune(
         &bench.runtime,
         &CacheFilter {
             keep_mounts: true,
@@ -393,12 +404,8 @@ fn pruning() -> Tested {
     assert_eq!(bench.read(&built, "a")?, "a\n");
     let (_, seen) = bench.build(|builder| builder)?;
     assert_eq!(seen.ran(), 2);
-    rdock_build::Builder::prune(&bench.runtime, &CacheFilter::default())?;
-    assert!(
-        rdock_build::Builder::cache_usage(&bench.runtime)?
-            .entries
-            .is_empty()
-    );
+    Builder::prune(&bench.runtime, &CacheFilter::default())?;
+    assert!(Builder::cache_usage(&bench.runtime)?.entries.is_empty());
     Ok(())
 }
 
