@@ -17,7 +17,7 @@ mod up;
 
 use crate::{Failure, Outcome, streams};
 use clap::{Args, Subcommand, ValueEnum};
-use rdock_compose::{ApplyError, LoadOptions, Warning};
+use rdock_compose::{ApplyError, LoadOptions, Warning, WarningKind};
 use session::Session;
 use std::ffi::OsString;
 use std::io::Read;
@@ -315,9 +315,10 @@ pub(crate) fn truth(variable: &str) -> bool {
     )
 }
 
-/// Says warnings for people.
+/// Says warnings for people. A file of which the project says that it may be missing is not missed.
 pub(crate) fn warn(warnings: &[Warning]) {
-    for warning in warnings {
+    let told = |warning: &&Warning| warning.kind != WarningKind::MissingFile;
+    for warning in warnings.iter().filter(told) {
         streams::say(&format!("WARNING: {warning}"));
     }
 }
