@@ -1,5 +1,6 @@
 //! `rdock build` and `rdock builder`.
 
+use crate::build_host;
 use crate::build_progress::Screen;
 use crate::streams::{print, say};
 use crate::table::size;
@@ -10,7 +11,7 @@ use rdock_build::{
     PullPolicy, Secret,
 };
 use rdock_runtime::image::{Platform, Reference};
-use rdock_runtime::{NetworkMode, Runtime, parse_size};
+use rdock_runtime::{NetworkMode, Resources, Runtime, parse_size};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -91,6 +92,14 @@ pub(crate) struct Build {
     provenance: Option<String>,
     #[arg(long, hide = true, value_parser = ["false"])]
     sbom: Option<String>,
+    /// Caches elsewhere are not used yet: builds are right without them
+    #[arg(long, hide = true)]
+    cache_from: Vec<String>,
+    #[arg(long, hide = true)]
+    cache_to: Vec<String>,
+    /// A context is never sent, so nothing is to be compressed
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    compress: Option<bool>,
     /// Print the image's id alone
     #[arg(short, long)]
     quiet: bool,
@@ -112,6 +121,8 @@ pub(crate) struct Build {
     /// A limit of RUN: NAME=SOFT[:HARD]
     #[arg(long)]
     ulimit: Vec<String>,
+    #[command(flatten)]
+    limits: Limits,
     /// Show the certificates of this host to RUN
     #[arg(long)]
     host_certificates: bool,
@@ -121,8 +132,49 @@ pub(crate) struct Build {
     /// Say what the checks of the Dockerfile find, without building
     #[arg(long, visible_alias = "call", num_args = 0..=1, default_missing_value = "check", require_equals = true, value_parser = ["check", "build"])]
     check: Option<String>,
-    /// The build context: a directory, or - for a tar or a Dockerfile on standard input
+    /// The build context: a directory, an http address of a tar or a Dockerfile, or - for one of these on standard input
     path: String,
+}
+
+/// What each RUN may use, in docker's words.
+#[derive(Debug, Args)]
+struct Limits {
+    /// Memory of each RUN
+    #[arg(short, long)]
+    memory: Option<String>,
+    /// Memory and swap of each RUN together; -1 is no limit
+    #[arg(long, allow_hyphen_values = true)]
+    memory_swap: Option<String>,
+    /// Relative weight of the processors
+    #[arg(short = 'c', long)]
+    cpu_shares: Option<u64>,
+    /// Microseconds of processors in each period; -1 is no limit
+    #[arg(long, allow_hyphen_values = true)]
+    cpu_quota: Option<i64>,
+    /// Length of a period in microseconds
+    #[arg(long, default_value = "100000", value_parser = clap::value_parser!(u32).range(1000..=1_000_000))]
+    cpu_period: u32,
+    /// Processors that RUN may use: 0-2,4
+    #[arg(long)]
+    cpuset_cpus: Option<String>,
+}
+
+impl Limits {
+    fn resources(&self) -> Result<Resources, Failure> {
+        let size = |text: &String| parse_size(text).map_err(|error| Failure::new(error.to_string()));
+        let mut resources = Resources::default();
+        resources.memory = self.memory.as_ref().map(size).transpose()?;
+        resources.memory_swap = match &self.memory_swap {
+            Some(text) if text != "-1" => Some(size(text)?),
+            _ => None,
+        };
+        resources.cpu_shares = self.cpu_shares;
+        // Docker's zero is no limit, too.
+        let quota = self.cpu_quota.filter(|quota| *quota > 0);
+        resources.cpus = quota.map(|quota| quota as f64 / f64::from(self.cpu_period));
+        resources.cpuset_cpus.clone_from(&self.cpuset_cpus);
+        Ok(resources)
+    }
 }
 
 fn pair<'a>(flag: &str, text: &'a str) -> Result<(&'a str, &'a str), Failure> {
@@ -136,7 +188,15 @@ impl Build {
         if self.push && self.tag.is_empty() {
             return Err(Failure::new("--push needs a name to push: --tag NAME"));
         }
-        let mut builder = self.context()?.proxies_from_environment();
+        for (flag, given) in [("--cache-from", &self.cache_from), ("--cache-to", &self.cache_to)] {
+            if !given.is_empty() {
+                say(&format!(
+                    "WARNING: {flag} is not supported yet; the cache of this host is used"
+                ));
+            }
+        }
+        let epoch = build_host::epoch()?;
+        let mut builder = build_host::proxies(self.context()?);
         for tag in &self.tag {
             Reference::parse(tag)?;
             builder = builder.tag(tag);
@@ -207,17 +267,17 @@ impl Build {
         for limit in &self.ulimit {
             let (name, values) = pair("ulimit", limit)?;
             let (soft, hard) = values.split_once(':').unwrap_or((values, values));
-            let number = |text: &str| {
-                text.parse()
-                    .map_err(|_| Failure::new(format!("--ulimit {limit:?}: {text:?} is no number")))
+            let number = |text: &str| match text {
+                "-1" | "unlimited" => Ok(u64::MAX),
+                _ => text
+                    .parse()
+                    .map_err(|_| Failure::new(format!("--ulimit {limit:?}: {text:?} is no number"))),
             };
             builder = builder.ulimit(name, number(soft)?, number(hard)?);
         }
+        builder = builder.resources(self.limits.resources()?);
         builder = builder.host_certificates(self.host_certificates);
-        if let Ok(epoch) = std::env::var("SOURCE_DATE_EPOCH") {
-            let seconds = epoch
-                .parse()
-                .map_err(|_| Failure::new(format!("SOURCE_DATE_EPOCH={epoch:?} is no number of seconds")))?;
+        if let Some(seconds) = epoch {
             builder = builder.source_date_epoch(seconds);
         }
         if self.check.as_deref() == Some("check") {
@@ -275,17 +335,12 @@ impl Build {
             }
             return self.stdin_context();
         }
-        if ["http://", "https://", "git://", "ssh://", "git@", "github.com/"]
-            .iter()
-            .any(|start| self.path.starts_with(start))
-            && !Path::new(&self.path).exists()
-        {
-            return Err(Failure::new(format!(
-                "{:?}: a build context that is fetched is not supported yet",
-                self.path
-            )));
-        }
-        let builder = Builder::new(&self.path);
+        let path = &self.path;
+        let repository = path.starts_with("github.com/") && !Path::new(path).exists();
+        let builder = match path.contains("://") || path.starts_with("git@") || repository {
+            true => Builder::from_context(Context::Url(path.clone())),
+            false => Builder::new(path),
+        };
         Ok(match &self.file {
             None => builder,
             Some(_) if file_stdin_context => builder.dockerfile_text(read()?),

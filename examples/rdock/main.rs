@@ -5,6 +5,7 @@
 
 mod attach;
 mod build;
+mod build_host;
 mod build_progress;
 mod compose;
 mod container;

@@ -14,8 +14,9 @@ use crate::exec::{Cancel, Secret, StepReport};
 use crate::graph::{Graph, NamedContext, StepId};
 use crate::output::Output;
 use job::Job;
+use proxies::Variables;
 use rdock_image::{ContainerConfig, Digest, Image, ImageConfig, Platform, Reference};
-use rdock_runtime::{NetworkMode, Runtime};
+use rdock_runtime::{NetworkMode, Resources, Runtime};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::PathBuf;
@@ -51,6 +52,7 @@ pub struct Builder {
     tags: Vec<String>,
     target: Option<String>,
     build_args: BTreeMap<String, String>,
+    proxy_variables: Variables,
     labels: BTreeMap<String, String>,
     pub(crate) contexts: BTreeMap<String, NamedContext>,
     secrets: BTreeMap<String, Secret>,
@@ -65,6 +67,7 @@ pub struct Builder {
     source_date_epoch: Option<i64>,
     shm_size: Option<u64>,
     ulimits: Vec<(String, u64, u64)>,
+    resources: Resources,
     hostname: Option<String>,
     parallel: usize,
     progress: BuildProgress,
@@ -135,6 +138,7 @@ impl Builder {
             tags: Vec::new(),
             target: None,
             build_args: BTreeMap::new(),
+            proxy_variables: Variables::default(),
             labels: BTreeMap::new(),
             contexts: BTreeMap::new(),
             secrets: BTreeMap::new(),
@@ -149,6 +153,7 @@ impl Builder {
             source_date_epoch: None,
             shm_size: None,
             ulimits: Vec::new(),
+            resources: Resources::default(),
             hostname: None,
             parallel: std::thread::available_parallelism().map_or(4, |count| count.get().max(2) * 2),
             progress: BuildProgress::default(),
@@ -312,7 +317,8 @@ impl Builder {
     }
 
     /// Uses this moment, in seconds since 1970, for the config, history, and as the latest time of files, so that
-    /// the same inputs give the same image (<https://reproducible-builds.org/specs/source-date-epoch/>).
+    /// the same inputs give the same image (<https://reproducible-builds.org/specs/source-date-epoch/>). A build argument
+    /// `SOURCE_DATE_EPOCH` says otherwise; a global ARG of this name counts where neither is given.
     pub fn source_date_epoch(mut self, seconds: i64) -> Self {
         self.source_date_epoch = Some(seconds);
         self
@@ -326,6 +332,19 @@ impl Builder {
         self
     }
 
+    /// Proxies of RUN and of downloads of ADD: `HTTP_PROXY`, `HTTPS_PROXY`, `FTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, or
+    /// in lower case; other names count for nothing. They are build arguments that need no ARG, and those of
+    /// [`Builder::build_arg`] say otherwise, in either case.
+    pub fn proxy_variables(
+        mut self,
+        variables: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
+    ) -> Self {
+        let variables = variables.into_iter();
+        let variables = variables.map(|(name, value)| (name.into(), value.into()));
+        self.proxy_variables.0.extend(variables);
+        self
+    }
+
     /// Size of `/dev/shm` of RUN in bytes.
     pub fn shm_size(mut self, bytes: u64) -> Self {
         self.shm_size = Some(bytes);
@@ -335,6 +354,13 @@ impl Builder {
     /// A resource limit of RUN: name, soft and hard value.
     pub fn ulimit(mut self, name: impl Into<String>, soft: u64, hard: u64) -> Self {
         self.ulimits.push((name.into(), soft, hard));
+        self
+    }
+
+    /// Memory, processors and processes that each RUN may use. They do not change what it makes, so they are in no cache
+    /// key. What this machine cannot limit is a warning.
+    pub fn resources(mut self, resources: Resources) -> Self {
+        self.resources = resources;
         self
     }
 
@@ -439,11 +465,9 @@ impl Drop for CancelOnDrop {
 }
 
 /// Reads at most `limit` bytes.
-pub(crate) fn read_bounded(path: &std::path::Path, limit: u64) -> std::io::Result<Vec<u8>> {
+pub(crate) fn read_bounded(file: impl Read, limit: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?
-        .take(limit + 1)
-        .read_to_end(&mut bytes)?;
+    file.take(limit + 1).read_to_end(&mut bytes)?;
     match bytes.len() as u64 > limit {
         true => Err(std::io::Error::other(format!("it is larger than {limit} bytes"))),
         false => Ok(bytes),

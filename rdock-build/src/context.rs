@@ -5,7 +5,8 @@ use crate::exec::{ContextDir, Inputs};
 use crate::graph::NamedContext;
 use crate::ignore::Patterns;
 use rdock_image::{ImageStore, MergedView, ScratchLayer};
-use std::io::Read;
+use std::fs::File;
+use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -19,6 +20,9 @@ pub enum Context {
     Directory(PathBuf),
     /// A tar, plain or compressed. It is read once.
     Archive(Arc<Mutex<dyn Read + Send>>),
+    /// An http or https address: of a tar, plain or compressed, or of a Dockerfile that is built without files. It is
+    /// downloaded by each build, through the proxies that ADD uses.
+    Url(String),
 }
 
 impl Context {
@@ -34,6 +38,7 @@ impl std::fmt::Debug for Context {
             Self::Empty => f.write_str("Empty"),
             Self::Directory(path) => f.debug_tuple("Directory").field(path).finish(),
             Self::Archive(_) => f.write_str("Archive(..)"),
+            Self::Url(url) => f.debug_tuple("Url").field(url).finish(),
         }
     }
 }
@@ -50,8 +55,26 @@ pub(crate) struct Opened {
 /// Larger ones are no Dockerfiles.
 const LARGEST: u64 = 16 << 20;
 
-pub(crate) fn open(builder: &Builder, store: &ImageStore) -> Result<Opened> {
+/// Downloads from an address.
+pub(crate) type Fetch<'a> = dyn Fn(&str) -> Result<File> + 'a;
+
+/// The forms by which git repositories are named.
+fn is_git(url: &str) -> bool {
+    let path = url.split(['#', '?']).next().unwrap_or_default();
+    let forms = ["git@", "git://", "ssh://", "github.com/"];
+    forms.iter().any(|form| url.starts_with(form)) || path.ends_with(".git")
+}
+
+/// Unpacks an archive. All of it, or the build fails: a part of a context is none.
+fn unpack(store: &ImageStore, stream: &mut dyn Read) -> Result<ScratchLayer> {
+    let made = store.scratch_layer(&[])?;
+    store.unpack_archive("the build context", stream, &made)?;
+    Ok(made)
+}
+
+pub(crate) fn open(builder: &Builder, store: &ImageStore, fetch: &Fetch<'_>) -> Result<Opened> {
     let mut scratch = None;
+    let mut downloaded = None;
     let dir = match &builder.context {
         Context::Empty => None,
         Context::Directory(path) => {
@@ -64,15 +87,29 @@ pub(crate) fn open(builder: &Builder, store: &ImageStore) -> Result<Opened> {
             Some(path)
         }
         Context::Archive(stream) => {
-            let made = store.scratch_layer(&[])?;
             let mut stream = stream.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            // All of it, or the build fails: a part of a context is none.
-            store.unpack_archive("the build context", &mut *stream, &made)?;
-            let path = made.upper().to_owned();
-            scratch = Some(made);
-            Some(path)
+            scratch = Some(unpack(store, &mut *stream)?);
+            None
+        }
+        Context::Url(url) if is_git(url) => {
+            return Err(BuildError::Option {
+                option: "context",
+                reason: format!("{url} is a git source, which is not supported yet"),
+            });
+        }
+        Context::Url(url) => {
+            let mut file = fetch(url)?;
+            let is_archive = store.is_archive(&mut file)?;
+            file.rewind().map_err(BuildError::files("read", url))?;
+            match is_archive {
+                true => scratch = Some(unpack(store, &mut file)?),
+                false => downloaded = Some(bounded(file, url)?),
+            }
+            None
         }
     };
+    let lasting = dir.is_some();
+    let dir = dir.or_else(|| scratch.as_ref().map(|scratch| scratch.upper().to_owned()));
     // Links of a context are followed inside it only.
     let view = match &dir {
         Some(dir) => Some(MergedView::open(std::slice::from_ref(dir))?),
@@ -83,16 +120,7 @@ pub(crate) fn open(builder: &Builder, store: &ImageStore) -> Result<Opened> {
         if view.metadata(name)?.is_none() {
             return Ok(None);
         }
-        let mut bytes = Vec::new();
-        view.open_file(name)?
-            .take(LARGEST + 1)
-            .read_to_end(&mut bytes)
-            .map_err(BuildError::files("read", name))?;
-        if bytes.len() as u64 > LARGEST {
-            let error = std::io::Error::other(format!("it is larger than {LARGEST} bytes"));
-            return Err(BuildError::files("read", name)(error));
-        }
-        Ok(Some(bytes))
+        bounded(view.open_file(name)?, name).map(Some)
     };
     let missing = |path: &Path| BuildError::NoDockerfile {
         path: path.to_owned(),
@@ -100,6 +128,9 @@ pub(crate) fn open(builder: &Builder, store: &ImageStore) -> Result<Opened> {
     let (dockerfile, name, ignore) = match &builder.dockerfile {
         DockerfileAt::Graph(..) => (Vec::new(), "the graph".to_owned(), None),
         DockerfileAt::Text(text) => (text.clone().into_bytes(), "Dockerfile".to_owned(), None),
+        DockerfileAt::Default if downloaded.is_some() => {
+            (downloaded.unwrap_or_default(), "Dockerfile".to_owned(), None)
+        }
         DockerfileAt::Default => {
             let path = Path::new("Dockerfile");
             let bytes = in_context(path)?.ok_or_else(|| missing(path))?;
@@ -111,7 +142,7 @@ pub(crate) fn open(builder: &Builder, store: &ImageStore) -> Result<Opened> {
         }
         DockerfileAt::File(path) => {
             let beside = PathBuf::from(format!("{}.dockerignore", path.display()));
-            match read_bounded(path, LARGEST) {
+            match File::open(path).and_then(|file| read_bounded(file, LARGEST)) {
                 Ok(bytes) => {
                     let ignore = if_there(&beside)?;
                     (bytes, path.display().to_string(), ignore)
@@ -134,7 +165,12 @@ pub(crate) fn open(builder: &Builder, store: &ImageStore) -> Result<Opened> {
             Some((file, text)) => patterns(&file, &text)?,
             None => Patterns::default(),
         };
-        inputs.0.insert("".into(), ContextDir { path, ignore });
+        let context = ContextDir {
+            path,
+            ignore,
+            lasting,
+        };
+        inputs.0.insert("".into(), context);
     }
     for (name, context) in &builder.contexts {
         if let NamedContext::Directory(path) = context {
@@ -144,7 +180,12 @@ pub(crate) fn open(builder: &Builder, store: &ImageStore) -> Result<Opened> {
                 Some(text) => patterns(".dockerignore", &text)?,
                 None => Patterns::default(),
             };
-            inputs.0.insert(name.as_str().into(), ContextDir { path, ignore });
+            let context = ContextDir {
+                path,
+                ignore,
+                lasting: true,
+            };
+            inputs.0.insert(name.as_str().into(), context);
         }
     }
     Ok(Opened {
@@ -155,9 +196,14 @@ pub(crate) fn open(builder: &Builder, store: &ImageStore) -> Result<Opened> {
     })
 }
 
+/// Reads a file that people write.
+fn bounded(file: File, name: impl Into<PathBuf>) -> Result<Vec<u8>> {
+    read_bounded(file, LARGEST).map_err(BuildError::files("read", name))
+}
+
 /// A file that leaves others out: one that is there and cannot be read is an error, since those would be seen.
 fn if_there(path: &Path) -> Result<Option<Vec<u8>>> {
-    match read_bounded(path, LARGEST) {
+    match File::open(path).and_then(|file| read_bounded(file, LARGEST)) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(BuildError::files("read", path)(error)),

@@ -2,6 +2,7 @@
 
 use super::progress::Quiet;
 use super::session::Session;
+use crate::build_host;
 use crate::table::{ago, size};
 use crate::{Failure, Outcome, streams};
 use clap::Args;
@@ -78,7 +79,7 @@ impl Build {
             if pull {
                 builder = builder.pull(rdock_build::PullPolicy::Always);
             }
-            builder = builder.host_certificates(certificates);
+            builder = build_host::of_host(builder).host_certificates(certificates);
             if no_cache { builder.no_cache(true) } else { builder }
         });
         let wanted = dependencies(self.with_dependencies);

@@ -76,6 +76,7 @@ impl Session {
             _ => project,
         };
         let lines = Lines::new(self.manner.progress, quiet);
+        let project = project.builds(crate::build_host::of_host);
         project.on_event(move |event| lines.show(&event))
     }
 

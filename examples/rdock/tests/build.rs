@@ -1,8 +1,12 @@
 //! Dockerfiles, typed with `rdock`: the tutorial's application with the real pip, multi-stage, errors.
 
+use crate::compose_project::Project;
 use crate::fixtures::Name;
 use crate::program::{Cannot, Stage, Tested, needs_root, path, success};
+use crate::tiny::{Tiny, trial};
 use libtest_mimic::Trial;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -15,6 +19,8 @@ pub(crate) fn trials(stage: &Arc<Stage>) -> Vec<Trial> {
             tutorial_application,
         ),
         stage.trial("the_courses_pytorch_application_trains", pytorch_application),
+        trial("builds_of_both_commands_have_the_hosts_proxies", proxies),
+        trial("a_build_has_its_limits_from_the_command_line", limits),
     ]
 }
 
@@ -146,6 +152,188 @@ fn pytorch_application(stage: &Stage) -> Tested {
             && printed.contains("epoch 200 loss")
             && printed.contains("the loss fell from"),
         "{printed}"
+    );
+    Ok(())
+}
+
+/// A proxy that has every file itself, until the test ends.
+fn proxy() -> std::io::Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?.to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
+            let _ = lines.find(String::is_empty);
+            let answer = "HTTP/1.1 200 OK\r\nContent-Length: 7\r\nConnection: close\r\n\r\nproxied";
+            // A client that has gone away needs none.
+            let _ = (&stream).write_all(answer.as_bytes());
+        }
+    });
+    Ok(address)
+}
+
+/// A command that builds, with more words.
+type Build<'a> = &'a dyn Fn(&[&str]) -> Result<Command, Box<dyn std::error::Error>>;
+
+fn proxies(tiny: &Tiny) -> Tested {
+    // RUN says what it sees; ADD needs a name that nobody has.
+    let file = "FROM tiny\nADD http://files.invalid/one /one\nRUN [\"/payload\", \"env\"]\n";
+    let shop = Project::new(
+        tiny,
+        "services: {app: {build: {context: ., network: none}, command: [cat, /one]}}\n",
+    )?;
+    shop.write("Dockerfile", file)?;
+    let folder = shop.path("").display().to_string();
+    let address = proxy()?;
+    let cleaned = |mut command: Command| {
+        for name in ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY"] {
+            command.env_remove(name).env_remove(name.to_lowercase());
+        }
+        command
+    };
+    let both: [Build<'_>; 2] = [
+        &|words| {
+            let build = ["build", "--no-cache", "--network", "none", "-t", "shop-app"];
+            Ok(cleaned(tiny.command(&[&build, words, &[&folder]].concat())?))
+        },
+        &|words| {
+            Ok(cleaned(
+                shop.command(&[&["build", "--no-cache"], words].concat())?,
+            ))
+        },
+    ];
+    for build in both {
+        std::fs::write(tiny.file("config.json"), "{}")?;
+        // The environment's is for downloads alone.
+        let mut command = build(&[])?;
+        let output = command.env("http_proxy", format!("http://{address}")).output()?;
+        success(&command, &output)?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            said.contains("FROM_IMAGE=yes") && !said.contains("http_proxy="),
+            "{said}"
+        );
+        assert_eq!(
+            tiny.start(&["run", "--rm", "shop-app", "cat", "/one"])?.stdout,
+            "proxied"
+        );
+        // Those of docker's file are for commands, too, and before the environment's.
+        let config = format!(
+            r#"{{"proxies": {{"default": {{"httpProxy": "http://user:hidden@{address}", "noProxy": "near.example"}}}}}}"#
+        );
+        std::fs::write(tiny.file("config.json"), config)?;
+        let mut command = build(&[])?;
+        let output = command.env("http_proxy", "http://127.0.0.1:1").output()?;
+        success(&command, &output)?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        for line in [
+            &format!("HTTP_PROXY=http://user:hidden@{address}"),
+            &format!("http_proxy=http://user:hidden@{address}"),
+            "NO_PROXY=near.example",
+            "no_proxy=near.example",
+        ] {
+            assert!(said.contains(line), "{line}: {said}");
+        }
+        let told = tiny.run(&["inspect", "shop-app"])?.stdout
+            + &tiny.run(&["history", "--no-trunc", "shop-app"])?.stdout;
+        assert!(
+            told.contains("files.invalid") && !told.contains("hidden"),
+            "{told}"
+        );
+        // An argument takes the place of both cases.
+        let given = format!("http_proxy=http://{address}");
+        let mut command = build(&["--build-arg", &given])?;
+        let output = command.output()?;
+        success(&command, &output)?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            said.contains(&format!("HTTP_PROXY=http://{address}")) && !said.contains("hidden"),
+            "{said}"
+        );
+        // A file that is none is said, and the build goes on without it.
+        std::fs::write(
+            tiny.file("config.json"),
+            r#"{"proxies": {"default": {"httpProxy": 1}}}"#,
+        )?;
+        let mut command = build(&[])?;
+        let output = command.env("http_proxy", format!("http://{address}")).output()?;
+        success(&command, &output)?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            said.contains("config.json") && said.contains("httpProxy"),
+            "{said}"
+        );
+    }
+    // Also where `up` builds.
+    shop.write(
+        "compose.yaml",
+        "name: shop\nservices: {new: {build: {context: ., network: none}, command: [cat, /one]}}\n",
+    )?;
+    let mut command = cleaned(shop.command(&["up", "--remove-orphans"])?);
+    let output = command.env("http_proxy", format!("http://{address}")).output()?;
+    assert!(success(&command, &output)?.contains("proxied"));
+    Ok(())
+}
+
+fn limits(tiny: &Tiny) -> Tested {
+    tiny.start(&["run", "--rm", "tiny"])?;
+    let folder = tiny.file("context");
+    std::fs::create_dir(&folder)?;
+    std::fs::write(
+        folder.join("Dockerfile"),
+        "FROM tiny\nRUN [\"/payload\", \"cat\", \"/proc/self/limits\", \",\", \"cat\", \"/etc/hosts\"]\n",
+    )?;
+    let folder = folder.display().to_string();
+    let build = |words: &[&str]| tiny.run(&[&["build", "--no-cache"], words, &[&folder]].concat());
+    let words = [
+        "--ulimit",
+        "nofile=111:222",
+        "--ulimit",
+        "core=-1",
+        "--add-host",
+        "there:10.1.2.3",
+        "-m",
+        "64m",
+        "--memory-swap",
+        "-1",
+        "-c",
+        "512",
+        "--cpu-quota",
+        "50000",
+        "--cpu-period",
+        "100000",
+        "--shm-size",
+        "1m",
+    ];
+    let done = build(&words)?;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let said = done.stderr.split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in [
+        "Max open files 111 222 files",
+        "Max core file size unlimited unlimited",
+        "10.1.2.3 there",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    for (words, told) in [
+        (&["--ulimit", "nofile=x"][..], "nofile"),
+        (&["--ulimit", "nonsense=1"], "nonsense"),
+        (&["-m", "lots"], "lots"),
+        (&["--cpu-period", "5"], "period"),
+        (&["--add-host", "there"], "there"),
+        (&["--shm-size", "x"], "x"),
+    ] {
+        let done = build(words)?;
+        assert!(
+            done.code != Some(0) && done.stderr.contains(told),
+            "{words:?}: {done:?}"
+        );
+    }
+    // What is accepted and not done is said.
+    let done = build(&["--cache-from", "type=registry,ref=x"])?;
+    assert!(
+        done.code == Some(0) && done.stderr.contains("WARNING: --cache-from"),
+        "{done:?}"
     );
     Ok(())
 }

@@ -127,13 +127,12 @@ fn history(tiny: &Tiny) -> Tested {
     assert_eq!(exact.lines().count(), lines.len());
     tiny.run(&["history", "nobody"])?
         .failed(1, &["no such image: nobody"], None);
-    for remote in [
-        "https://host.example/app.git",
-        "git@host.example:app",
-        "http://host.example/context.tar",
+    for (remote, why) in [
+        ("https://host.example/app.git", "not supported yet"),
+        ("git@host.example:app", "not supported yet"),
+        ("http://127.0.0.1:1/context.tar", "cannot download"),
     ] {
-        tiny.run(&["build", remote])?
-            .failed(1, &[remote, "not supported yet"], None);
+        tiny.run(&["build", remote])?.failed(1, &[remote, why], None);
     }
     Ok(())
 }

@@ -19,9 +19,8 @@ pub(super) struct Bases<'a> {
     pub(super) cancel: &'a Cancel,
     /// Nothing is brought into the store.
     pub(super) dry: bool,
-    pub(super) known: Mutex<BTreeMap<String, Arc<Known>>>,
-    /// What could not be looked up ahead; said when it is asked for.
-    pub(super) failed: Mutex<BTreeMap<String, BoxError>>,
+    /// What looking a name up gave. An error stays until the name is asked for, which ends the build.
+    pub(super) found: Mutex<BTreeMap<String, Result<Arc<Known>>>>,
 }
 
 /// What a name led to when the build began. It means that for the whole build.
@@ -57,10 +56,8 @@ impl Bases<'_> {
         std::thread::scope(|scope| {
             for reference in &references {
                 scope.spawn(move || {
-                    if let Err(error) = self.resolve(reference) {
-                        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-                        failed.insert(reference.to_string(), error);
-                    }
+                    let found = self.look_up(reference);
+                    self.map().insert(reference.to_string(), found);
                 });
             }
         });
@@ -68,22 +65,9 @@ impl Bases<'_> {
 
     /// What an image is, without its layers.
     pub(super) fn resolve(&self, reference: &Reference) -> Result<BaseImage> {
-        let known = match self.known(reference) {
-            Some(known) => known,
-            None => {
-                let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(error) = failed.remove(reference.as_str()) {
-                    return Err(error);
-                }
-                drop(failed);
-                let known = Arc::new(Known {
-                    image: self.look_up(reference)?,
-                    one: Mutex::default(),
-                });
-                self.map().insert(reference.to_string(), known.clone());
-                known
-            }
-        };
+        let ahead = self.map().remove(reference.as_str());
+        let known = ahead.unwrap_or_else(|| self.look_up(reference))?;
+        self.map().insert(reference.to_string(), Ok(known.clone()));
         let config = match &known.image {
             Found::Stored(image) => image.config(),
             Found::Resolved(resolved) => resolved.config(),
@@ -94,7 +78,14 @@ impl Bases<'_> {
         })
     }
 
-    fn look_up(&self, reference: &Reference) -> Result<Found> {
+    fn look_up(&self, reference: &Reference) -> Result<Arc<Known>> {
+        Ok(Arc::new(Known {
+            image: self.find(reference)?,
+            one: Mutex::default(),
+        }))
+    }
+
+    fn find(&self, reference: &Reference) -> Result<Found> {
         let store = self.store();
         let stored = match self.builder.pull {
             PullPolicy::Always => {
@@ -134,8 +125,9 @@ impl Bases<'_> {
 
     /// Brings the layers of an image that was resolved into the store, unless they are there.
     pub(super) fn fetch(&self, reference: &Reference) -> Result<()> {
-        let Some(known) = self.known(reference) else {
-            return Err("it was not looked up".into());
+        let known = match self.map().get(reference.as_str()) {
+            Some(Ok(known)) => known.clone(),
+            _ => return Err("it was not looked up".into()),
         };
         let _one = known.one.lock().unwrap_or_else(PoisonError::into_inner);
         if known.layers().iter().all(|layer| self.store().has_layer(layer)) {
@@ -172,11 +164,7 @@ impl Bases<'_> {
         self.runtime.images()
     }
 
-    fn known(&self, reference: &Reference) -> Option<Arc<Known>> {
-        self.map().get(reference.as_str()).cloned()
-    }
-
-    fn map(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Known>>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn map(&self) -> MutexGuard<'_, BTreeMap<String, Result<Arc<Known>>>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -67,10 +67,13 @@ impl Job {
         crate::exec::sweep_secrets();
         let cache = Cache::open(self.runtime.root(), store)?;
         let lease = store.lease()?;
-        let opened = context::open(builder, store)?;
+        let args = builder.proxy_variables.below(&builder.build_args);
+        let proxies = builder.proxies.with(&args);
+        let fetch = |url: &str| crate::exec::download(url, &cache.dir("tmp"), &proxies, self.cancel.stop());
+        let opened = context::open(builder, store, &fetch)?;
         let wishes = Wishes {
             args: BuildArgs {
-                values: builder.build_args.clone(),
+                values: args,
                 target: builder.platform.clone().unwrap_or_else(Platform::host),
                 target_stage: builder.target.clone(),
                 ..BuildArgs::default()
@@ -80,6 +83,7 @@ impl Job {
             no_cache: builder.no_cache,
             no_cache_stages: builder.no_cache_stages.clone(),
             host_network: builder.host_network || builder.network == NetworkMode::Host,
+            epoch: builder.source_date_epoch,
             ignore: opened.inputs.0.get("").map(|context| context.ignore.clone()),
         };
         let bases = Bases {
@@ -88,8 +92,7 @@ impl Job {
             lease: &lease,
             cancel: &self.cancel,
             dry,
-            known: Mutex::default(),
-            failed: Mutex::default(),
+            found: Mutex::default(),
         };
         let resolve = |reference: &Reference| bases.resolve(reference);
         let planned = match &builder.dockerfile {
@@ -119,12 +122,13 @@ impl Job {
             extra_hosts: builder.extra_hosts.clone(),
             network: builder.network.clone(),
             host_certificates: builder.host_certificates,
-            source_date_epoch: builder.source_date_epoch,
+            source_date_epoch: plan.epoch,
             shm_size: builder.shm_size,
             ulimits: builder.ulimits.clone(),
+            resources: builder.resources.clone(),
             hostname: builder.hostname.clone(),
             parallel: builder.parallel,
-            proxies: builder.proxies.with(&builder.build_args),
+            proxies,
             dry,
         };
         let fetch = |step: StepId| self.fetch(&plan.graph, &bases, step);
@@ -138,6 +142,7 @@ impl Job {
             cancel: &self.cancel,
             settings: &settings,
             fetch: &fetch,
+            said: Mutex::default(),
         };
         work(&plan, &execution)
     }
@@ -222,7 +227,7 @@ impl Job {
         if let Some(change) = &self.builder.configure {
             (change.0)(&mut config.config);
         }
-        let epoch = self.builder.source_date_epoch;
+        let epoch = plan.epoch;
         let time = |seconds: i64| {
             jiff::Timestamp::from_second(seconds)
                 .map(|time| time.to_string())

@@ -1,4 +1,4 @@
-//! The proxies that ADD downloads through.
+//! The proxies that ADD downloads through, and that RUN sees.
 use crate::dockerfile::proxies;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -55,9 +55,55 @@ impl fmt::Debug for Proxies {
     }
 }
 
+/// Build arguments that name proxies, unless others do.
+#[derive(Clone, Default)]
+pub(super) struct Variables(pub(super) BTreeMap<String, String>);
+
+impl Variables {
+    /// All build arguments. One of `args` takes the place of both cases of its name.
+    pub(super) fn below(&self, args: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let given = |name: &str| args.keys().any(|other| other.eq_ignore_ascii_case(name));
+        let mut all = args.clone();
+        all.extend(proxies(&self.0).into_iter().filter(|(name, _)| !given(name)));
+        all
+    }
+}
+
+impl fmt::Debug for Variables {
+    /// Their values may hold passwords.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn variables_give_way_to_arguments_of_either_case() {
+        let map = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            let pairs = pairs.iter();
+            pairs
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect()
+        };
+        let variables = Variables(map(&[
+            ("HTTP_PROXY", "secret"),
+            ("no_proxy", "here"),
+            ("PATH", "ignored"),
+        ]));
+        assert_eq!(
+            variables.below(&map(&[("http_proxy", "given"), ("A", "b")])),
+            map(&[
+                ("http_proxy", "given"),
+                ("A", "b"),
+                ("no_proxy", "here"),
+                ("NO_PROXY", "here"),
+            ])
+        );
+        assert!(!format!("{variables:?}").contains("secret"));
+    }
 
     #[test]
     fn arguments_count_before_the_environment() {

@@ -1,12 +1,14 @@
 //! Downloads of ADD: over http and https, with a look at what was downloaded last.
 use super::Execution;
+use crate::builder::Proxies;
 use crate::cache::Key;
 use crate::error::{BuildError, Result};
 use crate::files::{Copying, Target};
 use crate::graph::{CopyStep, StepId, Unpack};
-use rdock_image::Digest;
+use rdock_image::{Digest, Stop};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
+use std::path::Path;
 
 /// A file that was downloaded.
 #[derive(Debug)]
@@ -100,23 +102,53 @@ impl Execution<'_> {
     }
 
     fn get(&self, id: StepId, url: &str, known: Option<&Known>) -> Result<Got> {
-        let (stop, dir) = (self.cancel.stop(), self.cache.dir("tmp"));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let got = match runtime {
-            Ok(runtime) => runtime.block_on(async {
-                tokio::select! {
-                    biased;
-                    () = stop.stopped() => None,
-                    got = http::get(url, known, &dir, &self.settings.proxies) => Some(got),
-                }
-            }),
-            Err(error) => Some(Err(error.to_string())),
-        };
-        match got {
-            None => Err(BuildError::Cancelled),
-            Some(Ok(got)) => Ok(got),
-            Some(Err(reason)) => Err(self.failed(id, format!("cannot download {url}: {reason}"), None, None)),
-        }
+        let dir = self.cache.dir("tmp");
+        let failed = |reason| self.failed(id, reason, None, None);
+        get(
+            url,
+            known,
+            &dir,
+            &self.settings.proxies,
+            self.cancel.stop(),
+            &failed,
+        )
+    }
+}
+
+/// The content of an address, in a file without a name that is made in `dir`.
+pub(crate) fn content(url: &str, dir: &Path, proxies: &Proxies, stop: &Stop) -> Result<File> {
+    let failed = |reason| BuildError::Option {
+        option: "context",
+        reason,
+    };
+    match get(url, None, dir, proxies, stop, &failed)? {
+        Got::File { file, .. } => Ok(file),
+        Got::Unchanged => Err(failed(format!("{url} gave no content"))),
+    }
+}
+
+fn get(
+    url: &str,
+    known: Option<&Known>,
+    dir: &Path,
+    proxies: &Proxies,
+    stop: &Stop,
+    failed: &dyn Fn(String) -> BuildError,
+) -> Result<Got> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let got = match runtime {
+        Ok(runtime) => runtime.block_on(async {
+            tokio::select! {
+                biased;
+                () = stop.stopped() => None,
+                got = http::get(url, known, dir, proxies) => Some(got),
+            }
+        }),
+        Err(error) => Some(Err(error.to_string())),
+    };
+    match got {
+        None => Err(BuildError::Cancelled),
+        Some(got) => got.map_err(|reason| failed(format!("cannot download {url}: {reason}"))),
     }
 }
 

@@ -19,6 +19,8 @@ pub(crate) struct Inputs(pub(crate) BTreeMap<Arc<str>, ContextDir>);
 pub(crate) struct ContextDir {
     pub(crate) path: PathBuf,
     pub(crate) ignore: Patterns,
+    /// Will later builds find it at this path? An archive is unpacked at another one each time.
+    pub(crate) lasting: bool,
 }
 
 impl Inputs {
@@ -45,10 +47,11 @@ impl Inputs {
         })
     }
 
-    /// The main context; empty where there is none.
+    /// Where the main context is for later builds, too; empty where it is nowhere.
     pub(crate) fn main(&self) -> &std::path::Path {
         self.0
             .get("")
+            .filter(|context| context.lasting)
             .map_or(std::path::Path::new(""), |context| &context.path)
     }
 
@@ -58,8 +61,10 @@ impl Inputs {
             return Ok(());
         };
         match stats.borrow().to_bytes() {
-            Some(bytes) => cache.write(&cache.dir("files").join(Self::key(context).as_str()), &bytes),
-            None => Ok(()),
+            Some(bytes) if context.lasting => {
+                cache.write(&cache.dir("files").join(Self::key(context).as_str()), &bytes)
+            }
+            _ => Ok(()),
         }
     }
 

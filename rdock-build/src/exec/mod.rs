@@ -12,6 +12,7 @@ mod secrets;
 mod step;
 
 pub(crate) use cancel::Cancel;
+pub(crate) use download::content as download;
 pub(crate) use inputs::{ContextDir, Inputs};
 pub use secrets::Secret;
 pub(crate) use secrets::sweep as sweep_secrets;
@@ -23,7 +24,7 @@ use crate::error::{BuildError, Result};
 use crate::event::{BuildEvent, BuildProgress, Hit, StepInfo};
 use crate::graph::{Graph, Operation, StepId};
 use rdock_image::{Digest, ImageStore, Lease};
-use rdock_runtime::{NetworkMode, Runtime};
+use rdock_runtime::{NetworkMode, Resources, Runtime};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
@@ -41,6 +42,8 @@ pub(crate) struct Execution<'a> {
     pub(crate) settings: &'a Settings,
     /// Brings the layers of the image of a step into the store.
     pub(crate) fetch: &'a (dyn Fn(StepId) -> Result<()> + Sync),
+    /// What this machine cannot do for commands, as far as it was said.
+    pub(crate) said: Mutex<BTreeSet<String>>,
 }
 
 /// What the caller wants of every step.
@@ -54,6 +57,7 @@ pub(crate) struct Settings {
     pub(crate) source_date_epoch: Option<i64>,
     pub(crate) shm_size: Option<u64>,
     pub(crate) ulimits: Vec<(String, u64, u64)>,
+    pub(crate) resources: Resources,
     pub(crate) hostname: Option<String>,
     pub(crate) parallel: usize,
     /// Of downloads.
@@ -270,6 +274,17 @@ impl Execution<'_> {
             }
         }
         Ok(true)
+    }
+
+    /// Says what this machine cannot do for a command; once, for most have the same to do without.
+    pub(crate) fn warn(&self, text: String) {
+        let mut said = self
+            .said
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if said.insert(text.clone()) {
+            self.progress.emit(BuildEvent::Warning { place: None, text });
+        }
     }
 
     /// Where a step is, for an error.

@@ -77,6 +77,7 @@ impl Execution<'_> {
         spec.hostname = self.settings.hostname.clone();
         spec.no_hostname_file = true;
         spec.ulimits = self.settings.ulimits.clone();
+        spec.resources = self.settings.resources.clone();
         if let Some(size) = self.settings.shm_size {
             spec.shm_size = size;
         }
@@ -173,6 +174,9 @@ impl Execution<'_> {
         let (container, attached) = started.map_err(|error| self.start_failed(id, error))?;
         // The container has its own hold on them.
         drop(secrets);
+        for text in container.warnings()? {
+            self.warn(text);
+        }
         let container = Arc::new(container);
         let output = Mutex::new(Tail::default());
         let exit = self.cancel.watch(&container, || {

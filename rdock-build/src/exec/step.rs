@@ -1,12 +1,14 @@
 //! One step: its key, its place in the cache, and its work.
 use super::{Execution, Miss, StepOutcome};
 use crate::cache::{Components, Key, Record};
+use crate::dockerfile::Network;
 use crate::error::{BuildError, Result};
 use crate::event::{BuildEvent, Hit};
 use crate::files::{FileDigests, SourceTree, digest};
 use crate::graph::{CopySource, CopyStep, Input, Operation, RunMountSource, RunStep, StepId};
 use crate::ignore::Patterns;
 use rdock_image::Digest;
+use rdock_runtime::NetworkMode;
 
 /// Layers, what came of it, and when its layer was made.
 type Done = (Option<Vec<Digest>>, StepOutcome, Option<u64>);
@@ -394,16 +396,31 @@ impl Execution<'_> {
         all.set("the working directory", &run.working_dir);
         all.set("the user", &run.user);
         all.set("the network", format!("{:?}", run.network));
+        let settings = self.settings;
+        if run.network == Network::Default && settings.network != NetworkMode::Default {
+            all.set("the network of the build", format!("{:?}", settings.network));
+        }
+        if !settings.ulimits.is_empty() {
+            all.set("the limits", format!("{:?}", settings.ulimits));
+        }
+        if let Some(bytes) = settings.shm_size {
+            all.set("the size of /dev/shm", bytes.to_string());
+        }
+        if !settings.extra_hosts.is_empty() {
+            // Addresses change from one network to the next, for the same hosts.
+            let names: Vec<&str> = settings.extra_hosts.iter().map(|(name, _)| &**name).collect();
+            all.set("the hosts that were added", names.join(" "));
+        }
         if let Some((path, data)) = &run.script {
             all.set(
                 "the script",
                 format!("{path} {}", Key::of(data.as_bytes()).as_str()),
             );
         }
-        if let Some(name) = &self.settings.hostname {
+        if let Some(name) = &settings.hostname {
             all.set("the host name", name);
         }
-        if let Some(epoch) = self.settings.source_date_epoch {
+        if let Some(epoch) = settings.source_date_epoch {
             all.set("SOURCE_DATE_EPOCH", epoch.to_string());
         }
         for mount in &run.mounts {

@@ -95,7 +95,7 @@ pub(crate) fn plan_graph(
     history.reverse();
     let unused = wishes.args.values.keys();
     let warnings = unused
-        .filter(|name| !PROXY_ARGS.contains(&name.as_str()))
+        .filter(|name| !PROXY_ARGS.contains(&name.as_str()) && name.as_str() != super::EPOCH)
         .map(|name| BuildWarning {
             place: None,
             text: format!("build argument {name:?} was not consumed: a graph has no ARG"),
@@ -109,6 +109,7 @@ pub(crate) fn plan_graph(
         base_layers,
         history,
         warnings,
+        epoch: super::epoch(wishes, None)?,
     })
 }
 

@@ -41,6 +41,8 @@ pub(crate) struct Wishes {
     pub(crate) no_cache: bool,
     pub(crate) no_cache_stages: BTreeSet<String>,
     pub(crate) host_network: bool,
+    /// The moment that counts as now.
+    pub(crate) epoch: Option<i64>,
     /// What the context leaves out, for the build checks.
     pub(crate) ignore: Option<Patterns>,
 }
@@ -64,6 +66,8 @@ pub(crate) struct Plan {
     pub(crate) base_layers: usize,
     pub(crate) history: Vec<HistoryLine>,
     pub(crate) warnings: Vec<BuildWarning>,
+    /// The moment that counts as now.
+    pub(crate) epoch: Option<i64>,
 }
 
 #[derive(Clone)]
@@ -107,6 +111,7 @@ pub(crate) fn plan(
 ) -> Result<Plan> {
     let target = target(file, wishes)?;
     let globals = Arc::new(Globals::new(file, &wishes.args)?);
+    let epoch = epoch(wishes, globals.value(EPOCH))?;
     let checks = file.check(&wishes.args, wishes.ignore.as_ref())?;
     checks.result(file)?;
     let mut front = Front {
@@ -154,6 +159,26 @@ pub(crate) fn plan(
         base_layers: state.base_layers,
         history: state.history,
         warnings: front.warnings,
+        epoch,
+    })
+}
+
+const EPOCH: &str = "SOURCE_DATE_EPOCH";
+
+/// What counts as now: what the build argument says, the caller, or the file's global argument.
+fn epoch(wishes: &Wishes, global: Option<&str>) -> Result<Option<i64>> {
+    let given = wishes.args.values.get(EPOCH).map(String::as_str);
+    let text = match (given, wishes.epoch) {
+        (Some(text), _) => text,
+        (None, Some(seconds)) => return Ok(Some(seconds)),
+        (None, None) => global.unwrap_or_default(),
+    };
+    if text.is_empty() {
+        return Ok(wishes.epoch);
+    }
+    text.parse().map(Some).map_err(|_| BuildError::Option {
+        option: EPOCH,
+        reason: format!("is {text:?}, which is no number of seconds"),
     })
 }
 

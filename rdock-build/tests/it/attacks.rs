@@ -38,7 +38,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// Says whether any file below a directory holds the bytes.
-fn holds(dir: &Path, bytes: &[u8]) -> Tested<Option<String>> {
+pub(crate) fn holds(dir: &Path, bytes: &[u8]) -> Tested<Option<String>> {
     let mut open = vec![dir.to_owned()];
     while let Some(dir) = open.pop() {
         for entry in std::fs::read_dir(&dir)? {

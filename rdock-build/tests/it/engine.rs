@@ -5,9 +5,14 @@ mod downloads;
 mod graphs;
 mod kills;
 mod mounts;
+mod options;
 mod semantics;
+mod tunnels;
 
-pub(crate) use kills::child;
+/// Runs as a build in a process of its own, if this is one.
+pub(crate) fn child() -> Option<Tested> {
+    kills::child().or_else(tunnels::child)
+}
 
 use crate::bench::{Bench, Seen};
 use crate::{Tested, root_trial};
@@ -40,7 +45,9 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials.extend(downloads::trials());
     trials.extend(graphs::trials());
     trials.extend(mounts::trials());
+    trials.extend(options::trials());
     trials.extend(semantics::trials());
+    trials.extend(tunnels::trials());
     trials
 }
 

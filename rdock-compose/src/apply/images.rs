@@ -56,19 +56,17 @@ fn builder(
     image: &str,
     notes: &mut Vec<String>,
 ) -> Result<Builder, String> {
-    if build.context.contains("://") || build.context.starts_with("git@") {
-        return Err(format!(
-            "build.context: {} is remote, and only folders are built",
-            build.context
-        ));
-    }
-    let context = match (build.context.is_empty(), &build.dockerfile_inline) {
-        (true, Some(_)) => Context::Empty,
+    let remote = build.context.contains("://") || build.context.starts_with("git@");
+    let context = match &build.dockerfile_inline {
+        _ if remote => Context::Url(build.context.clone()),
+        Some(_) if build.context.is_empty() => Context::Empty,
         _ => Context::Directory(PathBuf::from(&build.context)),
     };
     let mut builder = Builder::from_context(context).tag(image);
     if let Some(text) = &build.dockerfile_inline {
         builder = builder.dockerfile_text(text);
+    } else if let Some(path) = build.dockerfile.as_ref().filter(|_| remote) {
+        builder = builder.dockerfile(path);
     } else if let Some(path) = &build.dockerfile {
         builder = builder.dockerfile(Path::new(&build.context).join(path));
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 const CHILD: &str = "RDOCK_TEST_BUILD";
 
 /// Runs as that build, if it is one.
-pub(crate) fn child() -> Option<Tested> {
+pub(super) fn child() -> Option<Tested> {
     let told = std::env::var(CHILD).ok()?;
     let mut parts = told.split('\n').map(str::to_owned);
     let (root, context, number) = (parts.next()?, parts.next()?, parts.next()?);
