@@ -60,13 +60,18 @@ fn use_containers() -> Tested {
     let place = Place::new()?;
     blocking::wait(async {
         for code in [0, 3] {
-            let lines = ["sleep 300", &format!("exit {code}")];
-            let scoped = probe(&lines)?.start(&place.runtime).await?;
+            let end = format!("exit {code}");
+            let scoped = probe(&["await /go", &end])?.start(&place.runtime).await?;
             let status = scoped.exec(["/test"]).env("PROBE", "exit 5").status().await?;
             same(&status.code(), &Some(5))?;
+            // It may be ended together with the payload.
+            let go = scoped.exec(["/test"]).env("PROBE", "write /go x");
+            go.status().await.ok();
             same(&scoped.wait().await?.code(), &code)?;
             scoped.remove().await?;
-            let detached = probe(&lines)?.start_detached(&place.runtime).await?;
+            let detached = probe(&["sleep 300", &end])?
+                .start_detached(&place.runtime)
+                .await?;
             same(&detached.wait().await?.code(), &code)?;
             detached.remove_with(true, true).await?;
         }

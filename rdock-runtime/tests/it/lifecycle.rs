@@ -365,9 +365,13 @@ fn conditions() -> Tested {
         });
         done?;
         same(&removed?.code(), &4)?;
-        let spec = probe(&["sleep 50", "exit 5"])?.auto_remove(true);
+        let spec = probe(&["await /go", "exit 5"])?.auto_remove(true);
         let container = spec.start_detached(&place.runtime).await?;
-        same(&container.wait_for(WaitCondition::Removed).await?.code(), &5)
+        let removed = container.wait_for(WaitCondition::Removed);
+        let go = container.exec(["/test"]).env("PROBE", "write /go x");
+        // It may be ended together with the payload.
+        let (removed, _) = tokio::join!(removed, go.status());
+        same(&removed?.code(), &5)
     })?
 }
 

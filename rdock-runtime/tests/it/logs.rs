@@ -155,7 +155,7 @@ fn until() -> Tested {
     let place = Place::new()?;
     blocking::wait(async {
         let container = probe(&["say a", "sleep 60000"])?.start(&place.runtime).await?;
-        let end = jiff::Timestamp::now() + Duration::from_millis(300);
+        let end = jiff::Timestamp::now() + Duration::from_millis(1500);
         let logs = container.logs().follow(true).until(&end.to_string())?;
         same(&texts(&all(logs).await?), &vec!["a"])?;
         same(&(jiff::Timestamp::now() >= end), &true)?;
