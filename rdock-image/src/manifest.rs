@@ -461,4 +461,61 @@ mod tests {
         assert_eq!(chosen.digest, "linux/amd64");
         assert!(index.select(&Platform::parse("linux/s390x").unwrap()).is_none());
     }
+
+    mod properties {
+        use super::*;
+        use proptest::prelude::*;
+
+        /// Documents as a registry might send them: near to right, and damaged somewhere.
+        fn document() -> impl Strategy<Value = Vec<u8>> {
+            let entry = format!(
+                r#"{{"mediaType":"{}","digest":"{DIGEST}","size":-1,"urls":["x:"],"platform":{{"os":"linux","architecture":"arm","variant":"v7"}}}}"#,
+                media_type::OCI_MANIFEST
+            );
+            let whole = vec![
+                manifest(r#""subject":null,"annotations":{"a":"b"},"#),
+                format!(r#"{{"schemaVersion":2,"manifests":[{entry},{entry}]}}"#),
+                r#"{"architecture":"amd64","os":"linux","config":{"Env":["A"],"Healthcheck":{"Interval":1}},"rootfs":{"type":"layers","diff_ids":["x"]},"history":[{"created":"0"}]}"#.to_owned(),
+            ];
+            let piece = prop::sample::select(vec![
+                "",
+                "null",
+                "[]",
+                "{}",
+                "\"",
+                "-1",
+                "1e999",
+                "18446744073709551616",
+                "{\"",
+                "]",
+                "\u{0}",
+                "sha256:",
+                "sha512:",
+            ]);
+            let damage = (any::<prop::sample::Index>(), 0..40usize, piece);
+            (prop::sample::select(whole), prop::collection::vec(damage, 0..4)).prop_map(|(text, damages)| {
+                let mut bytes = text.into_bytes();
+                for (at, length, piece) in damages {
+                    let from = at.index(bytes.len() + 1);
+                    let to = (from + length).min(bytes.len());
+                    bytes.splice(from..to, piece.bytes());
+                }
+                bytes
+            })
+        }
+
+        proptest! {
+            #![proptest_config(ProptestConfig::with_cases(2000))]
+
+            #[test]
+            fn no_document_panics(bytes in document(), kind in prop::sample::select(vec![
+                None, Some(media_type::OCI_MANIFEST), Some(media_type::OCI_INDEX), Some(media_type::DOCKER_MANIFEST), Some("x"),
+            ])) {
+                if let Ok(ManifestDocument::Index(index)) = ManifestDocument::parse(&bytes, kind) {
+                    let _ = index.select(&Platform::host());
+                }
+                let _ = crate::ImageConfig::parse(&bytes);
+            }
+        }
+    }
 }
