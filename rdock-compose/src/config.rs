@@ -4,17 +4,19 @@ use crate::error::{Error, Finding, FindingKind, Result};
 use crate::interpolate::{Variable, variables};
 use crate::load::Document;
 use crate::model::{Dependencies, Project};
-use crate::yaml::emit;
+use crate::printed;
+use crate::yaml::{Ordered, emit};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How a project is printed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Format {
-    /// YAML, keys in alphabetical order.
+    /// YAML, keys in the order of the model.
     #[default]
     Yaml,
-    /// JSON, keys in the order of the model.
+    /// JSON, keys in the order of the model but for those of the document, which are sorted; without the `x-*` keys of
+    /// services, networks and the like.
     Json,
 }
 
@@ -22,26 +24,8 @@ impl Project {
     /// The canonical document. A `$` is doubled, so that the text can be loaded again.
     pub fn config(&self, format: Format) -> String {
         match format {
-            Format::Yaml => {
-                let mut json = self.to_json();
-                // In YAML docker compose leaves out what JSON has as an empty object.
-                for network in json["networks"]
-                    .as_object_mut()
-                    .into_iter()
-                    .flat_map(|map| map.values_mut())
-                {
-                    if let Some(network) = network.as_object_mut()
-                        && network.get("ipam") == Some(&serde_json::json!({}))
-                    {
-                        network.remove("ipam");
-                    }
-                }
-                double(emit(&json))
-            }
-            Format::Json => {
-                let text = serde_json::to_string_pretty(self).unwrap_or_default();
-                double(text + "\n")
-            }
+            Format::Yaml => double(emit(&printed::yaml(self))),
+            Format::Json => double(printed::json(self)),
         }
     }
 
@@ -52,9 +36,28 @@ impl Project {
         image.unwrap_or_else(|| format!("{}{}{service}", self.name, self.separator()))
     }
 
-    /// The images of all active services, each once.
+    /// The platform that a service's image is for: what the service says, else `DOCKER_DEFAULT_PLATFORM`. None for this
+    /// machine's.
+    pub fn platform_of(&self, service: &str) -> Option<String> {
+        let named = self
+            .any_service(service)
+            .and_then(|service| service.platform.clone());
+        let default = self.environment.get("DOCKER_DEFAULT_PLATFORM");
+        named
+            .or_else(|| default.cloned())
+            .filter(|platform| !platform.is_empty())
+    }
+
+    /// The images of all active services, each once: those that they run, and those of their `pre_start` hooks.
     pub fn images(&self) -> BTreeSet<String> {
-        self.services.keys().map(|name| self.image_of(name)).collect()
+        let run = self.services.keys().map(|name| self.image_of(name));
+        let hooks = self.services.values().flat_map(|service| &service.pre_start);
+        run.chain(hooks.filter_map(|hook| hook.image.clone())).collect()
+    }
+
+    /// The names of the active services, each after those it needs.
+    pub fn in_order(&self) -> Vec<&str> {
+        crate::plan::in_order(self)
     }
 
     /// The images that `push` uploads: those of services that are built here and have a name of their own, with the
@@ -101,17 +104,25 @@ impl Project {
 }
 
 impl Project {
-    /// A document that says nothing but which images the services run: as a further file it holds a project to them.
-    /// Services without one are left out.
+    /// A document that says nothing but which images the services run and mount: as a further file it holds a project
+    /// to them. Services without one are left out.
     pub fn image_lock(&self, format: Format) -> String {
         let images = self.services.iter().filter_map(|(name, service)| {
-            let image = service.image.as_ref()?;
-            Some((name.clone(), serde_json::json!({ "image": image })))
+            let mut lock = serde_json::Map::new();
+            if let Some(image) = &service.image {
+                lock.insert("image".to_owned(), serde_json::json!(image));
+            }
+            let volumes = service.volumes.iter();
+            let mounted: Vec<_> = volumes.filter(|volume| volume.r#type == "image").collect();
+            if !mounted.is_empty() {
+                lock.insert("volumes".to_owned(), serde_json::json!(mounted));
+            }
+            (!lock.is_empty()).then(|| (name.clone(), Value::Object(lock)))
         });
         let services: serde_json::Map<String, Value> = images.collect();
         let lock = serde_json::json!({ "services": services });
         double(match format {
-            Format::Yaml => emit(&lock),
+            Format::Yaml => emit(&Ordered::of(&lock)),
             Format::Json => serde_json::to_string_pretty(&lock).unwrap_or_default() + "\n",
         })
     }
@@ -121,9 +132,46 @@ impl Document {
     /// The merged document as text.
     pub fn config(&self, format: Format) -> String {
         match format {
-            Format::Yaml => emit(&self.tree),
+            Format::Yaml => emit(&Ordered::of(&self.tree)),
             Format::Json => serde_json::to_string_pretty(&self.tree).unwrap_or_default() + "\n",
         }
+    }
+
+    /// The same as a document of its own, by the names of the variables.
+    ///
+    /// # Errors
+    /// [`Self::variables`]'s.
+    pub fn variables_as(&self, format: Format) -> Result<String> {
+        let found = self.variables()?.into_iter();
+        let text = |value: Option<String>| value.unwrap_or_default();
+        let found: serde_json::Map<String, Value> = match format {
+            Format::Json => found
+                .map(|(name, variable)| {
+                    let value = serde_json::json!({
+                        "Name": name,
+                        "DefaultValue": text(variable.default),
+                        "PresenceValue": text(variable.presence),
+                        "Required": variable.required,
+                    });
+                    (name, value)
+                })
+                .collect(),
+            Format::Yaml => found
+                .map(|(name, variable)| {
+                    let value = serde_json::json!({
+                        "name": name,
+                        "defaultvalue": text(variable.default),
+                        "presencevalue": text(variable.presence),
+                        "required": variable.required,
+                    });
+                    (name, value)
+                })
+                .collect(),
+        };
+        Ok(match format {
+            Format::Json => Value::Object(found).to_string() + "\n",
+            Format::Yaml => emit(&Ordered::of(&found)),
+        })
     }
 
     /// Every variable that the document uses; it must have been loaded without filling them in.

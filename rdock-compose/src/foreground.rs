@@ -2,7 +2,7 @@
 
 use crate::apply::{ApplyError, ComposeProject};
 use crate::containers::{Member, Members};
-use crate::model::Dependencies;
+use crate::model::{Dependencies, Project};
 use crate::output::{Followed, Heard, OutputEvent};
 use crate::plan::{Plan, select};
 use rdock_runtime::{ContainerInfo, Exit, Status};
@@ -93,8 +93,13 @@ struct Watched {
 }
 
 impl ForegroundOptions {
-    fn watched(&self, compose: &ComposeProject) -> Result<Watched, ApplyError> {
-        let files = compose.project();
+    /// The services whose output is shown.
+    #[cfg(test)]
+    pub(crate) fn shown(&self, files: &Project) -> Result<BTreeSet<String>, ApplyError> {
+        self.watched(files).map(|watched| watched.shown)
+    }
+
+    fn watched(&self, files: &Project) -> Result<Watched, ApplyError> {
         let selected = |dependencies| -> Result<BTreeSet<String>, ApplyError> {
             let selected = select(files, &self.services, dependencies)?;
             Ok(selected.services.keys().cloned().collect())
@@ -167,7 +172,7 @@ impl ComposeProject {
         mut interrupt: impl AsyncFnMut(),
         mut show: impl FnMut(ForegroundEvent),
     ) -> Result<ForegroundEnd, ApplyError> {
-        let watched = options.watched(self)?;
+        let watched = options.watched(self.project())?;
         let mut followed = Followed::new(self.runtime(), &self.project().name);
         let runs = |info: &ContainerInfo| (info.id.clone(), info.started_at.clone());
         let earlier: HashSet<_> = self.containers(&Members::default())?.iter().map(runs).collect();

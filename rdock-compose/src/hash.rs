@@ -1,19 +1,19 @@
 //! What a container, a network or a volume is made from, as one hash: if it differs, the thing is made anew.
 
 use crate::model::Project;
+use crate::printed;
+use crate::yaml::Ordered;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 /// Attributes that change nothing about a container that is there.
-const APART: [&str; 8] = [
+pub(crate) const APART: [&str; 6] = [
     "build",
     "pull_policy",
     "pull_refresh_after",
     "scale",
     "depends_on",
     "profiles",
-    "develop",
-    "attach",
 ];
 
 /// What a service's containers are made from: its attributes without those that concern their number, their image's
@@ -63,26 +63,31 @@ pub fn service_config(project: &Project, service: &str) -> Value {
     Value::Object(config)
 }
 
-/// The hash of [`service_config`], in hexadecimal.
+/// The hash of a service's attributes, in hexadecimal: docker compose's, which says nothing of what configs and secrets
+/// hold. [`service_config`] says that.
 pub fn service_hash(project: &Project, service: &str) -> String {
-    hex(service_config(project, service).to_string().as_bytes())
+    let service = project.any_service(service);
+    hex(service
+        .map(printed::hashed_service)
+        .unwrap_or_default()
+        .as_bytes())
 }
 
-/// The hash of a network's definition, by its key.
+/// The hash of a network's definition, by its key: docker compose's.
 pub fn network_hash(project: &Project, key: &str) -> String {
-    hash_of(project.networks.get(key))
+    hex(printed::hashed(&project.networks.get(key), |_| {}).as_bytes())
 }
 
-/// The hash of a volume's definition, by its key.
+/// The hash of a volume's definition, by its key: docker compose's.
 pub fn volume_hash(project: &Project, key: &str) -> String {
-    hash_of(project.volumes.get(key))
-}
-
-fn hash_of(value: Option<&impl serde::Serialize>) -> String {
-    let json = value
-        .and_then(|value| serde_json::to_value(value).ok())
-        .unwrap_or_default();
-    hex(json.to_string().as_bytes())
+    let local = |volume: &mut Ordered| {
+        volume.add(
+            "driver",
+            Ordered::Text("local".to_owned()),
+            &["driver_opts", "external", "labels"],
+        );
+    };
+    hex(printed::hashed(&project.volumes.get(key), local).as_bytes())
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -166,13 +171,14 @@ mod tests {
 
     #[test]
     fn the_hash_is_of_what_a_container_is_made_from() {
-        let base = load("name: t\nservices: {a: {image: x, environment: {A: 1}}, b: {image: y}}");
+        let base = load("name: t\nservices: {a: {image: x, environment: {A: 1}, deploy: {}}, b: {image: y}}");
         let same = load(
             "name: t\nservices: {a: {image: x, environment: [A=1], scale: 3, depends_on: [b], \
              pull_policy: always, deploy: {replicas: 3}}, b: {image: y}}",
         );
         assert_eq!(service_hash(&base, "a"), service_hash(&same, "a"));
-        let other = load("name: t\nservices: {a: {image: x, environment: {A: 2}}, b: {image: y}}");
+        let other =
+            load("name: t\nservices: {a: {image: x, environment: {A: 2}, deploy: {}}, b: {image: y}}");
         assert_ne!(service_hash(&base, "a"), service_hash(&other, "a"));
         let found = changes(&service_config(&base, "a"), &service_config(&other, "a"));
         assert_eq!(
@@ -181,13 +187,69 @@ mod tests {
         );
     }
 
+    /// The expected hashes are docker compose's of the same document in a folder `/p`.
     #[test]
-    fn a_secret_from_a_variable_changes_the_hash_and_is_not_in_the_label() {
+    fn hashes_are_those_of_docker_compose() {
+        let project = load(
+            r#"
+name: t
+services:
+  a:
+    build: {context: .}
+    image: "x:1"
+    command: "echo '<a> & b'"
+    environment: {A: "1", B: }
+    deploy: {replicas: 2, resources: {limits: {cpus: "0.5", memory: 64m}}}
+    volumes: ["./data:/data", "vol:/v:ro"]
+    ports: ["127.0.0.1:8080:80"]
+    healthcheck: {test: "true", interval: 90s}
+    networks: {n: {aliases: [x], priority: 2}}
+    mem_swappiness: 5
+    labels: {k: v}
+    x-note: 1
+    logging: {driver: json-file, options: {max-size: }}
+    develop: {watch: [{path: ., action: rebuild}]}
+  b:
+    image: y
+    blkio_config: {weight: 300, device_read_bps: [{path: /dev/sda, rate: 1mb}]}
+    cpus: 0.3
+    depends_on: [a]
+networks:
+  n:
+    ipam: {config: [{subnet: 10.1.0.0/24, gateway: 10.1.0.1}]}
+    driver: bridge
+    labels: {a: b}
+    x-n: 1
+volumes:
+  vol:
+    labels: [a=b]
+    driver_opts: {type: tmpfs, device: tmpfs}
+"#,
+        );
+        let expected = [
+            "f014106fa52823174e356d189a7cdc34f2e527d20f213946fbbc7df7901e45e4",
+            "8b87b5027ee28629baa09937755bd0a12f65e315ae2a5d05ebcfee547c78dabf",
+            "786ee981deb4dcca3d6b44cd0ef44263c66eaf5d8c9474f16081d0265030f7a3",
+            "e119281a0b6e6e20c1e7e34f39da78a290fa4b77bca9687aabcffea3982a2372",
+            "374c89071caae2fbc2d444435ae18e6aeb2fc1934b9655616330edb4af492ce1",
+        ];
+        let found = [
+            service_hash(&project, "a"),
+            service_hash(&project, "b"),
+            network_hash(&project, "n"),
+            network_hash(&project, "default"),
+            volume_hash(&project, "vol"),
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_secret_from_a_variable_changes_the_configuration_and_is_not_in_the_label() {
         let text = "name: t\nservices: {a: {image: x, secrets: [s]}}\nsecrets: {s: {environment: S}}";
         let load =
             |value: &str| Project::load(&LoadOptions::new("/p").text(text).variable("S", value)).unwrap();
         let (first, second) = (load("hunter2"), load("hunter3"));
-        assert_ne!(service_hash(&first, "a"), service_hash(&second, "a"));
+        assert_ne!(service_config(&first, "a"), service_config(&second, "a"));
         assert!(!service_config(&first, "a").to_string().contains("hunter2"));
     }
 }

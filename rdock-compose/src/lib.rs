@@ -26,6 +26,7 @@ mod names;
 mod output;
 pub mod plan;
 mod policy;
+mod printed;
 mod schema;
 mod source;
 mod warn;

@@ -77,10 +77,13 @@ const SERVICE: [(&str, &str); 28] = [
     ("provider", "programs that provide services are not called"),
     ("models", "there is no runner of models"),
     (
-        "pull_refresh_after",
-        "it is said by pull_policy: every_<duration>",
+        "deploy.restart_policy.delay",
+        "the time between two attempts doubles from 100 ms to a minute",
     ),
-    ("userns_mode", "user namespaces are the runtime's own decision"),
+    (
+        "develop",
+        "watch, which would follow these files, is not supported yet",
+    ),
 ];
 
 /// Adds a warning for every attribute that is there and means nothing.
@@ -119,6 +122,18 @@ pub(crate) fn no_meaning(project: &mut Project) {
                 add(path, "a mount of this machine is always consistent");
             }
         }
+        if service.userns_mode.as_deref().is_some_and(|mode| mode != "host") {
+            add(
+                vec!["services", name, "userns_mode"],
+                "user namespaces are the runtime's own decision",
+            );
+        }
+        if service.pull_refresh_after.is_some() && service.pull_policy.as_deref() != Some("refresh") {
+            add(
+                vec!["services", name, "pull_refresh_after"],
+                "it is for pull_policy: refresh",
+            );
+        }
         if let Some(driver) = service
             .logging
             .as_ref()
@@ -147,6 +162,27 @@ pub(crate) fn no_meaning(project: &mut Project) {
             let reason = format!("the driver {driver:?} is not known; the network is a bridge");
             add(vec!["networks", key, "driver"], &reason);
         }
+        if network.enable_ipv4 == Some(false) {
+            add(
+                vec!["networks", key, "enable_ipv4"],
+                "every network has IPv4 addresses",
+            );
+        }
+        if let Some(ipam) = &network.ipam {
+            let driver = ipam.driver.as_deref();
+            if driver.is_some_and(|driver| driver != "default") {
+                add(
+                    vec!["networks", key, "ipam", "driver"],
+                    "addresses are handed out by the network itself",
+                );
+            }
+            if !ipam.options.is_empty() {
+                add(
+                    vec!["networks", key, "ipam", "options"],
+                    "they are for a driver, and there is none",
+                );
+            }
+        }
         if network.attachable {
             add(
                 vec!["networks", key, "attachable"],
@@ -154,23 +190,23 @@ pub(crate) fn no_meaning(project: &mut Project) {
             );
         }
     }
-    for (key, volume) in &project.volumes {
-        if let Some(driver) = volume
-            .driver
-            .as_deref()
-            .filter(|driver| !["local", "default"].contains(driver))
-        {
-            let reason = format!("the driver {driver:?} is not known; the volume is a folder");
-            add(vec!["volumes", key, "driver"], &reason);
-        }
-    }
     let template = "templates are not filled in";
+    let own = |key: &str| format!("{}_{key}", project.name);
     for (key, secret) in &project.secrets {
         if secret.driver.is_some() {
             add(vec!["secrets", key, "driver"], "there is no keeper of secrets");
         }
         if secret.external {
             add(vec!["secrets", key, "external"], "there is no keeper of secrets");
+        }
+        if !secret.labels.is_empty() {
+            add(
+                vec!["secrets", key, "labels"],
+                "it is a file, which has no labels",
+            );
+        }
+        if !secret.external && !secret.name.is_empty() && secret.name != own(key) {
+            add(vec!["secrets", key, "name"], "nothing else knows it by a name");
         }
         if secret.template_driver.is_some() {
             add(vec!["secrets", key, "template_driver"], template);
@@ -179,6 +215,15 @@ pub(crate) fn no_meaning(project: &mut Project) {
     for (key, config) in &project.configs {
         if config.external {
             add(vec!["configs", key, "external"], "there is no keeper of configs");
+        }
+        if !config.labels.is_empty() {
+            add(
+                vec!["configs", key, "labels"],
+                "it is a file, which has no labels",
+            );
+        }
+        if !config.external && !config.name.is_empty() && config.name != own(key) {
+            add(vec!["configs", key, "name"], "nothing else knows it by a name");
         }
         if config.template_driver.is_some() {
             add(vec!["configs", key, "template_driver"], template);

@@ -15,10 +15,10 @@ enum Output {
 
 #[derive(Debug, Args)]
 pub(crate) struct Config {
-    /// The form of the output
-    #[arg(long, value_enum, default_value = "yaml")]
-    format: Output,
-    /// Print the names of the services, one a line
+    /// The form of the output: yaml if absent, for --variables a table
+    #[arg(long, value_enum)]
+    format: Option<Output>,
+    /// Print the names of the services, one a line, each after those it needs
     #[arg(long)]
     services: bool,
     /// Print the keys of the volumes, one a line
@@ -27,7 +27,7 @@ pub(crate) struct Config {
     /// Print the keys of the networks, one a line
     #[arg(long)]
     networks: bool,
-    /// Print the keys of the models, one a line
+    /// Print the models, one a line
     #[arg(long)]
     models: bool,
     /// Print the images, one a line
@@ -97,14 +97,17 @@ impl Config {
         options.resolve_paths = !self.no_path_resolution;
         options.consistency = !self.no_consistency;
         options.resolve_env_files = !self.no_env_resolution;
-        let format = if self.format == Output::Json {
-            Format::Json
-        } else {
-            Format::Yaml
+        let format = match self.format {
+            Some(Output::Json) => Format::Json,
+            _ => Format::Yaml,
         };
         if self.variables {
             options.interpolate = false;
-            return variables(&Document::load(&options)?);
+            let document = Document::load(&options)?;
+            return match self.format {
+                None => variables(&document),
+                Some(_) => Ok(document.variables_as(format)?),
+            };
         }
         if self.no_interpolate {
             options.interpolate = false;
@@ -175,10 +178,10 @@ impl Config {
         let lines = |names: Vec<String>| Some(names.iter().map(|name| format!("{name}\n")).collect());
         let keys = |names: &mut dyn Iterator<Item = &String>| lines(names.cloned().collect());
         Ok(match () {
-            () if self.services => keys(&mut project.services.keys()),
+            () if self.services => lines(project.in_order().into_iter().map(str::to_owned).collect()),
             () if self.volumes => keys(&mut project.volumes.keys()),
             () if self.networks => keys(&mut project.networks.keys()),
-            () if self.models => keys(&mut project.models.keys()),
+            () if self.models => keys(&mut project.models.values().map(|model| &model.model)),
             () if self.images => lines(project.images().into_iter().collect()),
             () if self.profiles => lines(project.all_profiles().into_iter().collect()),
             () if self.environment => lines(

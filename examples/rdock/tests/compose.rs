@@ -51,7 +51,7 @@ fn prints() -> Tested {
     let dir = shop()?;
     for (words, expected) in [
         (&["config", "--services"][..], "db\n"),
-        (&["--profile", "web", "config", "--services"], "app\ndb\n"),
+        (&["--profile", "web", "config", "--services"], "db\napp\n"),
         (&["--profile", "web", "config", "--images"], "mysql:8\nshop-app\n"),
         (&["config", "--profiles"], "web\n"),
         (&["config", "--volumes"], ""),

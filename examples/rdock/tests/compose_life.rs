@@ -12,6 +12,10 @@ use std::process::Stdio;
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("compose_verbs_change_the_state_of_containers", life),
+        trial(
+            "compose_start_waits_for_the_end_of_what_is_being_stopped",
+            stopping,
+        ),
         trial("compose_rm_asks_and_removes_what_does_not_run", rm),
         trial("compose_create_and_up_make_what_their_flags_say", making),
         trial("compose_up_waits_until_everything_runs_or_is_healthy", wait),
@@ -117,6 +121,36 @@ fn life(tiny: &Tiny) -> Tested {
     shop.ok(&["kill", "--remove-orphans"])?;
     tiny.run(&["wait", "shop-deaf-1"])?;
     assert_eq!(shop.states()?, ["shop-deaf-1 exited"]);
+    Ok(())
+}
+
+fn stopping(tiny: &Tiny) -> Tested {
+    let shop = Project::new(
+        tiny,
+        r#"
+services:
+  deaf:
+    image: tiny
+    command: [ignore, "15", ",", echo, ready, ",", sleep, "100"]
+    stop_grace_period: 1s
+"#,
+    )?;
+    shop.ok(&["up", "-d"])?;
+    shop.listen(&["logs", "-f"])?.until("ready")?;
+    let began = || tiny.run(&["inspect", "--format", "{{.State.StartedAt}}", "shop-deaf-1"]);
+    let before = began()?.stdout;
+    let mut events = shop.listen(&["events"])?;
+    // Events are heard from their beginning on, and the pause says that this is so.
+    shop.ok(&["pause"])?;
+    events.until("pause")?;
+    shop.ok(&["unpause"])?;
+    let stop = shop.listen(&["stop", "-t", "100"])?;
+    events.until("container kill")?;
+    shop.ok(&["start"])?;
+    assert_eq!(shop.states()?, ["shop-deaf-1 running"]);
+    assert_ne!(began()?.stdout, before);
+    let (code, said) = stop.end()?;
+    assert_eq!(code, Some(0), "{said}");
     Ok(())
 }
 

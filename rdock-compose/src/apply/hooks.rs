@@ -2,9 +2,9 @@
 
 use super::{ComposeProject, StepError, wait};
 use crate::convert::{self, Making};
-use crate::model::Hook;
+use crate::model::{Hook, Project};
 use crate::plan::OneOff;
-use rdock_runtime::{HealthCheck, RestartPolicy};
+use rdock_runtime::{ContainerSpec, HealthCheck, RestartPolicy};
 
 /// How much of a hook's output an error shows, in bytes.
 const OUTPUT: usize = 4096;
@@ -82,15 +82,48 @@ pub(super) async fn before_start(
         return Ok(());
     };
     let name = format!("{container}-pre-start-{index}");
+    let spec = pre_start_spec(project, service, hook, &name).map_err(|message| StepError::Service {
+        service: service.to_owned(),
+        message,
+    })?;
+    if let Ok(left) = compose.runtime().container(&name) {
+        // An interrupted run left it.
+        left.remove_with(true, true).await?;
+    }
+    let made = spec.start_detached(compose.runtime()).await?;
+    let exit = made.wait().await?;
+    let output = wait::last_lines(&made).await.join("\n");
+    made.remove_with(true, true).await?;
+    match exit.success() {
+        true => Ok(()),
+        false => Err(StepError::Hook {
+            container: container.to_owned(),
+            command: hook.command.clone().unwrap_or_default(),
+            code: exit.code(),
+            output,
+        }),
+    }
+}
+
+/// The container that a hook runs in before its service's starts.
+///
+/// # Errors
+/// The attribute of the service whose value no container can have, and why.
+pub(super) fn pre_start_spec(
+    project: &Project,
+    service: &str,
+    hook: &Hook,
+    name: &str,
+) -> Result<ContainerSpec, String> {
     let one_off = OneOff {
-        slug: name.clone(),
+        slug: name.to_owned(),
         ..OneOff::default()
     };
     let making = Making {
         project,
         service,
         number: 1,
-        name: &name,
+        name,
         image_id: None,
         image_entrypoint: &[],
         one_off: Some(&one_off),
@@ -98,12 +131,7 @@ pub(super) async fn before_start(
         inherits: &[],
         image_layers: &[],
     };
-    let mut spec = convert::container(&making)
-        .map_err(|message| StepError::Service {
-            service: service.to_owned(),
-            message,
-        })?
-        .spec;
+    let mut spec = convert::container(&making)?.spec;
     let command = hook.command.clone().unwrap_or_default();
     if let Some(image) = &hook.image {
         spec.image.clone_from(image);
@@ -126,21 +154,5 @@ pub(super) async fn before_start(
     }
     spec.restart = RestartPolicy::No;
     spec.health = Some(HealthCheck::none());
-    if let Ok(left) = compose.runtime().container(&name) {
-        // An interrupted run left it.
-        left.remove_with(true, true).await?;
-    }
-    let made = spec.start_detached(compose.runtime()).await?;
-    let exit = made.wait().await?;
-    let output = wait::last_lines(&made).await.join("\n");
-    made.remove_with(true, true).await?;
-    match exit.success() {
-        true => Ok(()),
-        false => Err(StepError::Hook {
-            container: container.to_owned(),
-            command,
-            code: exit.code(),
-            output,
-        }),
-    }
+    Ok(spec)
 }

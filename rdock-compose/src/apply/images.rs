@@ -6,7 +6,7 @@ use crate::model::{Build, Project};
 use crate::plan::Step;
 use rdock_build::{BuildProgress, Builder, Context, NamedContext, PullPolicy, Secret};
 use rdock_runtime::NetworkMode;
-use rdock_runtime::image::Reference;
+use rdock_runtime::image::{Platform, Reference};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ pub(super) async fn build(
         .and_then(|service| service.build.as_ref());
     let wanted = wanted.ok_or_else(|| of_service("build: it says not how".to_owned()))?;
     let mut notes = Vec::new();
-    let builder = builder(project, wanted, image, &mut notes).map_err(of_service)?;
+    let builder = builder(project, service, wanted, image, &mut notes).map_err(of_service)?;
     for message in &notes {
         compose.receiver.send(ApplyEvent::Warning { step, message });
     }
@@ -50,8 +50,9 @@ pub(super) async fn build(
 }
 
 /// The builder for `build`; what it cannot do is noted.
-fn builder(
+pub(super) fn builder(
     project: &Project,
+    service: &str,
     build: &Build,
     image: &str,
     notes: &mut Vec<String>,
@@ -128,17 +129,40 @@ fn builder(
             ));
         }
     }
-    match build.platforms.as_slice() {
-        [] => {}
-        [platform] => {
-            let platform = platform
-                .parse()
-                .map_err(|error| format!("build.platforms: {error}"))?;
-            builder = builder.platform(platform);
+    let owned = |attribute: &str| {
+        let grants = &build.secrets;
+        let there = match attribute {
+            "uid" => grants.iter().any(|grant| grant.uid.is_some()),
+            "gid" => grants.iter().any(|grant| grant.gid.is_some()),
+            _ => grants.iter().any(|grant| grant.mode.is_some()),
+        };
+        there.then(|| format!("build.secrets: {attribute}: the Dockerfile's RUN --mount says it"))
+    };
+    notes.extend(["uid", "gid", "mode"].into_iter().filter_map(owned));
+    let wanted = project.platform_of(service);
+    let platform = match (wanted, build.platforms.as_slice()) {
+        (None, []) => return Ok(builder),
+        (None, [only]) => only.clone(),
+        (None, several) => {
+            let host = Platform::host().to_string();
+            if !several.contains(&host) {
+                return Err(format!(
+                    "build.platforms: this machine's, {host}, is not one of them"
+                ));
+            }
+            notes.push(format!("build.platforms: one image is built, for {host}"));
+            host
         }
-        _ => return Err("build.platforms: one image is built for one platform".to_owned()),
-    }
-    Ok(builder)
+        (Some(wanted), []) => wanted,
+        (Some(wanted), several) if several.contains(&wanted) => wanted,
+        (Some(wanted), _) => {
+            return Err(format!(
+                "build.platforms: the service's platform {wanted} is not one of them"
+            ));
+        }
+    };
+    let platform = platform.parse().map_err(|error| format!("platform: {error}"))?;
+    Ok(builder.platform(platform))
 }
 
 fn named_context(project: &Project, value: &str) -> Result<NamedContext, String> {

@@ -4,6 +4,8 @@
 //! ([`ComposeProject::existing`]), lets a [`Plan`] be made from that, and applies it. Whatever interrupts it, what
 //! exists is the only state there is: the next plan begins from there.
 
+#[cfg(test)]
+mod attributes;
 mod error;
 mod event;
 mod hooks;

@@ -56,7 +56,18 @@ pub(super) fn existing(runtime: &Runtime, project: &Project) -> Result<Existing,
             && let Some(image) = runtime.images().get(&reference).map_err(Error::from)?
         {
             let id = image.id().to_string();
-            images.insert(reference, ExistingImage { id, age: None });
+            let config = image.config();
+            let variant = config
+                .variant
+                .as_ref()
+                .map_or(String::new(), |variant| format!("/{variant}"));
+            let platform = Some(format!("{}/{}{variant}", config.os, config.architecture));
+            let found = ExistingImage {
+                id,
+                age: None,
+                platform,
+            };
+            images.insert(reference, found);
         }
     }
     Ok(Existing {

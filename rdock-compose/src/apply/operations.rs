@@ -5,7 +5,7 @@ use super::event::{ApplyEvent, ImageEvent};
 use super::{ComposeProject, StepError, hooks, wait};
 use crate::convert::{self, Making};
 use crate::plan::{ExistingMount, HookKind, OneOff, Operation, Step, Target};
-use rdock_runtime::image::{Digest, Progress, Reference};
+use rdock_runtime::image::{Digest, Platform, Progress, Reference};
 use rdock_runtime::{Container, Error};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +17,9 @@ pub(super) async fn perform(compose: &ComposeProject, step: &Step) -> Result<(),
         Operation::PullImage {
             service,
             image,
+            platform,
             optional,
-        } => match pull(compose, step, image).await {
+        } => match pull(compose, step, image, platform.as_deref()).await {
             Err(error) if *optional => {
                 warn(compose, step, &named(service, error));
                 Ok(())
@@ -83,11 +84,7 @@ pub(super) async fn perform(compose: &ComposeProject, step: &Step) -> Result<(),
             create(compose, step, wanted).await
         }
         Operation::RenameContainer { from, to } => Ok(runtime.container(from)?.rename(to).await?),
-        Operation::StartContainer { container } => match find(compose, container)?.start().await {
-            // An earlier plan that was interrupted did it already.
-            Err(Error::AlreadyRunning { .. }) => Ok(()),
-            other => Ok(other?),
-        },
+        Operation::StartContainer { container } => start(compose, container).await,
         Operation::StopContainer { container, timeout } => gone_is_done(match find(compose, container) {
             Ok(found) => found.stop(timeout.map(Duration::from_secs)).await.map(drop),
             Err(error) => Err(error),
@@ -165,6 +162,21 @@ pub(super) fn find(compose: &ComposeProject, target: &Target) -> Result<Containe
         .container(target.id.as_ref().unwrap_or(&target.name))
 }
 
+async fn start(compose: &ComposeProject, target: &Target) -> Result<(), StepError> {
+    let container = find(compose, target)?;
+    loop {
+        match container.start().await {
+            // Since the plan was made somebody began to stop it.
+            Err(Error::AlreadyRunning { .. }) if container.inspect()?.stopping => {
+                gone_is_done(container.stop(None).await.map(drop))?;
+            }
+            // An earlier plan that was interrupted did it already.
+            Err(Error::AlreadyRunning { .. }) => return Ok(()),
+            other => return Ok(other?),
+        }
+    }
+}
+
 /// What is not there any more, or does not run, is stopped.
 fn gone_is_done(result: Result<(), Error>) -> Result<(), StepError> {
     match result {
@@ -185,7 +197,19 @@ pub(super) async fn blocking<T: Send + 'static>(
     }
 }
 
-async fn pull(compose: &ComposeProject, step: &Step, image: &str) -> Result<(), StepError> {
+async fn pull(
+    compose: &ComposeProject,
+    step: &Step,
+    image: &str,
+    platform: Option<&str>,
+) -> Result<(), StepError> {
+    let platform = match platform.map(str::parse).transpose() {
+        Ok(platform) => platform.unwrap_or_else(Platform::host),
+        Err(error) => {
+            let message = format!("platform: {error}");
+            return Err(StepError::Project { message });
+        }
+    };
     let reference: Reference =
         image
             .parse()
@@ -199,7 +223,10 @@ async fn pull(compose: &ComposeProject, step: &Step, image: &str) -> Result<(), 
             event: ImageEvent::Pull(&event),
         });
     });
-    compose.runtime().pull(&reference, &progress).await?;
+    compose
+        .runtime()
+        .pull_platform(&reference, &platform, &progress)
+        .await?;
     Ok(())
 }
 
@@ -279,7 +306,7 @@ async fn image_layers(
     for reference in mounted.filter_map(|volume| volume.source.as_ref()) {
         let store = compose.runtime().images().clone();
         if store.get(reference).map_err(Error::from)?.is_none() {
-            pull(compose, step, reference).await?;
+            pull(compose, step, reference, None).await?;
         }
         let name = reference.clone();
         let found = blocking(move || {

@@ -5,7 +5,12 @@ use crate::model::{HealthCheck, Service};
 use rdock_runtime::{
     ContainerSpec, HealthCheck as Check, HealthTest, LogConfig, NamespaceMode, RestartPolicy, Seccomp,
 };
+use std::io::Read;
+use std::path::Path;
 use std::time::Duration;
+
+/// Bytes of a seccomp profile.
+const LONGEST_PROFILE: u64 = 4 << 20;
 
 pub(super) fn fill(
     spec: &mut ContainerSpec,
@@ -84,7 +89,7 @@ fn security(
             ("seccomp", "unconfined") => spec.seccomp = Seccomp::Unconfined,
             ("seccomp", path) => {
                 let path = crate::schema::clean(&making.project.working_dir.join(path));
-                let text = std::fs::read_to_string(&path)
+                let text = profile(&path)
                     .map_err(|error| wrong("security_opt", format!("seccomp={}: {error}", path.display())))?;
                 spec.seccomp = Seccomp::Profile(text);
             }
@@ -98,6 +103,14 @@ fn security(
         }
     }
     Ok(())
+}
+
+/// The text of a seccomp profile; what comes after its most bytes is not JSON any more.
+fn profile(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    let file = crate::load::open_regular(path)?;
+    file.take(LONGEST_PROFILE).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 fn namespaces(spec: &mut ContainerSpec, service: &Service) -> Result<(), String> {

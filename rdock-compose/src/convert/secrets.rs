@@ -3,6 +3,7 @@
 use super::{Making, wrong};
 use crate::model::{Grant, Project, Service};
 use rdock_runtime::{ContainerSpec, Secret};
+use std::path::Path;
 
 /// Where the bytes come from, as secrets and configs say it alike.
 struct Origin<'a> {
@@ -60,6 +61,10 @@ fn granted(project: &Project, grant: &Grant, origin: &Origin<'_>, target: &str) 
             value.ok_or_else(|| wrong(&attribute, format!("the variable {variable:?} is not set")))?;
         Secret::bytes(name, value.as_bytes())
     } else if let Some(file) = origin.file {
+        // It may have become one since the file was loaded.
+        if let Some(kind) = crate::load::irregular(Path::new(file)) {
+            return Err(wrong(&attribute, format!("{file} is {kind}, not a file")));
+        }
         Secret::file(name, file)
     } else {
         return Err(wrong(

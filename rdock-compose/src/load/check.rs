@@ -6,6 +6,7 @@ use crate::model::{Project, Service};
 use crate::source::Problem;
 use crate::yaml::{Map, Node};
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// Names that are compared with wrong ones for a suggestion: the first mistakes of a large project have one.
 const COMPARISONS: usize = 25_000;
@@ -178,6 +179,22 @@ pub(super) fn project(project: &mut Project, warnings: &mut Vec<Warning>) -> Res
             } else {
                 findings.known(needed, "the service", &project.services, &path);
             }
+        }
+    }
+    let secrets = project
+        .secrets
+        .iter()
+        .map(|(key, secret)| ("secrets", key, &secret.file));
+    let configs = project
+        .configs
+        .iter()
+        .map(|(key, config)| ("configs", key, &config.file));
+    for (kind, key, file) in secrets.chain(configs) {
+        if let Some(file) = file
+            && let Some(other) = super::irregular(Path::new(file))
+        {
+            let message = format!("{file} is {other}, and only regular files are given to containers");
+            findings.add(FindingKind::Refused, &[kind, key.as_str(), "file"], message);
         }
     }
     if let Some(cycle) = dependency_cycle(project) {

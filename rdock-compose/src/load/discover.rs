@@ -53,6 +53,8 @@ impl Loader<'_> {
             let names = list.split(if separator.is_empty() { ":" } else { separator });
             files = names.filter(|name| !name.is_empty()).map(PathBuf::from).collect();
         }
+        let given = files.iter().map(|file| self.absolute(file)).collect::<Vec<_>>();
+        self.given.extend(given);
         if files.is_empty() {
             files = self.search(&first_dir)?;
         }
@@ -142,10 +144,13 @@ impl Loader<'_> {
         }
         if named.is_empty() {
             let default = dir.join(".env");
-            if !options.dot_env || truth("COMPOSE_DISABLE_ENV_FILE") || !default.is_file() {
+            if !options.dot_env || truth("COMPOSE_DISABLE_ENV_FILE") || !default.exists() || default.is_dir()
+            {
                 return Ok(());
             }
             named.push(default);
+        } else {
+            self.given.extend(named.iter().cloned());
         }
         // A later file wins over an earlier one; the caller's variables win over both.
         let mut together = BTreeMap::new();

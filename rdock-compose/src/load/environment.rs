@@ -20,21 +20,41 @@ const VARIABLE: usize = 64;
 /// Reads the beginning of one, [`LONGEST`] bytes and one more if it is too long; refuses what is not UTF-8.
 fn read(path: &Path) -> std::io::Result<String> {
     let mut text = String::new();
-    let file = std::fs::File::open(path)?;
+    let file = super::regular::open(path)?;
     file.take(LONGEST + 1).read_to_string(&mut text)?;
     Ok(text)
 }
 
+fn place_of(origin: &Origin, path: &[&str]) -> Option<Place> {
+    let tree = origin.tree.as_ref()?;
+    origin.sources.place(tree.span_of(path))
+}
+
 /// The file that stands at this path of the document is too long, or all of them are.
 fn too_much(origin: &Origin, path: &[&str], message: String) -> Error {
-    let place = origin
-        .tree
-        .as_ref()
-        .and_then(|tree| origin.sources.place(tree.span_of(path)));
+    wrong_file(origin, FindingKind::Limit, path, message)
+}
+
+/// The file that stands at this path of the document cannot be read.
+fn unread(origin: &Origin, at: &[&str], path: &Path, error: std::io::Error) -> Error {
+    let kind = match error.kind() {
+        std::io::ErrorKind::NotFound => FindingKind::Missing,
+        std::io::ErrorKind::InvalidInput => FindingKind::Refused,
+        _ => {
+            return Error::Read {
+                path: path.to_owned(),
+                source: error,
+            };
+        }
+    };
+    wrong_file(origin, kind, at, format!("{}: {error}", path.display()))
+}
+
+fn wrong_file(origin: &Origin, kind: FindingKind, path: &[&str], message: String) -> Error {
     Finding {
-        kind: FindingKind::Limit,
+        kind,
         path: path.join("."),
-        place,
+        place: place_of(origin, path),
         message,
         hint: None,
     }
@@ -88,6 +108,8 @@ pub(super) fn env_files(
         fill(&mut service.environment, &environment);
         if let Some(build) = &mut service.build {
             fill(&mut build.args, &environment);
+            // The Dockerfile's own values are used then.
+            build.args.retain(|_, value| value.is_some());
         }
         let hooks = [
             &mut service.pre_start,
@@ -104,6 +126,8 @@ pub(super) fn env_files(
         let mut together = Pairs::new();
         for (index, file) in service.env_file.iter().enumerate() {
             let path = project.working_dir.join(&file.path);
+            let number = index.to_string();
+            let at = ["services", name, "env_file", number.as_str()];
             let text = match read(&path) {
                 Ok(text) => text,
                 Err(error)
@@ -111,21 +135,14 @@ pub(super) fn env_files(
                 {
                     warnings.push(Warning {
                         kind: WarningKind::MissingFile,
-                        path: format!("services.{name}.env_file.{index}"),
-                        place: origin.tree.as_ref().and_then(|tree| {
-                            let index = index.to_string();
-                            origin
-                                .sources
-                                .place(tree.span_of(&["services", name, "env_file", &index]))
-                        }),
+                        path: at.join("."),
+                        place: place_of(&origin, &at),
                         message: format!("{} is not there, and need not be", path.display()),
                     });
                     continue;
                 }
-                Err(source) => return Err(Error::Read { path, source }),
+                Err(error) => return Err(unread(&origin, &at, &path, error)),
             };
-            let number = index.to_string();
-            let at = ["services", name, "env_file", number.as_str()];
             if text.len() as u64 > LONGEST {
                 return Err(too_long(&origin, &at, &path));
             }
@@ -166,11 +183,8 @@ pub(super) fn label_files(project: &mut Project) -> Result<()> {
         let mut together = BTreeMap::new();
         for file in std::mem::take(&mut service.label_file) {
             let path = project.working_dir.join(file);
-            let text = read(&path).map_err(|source| Error::Read {
-                path: path.clone(),
-                source,
-            })?;
             let at = ["services", service_name, "label_file"];
+            let text = read(&path).map_err(|error| unread(&origin, &at, &path, error))?;
             if text.len() as u64 > LONGEST {
                 return Err(too_long(&origin, &at, &path));
             }

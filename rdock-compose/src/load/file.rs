@@ -1,6 +1,6 @@
 //! One file: read, parsed, filled in, brought to the canonical form, extended.
 
-use super::{Context, DOCUMENT, Loader};
+use super::{Context, DOCUMENT, Loader, regular};
 use crate::error::{Error, FindingKind, Result};
 use crate::interpolate::{TemplateError, substitute};
 use crate::schema::Check;
@@ -43,17 +43,7 @@ impl Loader<'_> {
                     "no text was given for the standard input",
                 )));
             }
-            (false, _) => {
-                let opened = std::fs::File::open(file).map_err(failed)?;
-                if opened.metadata().map_err(failed)?.is_dir() {
-                    return Err(failed(std::io::Error::from(std::io::ErrorKind::IsADirectory)));
-                }
-                let mut bytes = Vec::new();
-                // One byte more than allowed is enough to see that it is too long.
-                let most = self.limits.bytes as u64 + 1;
-                opened.take(most).read_to_end(&mut bytes).map_err(failed)?;
-                bytes
-            }
+            (false, _) => self.bytes_of(file).map_err(failed)?,
         };
         let too_long = bytes.len() > self.limits.bytes;
         let text = if too_long {
@@ -97,6 +87,22 @@ impl Loader<'_> {
                 .error(Problem::new(FindingKind::Syntax, span(line), "", "not UTF-8")));
         }
         Ok((number, text))
+    }
+
+    /// What is in a file, one byte more than allowed at most: that is enough to see that it is too long.
+    fn bytes_of(&mut self, file: &Path) -> std::io::Result<Vec<u8>> {
+        let most = self.limits.bytes as u64 + 1;
+        let mut bytes = Vec::new();
+        if !self.given.contains(file) || super::irregular(file).is_none_or(|kind| kind == "a directory") {
+            regular::open(file)?.take(most).read_to_end(&mut bytes)?;
+            return Ok(bytes);
+        }
+        if let Some(known) = self.piped.get(file) {
+            return Ok(known.clone());
+        }
+        std::fs::File::open(file)?.take(most).read_to_end(&mut bytes)?;
+        self.piped.insert(file.to_owned(), bytes.clone());
+        Ok(bytes)
     }
 
     /// The documents of a file, canonical, with `extends` done and `include` not.

@@ -98,7 +98,11 @@ impl Loader<'_> {
         // The including project's variables win.
         let mut environment = (*context.environment).clone();
         let mut brought = std::collections::BTreeMap::new();
-        for file in env_files.iter().filter(|file| *file != Path::new("/dev/null")) {
+        for file in &env_files {
+            if let Some(kind) = super::irregular(file) {
+                let message = format!("env_file: {} is {kind}, not a file", file.display());
+                return Err(self.refuse(FindingKind::Refused, span, path, message));
+            }
             let found = self.env_file(file, &|name| {
                 environment.get(name).or_else(|| brought.get(name)).cloned()
             })?;

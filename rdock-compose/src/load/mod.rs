@@ -9,8 +9,10 @@ mod include;
 mod name;
 mod normalize;
 mod options;
+mod regular;
 
 pub use options::LoadOptions;
+pub(crate) use regular::{irregular, open as open_regular};
 
 use crate::error::{Error, Result, Warning, WarningKind};
 use crate::model::{Origin, Project};
@@ -42,6 +44,10 @@ struct Loader<'a> {
     nodes: usize,
     /// Bytes of their texts, which are kept for messages.
     bytes: usize,
+    /// Files that the caller named, absolute: these may be pipes.
+    given: BTreeSet<PathBuf>,
+    /// What came out of those that are, since that can be read only once.
+    piped: BTreeMap<PathBuf, Vec<u8>>,
     /// Files of `extends`, which several services may name.
     extended: BTreeMap<PathBuf, Arc<Node>>,
     /// The project's name, if the caller says it.
@@ -157,6 +163,8 @@ fn read(options: &LoadOptions) -> Result<(Loader<'_>, Context, Vec<PathBuf>, Nod
         files: 0,
         nodes: 0,
         bytes: 0,
+        given: BTreeSet::new(),
+        piped: BTreeMap::new(),
         extended: BTreeMap::new(),
         named: None,
     };

@@ -35,6 +35,17 @@ pub(super) fn defaults(tree: &mut Node) {
                 }
             }
         }
+        let logging = service.get_mut("logging");
+        let options = logging.and_then(|logging| logging.get_mut("options"));
+        for option in options
+            .and_then(Node::as_map_mut)
+            .into_iter()
+            .flat_map(|map| map.values_mut())
+        {
+            if option.node.is_null() {
+                option.node.value = Value::Text(String::new());
+            }
+        }
         for secret in list(service, "secrets") {
             if let Some(source) = secret.get("source").and_then(Node::as_text) {
                 let target = format!("/run/secrets/{source}");

@@ -16,6 +16,10 @@ model! {
         entitlements: Vec<String>,
         /// Build arguments; those without a value are not set.
         args: Pairs,
+        /// Attestation of how it was built.
+        provenance: Option<String>,
+        /// Attestation of what is inside.
+        sbom: Option<String>,
         /// SSH agents and keys by their names.
         ssh: Extra,
         /// Labels of the image.
@@ -52,9 +56,5 @@ model! {
         platforms: Vec<String>,
         /// Steps run with all rights.
         privileged: bool,
-        /// Attestation of how it was built.
-        provenance: Option<String>,
-        /// Attestation of what is inside.
-        sbom: Option<String>,
     }
 }

@@ -29,14 +29,14 @@ model! {
 model! {
     /// How a path of the host is mounted.
     BindOptions {
+        /// `z` (shared) or `Z` (private) label.
+        selinux: Option<String>,
         /// `rprivate`, `private`, `rshared`, `shared`, `rslave` or `slave`.
         propagation: Option<String>,
         /// A folder is made when the path is not there: always, unless this is false.
         create_host_path: Option<bool>,
         /// What happens to mounts below: `enabled`, `disabled`, `writable`, `readonly`.
         recursive: Option<String>,
-        /// `z` (shared) or `Z` (private) label.
-        selinux: Option<String>,
     }
 }
 

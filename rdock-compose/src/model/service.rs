@@ -138,12 +138,6 @@ model! {
         platform: Option<String>,
         /// Published ports.
         ports: Vec<Port>,
-        /// Runs in or beside a container when it has started.
-        post_start: Vec<Hook>,
-        /// Runs before its containers start.
-        pre_start: Vec<Hook>,
-        /// Runs before a container stops.
-        pre_stop: Vec<Hook>,
         /// All rights.
         privileged: bool,
         /// When its image is pulled.
@@ -194,6 +188,12 @@ model! {
         volumes_from: Vec<String>,
         /// Working directory.
         working_dir: Option<String>,
+        /// Runs before its containers start.
+        pre_start: Vec<Hook>,
+        /// Runs in or beside a container when it has started.
+        post_start: Vec<Hook>,
+        /// Runs before a container stops.
+        pre_stop: Vec<Hook>,
     }
 }
 
@@ -250,6 +250,10 @@ model! {
     ServiceNetwork {
         /// More names.
         aliases: Vec<String>,
+        /// For the driver.
+        driver_opts: Extra,
+        /// The highest is the way out.
+        gw_priority: i64,
         /// Name of the interface in the container.
         interface_name: Option<String>,
         /// A fixed IPv4 address.
@@ -260,12 +264,8 @@ model! {
         link_local_ips: Vec<String>,
         /// Hardware address.
         mac_address: Option<String>,
-        /// For the driver.
-        driver_opts: Extra,
         /// The higher is connected first.
         priority: i64,
-        /// The highest is the way out.
-        gw_priority: i64,
     }
 }
 

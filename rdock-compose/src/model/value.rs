@@ -161,7 +161,9 @@ impl Serialize for Number {
         if self.0.fract() == 0.0 && self.0.abs() < 9.0e15 {
             serializer.serialize_i64(self.0 as i64)
         } else {
-            serializer.serialize_f64(self.0)
+            // As precise as docker compose keeps it.
+            let short = (self.0 as f32).to_string();
+            serializer.serialize_f64(short.parse().unwrap_or(self.0))
         }
     }
 }

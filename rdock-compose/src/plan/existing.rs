@@ -1,6 +1,7 @@
 //! What there is: plain data that whoever applies plans fills in.
 
 use crate::names::label;
+use rdock_runtime::image::Platform;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -114,6 +115,23 @@ pub struct ExistingImage {
     pub id: String,
     /// Seconds since it was pulled or built, where that is known.
     pub age: Option<u64>,
+    /// What it is for (`linux/amd64`), where that is known.
+    pub platform: Option<String>,
+}
+
+impl ExistingImage {
+    /// Whether it is for a platform, as far as that is known and one is wanted.
+    pub(crate) fn is_for(&self, wanted: Option<&str>) -> bool {
+        let parse = |text: &str| text.parse::<Platform>().ok();
+        match (wanted.and_then(parse), self.platform.as_deref().and_then(parse)) {
+            (Some(wanted), Some(found)) => {
+                wanted.os == found.os
+                    && wanted.architecture == found.architecture
+                    && (wanted.variant.is_none() || wanted.variant == found.variant)
+            }
+            _ => true,
+        }
+    }
 }
 
 impl ExistingContainer {

@@ -5,7 +5,7 @@ use super::operation::{Cause, Operation};
 use super::{Build, Existing, Plan, PlanError, Pull, UpOptions};
 use crate::forms::parse_duration;
 use crate::model::{Dependencies, Project, Service};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What `pull` is told.
 #[derive(Debug, Clone)]
@@ -54,7 +54,7 @@ impl Plan {
     pub fn images(project: &Project, existing: &Existing, options: &UpOptions) -> Result<Self, PlanError> {
         let selected = super::select(project, &options.services, options.dependencies)?;
         let mut plan = Self::new(&project.name);
-        let mut pulls: BTreeMap<String, usize> = BTreeMap::new();
+        let mut pulls: BTreeSet<(String, Option<String>)> = BTreeSet::new();
         let mut builds: BTreeMap<String, usize> = BTreeMap::new();
         for name in super::order::services(&selected) {
             let service = &selected.services[name];
@@ -62,7 +62,11 @@ impl Plan {
                 continue;
             }
             let image = selected.image_of(name);
-            let here = existing.images.get(&image);
+            let platform = selected.platform_of(name);
+            let here = existing
+                .images
+                .get(&image)
+                .filter(|image| image.is_for(platform.as_deref()));
             let cause = if here.is_some() {
                 Cause::Requested
             } else {
@@ -90,17 +94,17 @@ impl Plan {
                     let step = plan.add(operation, vec![cause], after);
                     builds.insert(name.to_owned(), step);
                 }
-                need @ (Need::Pull | Need::Refresh) if !pulls.contains_key(&image) => {
-                    let optional = need == Need::Refresh;
-                    let operation = Operation::PullImage {
-                        service: name.to_owned(),
-                        image: image.clone(),
-                        optional,
-                    };
-                    let step = plan.add(operation, vec![cause], []);
-                    pulls.insert(image, step);
+                need @ (Need::Pull | Need::Refresh) => {
+                    if pulls.insert((image.clone(), platform.clone())) {
+                        let operation = Operation::PullImage {
+                            service: name.to_owned(),
+                            image,
+                            platform,
+                            optional: need == Need::Refresh,
+                        };
+                        plan.add(operation, vec![cause], []);
+                    }
                 }
-                Need::Pull | Need::Refresh => {}
             }
         }
         Ok(plan)
@@ -120,7 +124,9 @@ impl Plan {
             let Some(image) = service.image.clone().filter(|_| service.provider.is_none()) else {
                 continue;
             };
-            let here = existing.images.contains_key(&image);
+            let platform = selected.platform_of(name);
+            let found = existing.images.get(&image);
+            let here = found.is_some_and(|image| image.is_for(platform.as_deref()));
             let wanted = match (options.policy, service.pull_policy.as_deref()) {
                 (Some(Pull::Always), _) => true,
                 (Some(Pull::Missing), _) | (None, Some("missing" | "if_not_present")) => !here,
@@ -131,14 +137,15 @@ impl Plan {
             if wanted && !(builds && options.ignore_buildable) {
                 // One that nobody can build must come.
                 let optional = options.ignore_failures || builds;
-                let (_, may_fail) = pulled.entry(image).or_insert((name, optional));
+                let (_, may_fail) = pulled.entry((image, platform)).or_insert((name, optional));
                 *may_fail &= optional;
             }
         }
-        for (image, (service, optional)) in pulled {
+        for ((image, platform), (service, optional)) in pulled {
             let operation = Operation::PullImage {
                 service: service.clone(),
                 image,
+                platform,
                 optional,
             };
             plan.add(operation, vec![Cause::Requested], []);
@@ -165,6 +172,9 @@ fn need(service: &Service, here: Option<&ExistingImage>, options: &UpOptions) ->
         "" | "build" if here.is_none() && may_build => Need::Build,
         "never" if here.is_none() && may_build => Need::Build,
         "never" => Need::Nothing,
+        "refresh" if service.pull_refresh_after.is_some() => {
+            aged(service.pull_refresh_after.as_deref().unwrap_or_default(), here)
+        }
         "always" | "refresh" | "newer" if builds && service.image.is_none() => match here {
             None if may_build => Need::Build,
             _ => Need::Nothing,
@@ -178,7 +188,7 @@ fn need(service: &Service, here: Option<&ExistingImage>, options: &UpOptions) ->
     }
 }
 
-/// An image that is older than the policy allows.
+/// An image that is older than the policy, or the duration, allows.
 fn aged(policy: &str, here: Option<&ExistingImage>) -> Need {
     let most = match policy {
         "daily" => 86_400,

@@ -24,6 +24,8 @@ pub use operation::{Cause, HookKind, OneOff, Operation, Target, WaitCondition};
 pub use run::RunOptions;
 pub use up::{Build, Pull, Recreate, UpOptions};
 
+pub(crate) use order::services as in_order;
+
 use crate::error::{Error, Warning, WarningKind};
 use crate::model::{Dependencies, Project};
 use serde::{Deserialize, Serialize};

@@ -29,6 +29,9 @@ pub enum Operation {
         service: String,
         /// The reference.
         image: String,
+        /// For which platform, if its service says one; that of this machine otherwise.
+        #[serde(default)]
+        platform: Option<String>,
         /// It may fail if the image is here, or can be built.
         optional: bool,
     },
@@ -319,7 +322,10 @@ impl fmt::Display for Cause {
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::PullImage { image, .. } => write!(f, "pull image {image}"),
+            Self::PullImage { image, platform, .. } => match platform {
+                None => write!(f, "pull image {image}"),
+                Some(platform) => write!(f, "pull image {image} for {platform}"),
+            },
             Self::BuildImage { service, image } => write!(f, "build image {image} of {service}"),
             Self::RemoveImage { image } => write!(f, "remove image {image}"),
             Self::CreateNetwork { name, .. } => write!(f, "create network {name}"),

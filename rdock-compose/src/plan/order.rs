@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Services, each after those it depends on. The loader has refused cycles; should there be one, its members come in
 /// the order of their names.
-pub(super) fn services(project: &Project) -> Vec<&str> {
+pub(crate) fn services(project: &Project) -> Vec<&str> {
     let needs: BTreeMap<&str, Vec<&str>> = project
         .services
         .iter()

@@ -43,16 +43,19 @@ impl Judge<'_> {
     }
 
     fn configuration(&self, service: &str, container: &ExistingContainer) -> Vec<Cause> {
-        if container.config_hash() == Some(service_hash(self.project, service).as_str()) {
-            return Vec::new();
-        }
-        let before = container
+        let wanted = service_config(self.project, service);
+        let before: Option<serde_json::Value> = container
             .labels
             .get(label::CONFIG)
             .and_then(|text| serde_json::from_str(text).ok());
-        let found = before
-            .map(|before| changes(&before, &service_config(self.project, service)))
-            .unwrap_or_default();
+        // The hash says nothing of what configs and secrets hold.
+        let given = before
+            .as_ref()
+            .is_none_or(|before| before.get("sources") == wanted.get("sources"));
+        if given && container.config_hash() == Some(service_hash(self.project, service).as_str()) {
+            return Vec::new();
+        }
+        let found = before.map(|before| changes(&before, &wanted)).unwrap_or_default();
         match found.is_empty() {
             true => vec![Cause::HashChanged],
             false => found.into_iter().map(Cause::Changed).collect(),

@@ -85,7 +85,8 @@ impl Plan {
         done
     }
 
-    /// `start`: containers that are there and do not run, after those they need.
+    /// `start`: containers that are there and do not run, after those they need; one that is being stopped starts when
+    /// it has ended.
     ///
     /// # Errors
     /// [`PlanError::NoContainer`] for a service that should have containers and has none.
@@ -110,8 +111,14 @@ impl Plan {
         let started = plan.each(&containers, Direction::NeedsFirst, |container| {
             let service = container.service().unwrap_or_default();
             let mut operations = Vec::new();
-            if container.is_up() {
-                return operations;
+            match container.state {
+                // Whoever stops it may be gone: it starts again once it has ended.
+                ContainerState::Stopping => operations.push(Operation::StopContainer {
+                    container: target(service, container),
+                    timeout: None,
+                }),
+                _ if container.is_up() => return operations,
+                _ => {}
             }
             // What it needs in a state of its own is waited for first.
             let needs = project

@@ -6,6 +6,7 @@
 
 mod apply;
 mod build;
+mod extensions;
 mod merge;
 mod paths;
 mod resource;
@@ -17,10 +18,13 @@ mod short;
 mod tests;
 
 pub(crate) use apply::Check;
+pub(crate) use extensions::{without_extensions, without_extensions_of};
 pub(crate) use merge::merge;
 pub(crate) use paths::{Base, clean, resolve};
 pub(crate) use resource::TOP;
 pub(crate) use service::SERVICE_SHAPE;
+#[cfg(test)]
+pub(crate) use tests::attributes;
 
 use crate::source::Span;
 use crate::yaml::Node;

@@ -290,7 +290,7 @@ pub(super) static SERVICE: Object = object(&[
     ("cpuset", Text),
     (
         "credential_spec",
-        Fixed(&object(&[("config", Text), ("file", Path), ("registry", Text)])),
+        Fixed(&object(&[("config", Text), ("file", Text), ("registry", Text)])),
     ),
     (
         "depends_on",

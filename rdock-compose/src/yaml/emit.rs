@@ -1,14 +1,13 @@
-//! JSON data as YAML text, in block style.
+//! Data as YAML text, in block style and with the quotes that Go's YAML library gives it.
 
-use super::{Value as Scalar, plain};
-use serde_json::Value;
+use super::{Ordered, Value as Scalar, plain};
 
 /// The document as YAML 1.2, two spaces a level, with a line end after the last line.
-pub(crate) fn emit(value: &Value) -> String {
+pub(crate) fn emit(value: &Ordered) -> String {
     let mut out = String::new();
     match value {
-        Value::Object(map) if !map.is_empty() => block(value, 0, &mut out),
-        Value::Array(list) if !list.is_empty() => block(value, 0, &mut out),
+        Ordered::Map(map) if !map.is_empty() => block(value, 0, &mut out),
+        Ordered::List(list) if !list.is_empty() => block(value, 0, &mut out),
         _ => {
             out.push_str(&inline(value, 0));
             out.push('\n');
@@ -17,24 +16,24 @@ pub(crate) fn emit(value: &Value) -> String {
     out
 }
 
-fn is_block(value: &Value) -> bool {
+fn is_block(value: &Ordered) -> bool {
     match value {
-        Value::Object(map) => !map.is_empty(),
-        Value::Array(list) => !list.is_empty(),
+        Ordered::Map(map) => !map.is_empty(),
+        Ordered::List(list) => !list.is_empty(),
         _ => false,
     }
 }
 
-fn block(value: &Value, depth: usize, out: &mut String) {
+fn block(value: &Ordered, depth: usize, out: &mut String) {
     let indent = "  ".repeat(depth);
     match value {
-        Value::Object(map) => {
+        Ordered::Map(map) => {
             for (key, value) in map {
                 out.push_str(&indent);
                 entry(key, value, depth, out);
             }
         }
-        Value::Array(list) => {
+        Ordered::List(list) => {
             for value in list {
                 out.push_str(&indent);
                 out.push_str("- ");
@@ -45,7 +44,7 @@ fn block(value: &Value, depth: usize, out: &mut String) {
     }
 }
 
-fn entry(key: &str, value: &Value, depth: usize, out: &mut String) {
+fn entry(key: &str, value: &Ordered, depth: usize, out: &mut String) {
     out.push_str(&text(key, depth, false));
     out.push(':');
     if is_block(value) {
@@ -59,7 +58,7 @@ fn entry(key: &str, value: &Value, depth: usize, out: &mut String) {
 }
 
 /// The first key of a mapping stands on the line of the dash.
-fn element(value: &Value, depth: usize, out: &mut String) {
+fn element(value: &Ordered, depth: usize, out: &mut String) {
     let mut inner = String::new();
     if is_block(value) {
         block(value, depth + 1, &mut inner);
@@ -70,17 +69,19 @@ fn element(value: &Value, depth: usize, out: &mut String) {
     }
 }
 
-fn inline(value: &Value, depth: usize) -> String {
+fn inline(value: &Ordered, depth: usize) -> String {
     match value {
-        Value::Null => "null".to_owned(),
-        Value::String(string) => text(string, depth, true),
-        Value::Array(_) => "[]".to_owned(),
-        Value::Object(_) => "{}".to_owned(),
-        other => other.to_string(),
+        Ordered::Null => "null".to_owned(),
+        Ordered::Text(string) => text(string, depth, true),
+        Ordered::List(_) => "[]".to_owned(),
+        Ordered::Map(_) => "{}".to_owned(),
+        Ordered::Bool(value) => value.to_string(),
+        Ordered::Number(number) => number.to_string(),
     }
 }
 
-/// A string: plain where that reads back as the same string, a literal block for lines, else quoted.
+/// A string: plain where that reads back as the same string, a literal block for lines, else in single quotes; in
+/// double ones what would be another type, and what has letters that need an escape.
 fn text(string: &str, depth: usize, literal: bool) -> String {
     let printable = string.chars().all(|letter| {
         letter == '\n'
@@ -113,34 +114,68 @@ fn text(string: &str, depth: usize, literal: bool) -> String {
             .collect();
         return format!("|{keep}\n{}", body.join("\n"));
     }
-    if !printable || lines {
+    let typed =
+        string.is_empty() || string == "<<" || !matches!(plain(string), Scalar::Text(_)) || is_date(string);
+    if !printable || lines || typed || string.contains('\t') {
         return quoted(string);
     }
-    if is_plain(string) {
-        string.to_owned()
-    } else {
-        quoted(string)
+    match is_plain(string) && !is_old(string) {
+        true => string.to_owned(),
+        false => format!("'{}'", string.replace('\'', "''")),
     }
 }
 
+/// Whether it is a plain scalar in any place of a block, where it is a string for this reader.
 fn is_plain(string: &str) -> bool {
-    let indicator = |letter: char| "-?:,[]{}#&*!|>'\"%@`=".contains(letter);
-    let typed = !matches!(plain(string), Scalar::Text(_));
-    // YAML 1.1 readers take these for booleans, and these for dates and sexagesimal numbers.
-    let old = ["y", "n", "yes", "no", "on", "off", "<<"].contains(&string.to_ascii_lowercase().as_str());
-    let digits = string.starts_with(|letter: char| letter.is_ascii_digit())
-        && string
-            .chars()
-            .all(|letter| letter.is_ascii_digit() || ":-_.,+TZ ".contains(letter));
-    !string.is_empty()
-        && !typed
-        && !old
-        && !digits
-        && !string.starts_with(|letter: char| indicator(letter) || letter == ' ' || letter == '.')
-        && !string.ends_with([' ', ':'])
-        && !string.contains(": ")
-        && !string.contains(" #")
-        && !string.contains('\t')
+    let indicator = |letter: char| ",[]{}#&*!|>'\"%@`".contains(letter);
+    let mut letters = string.chars();
+    let first = letters.next().unwrap_or(' ');
+    let second = letters.next().unwrap_or(' ');
+    let begins = indicator(first)
+        || matches!(first, '-' | '?' | ':') && second == ' '
+        || ["---", "...", " "].iter().any(|start| string.starts_with(start));
+    let within = [": ", " #"].iter().any(|sign| string.contains(sign));
+    !begins && !within && !string.ends_with([' ', ':'])
+}
+
+/// Whether readers of YAML 1.1 take it for a boolean or a sexagesimal number.
+fn is_old(string: &str) -> bool {
+    let word = ["y", "n", "yes", "no", "on", "off"].contains(&string.to_ascii_lowercase().as_str());
+    let number = string.strip_prefix(['-', '+']).unwrap_or(string);
+    let digit = |letter: char| letter.is_ascii_digit();
+    let mut parts = number.split('.').next().unwrap_or_default().split(':');
+    let first = parts.next().unwrap_or_default();
+    let below_60 = |part: &str| match part.as_bytes() {
+        [only] => only.is_ascii_digit(),
+        [ten, one] => (b'0'..=b'5').contains(ten) && one.is_ascii_digit(),
+        _ => false,
+    };
+    word || first.starts_with(digit)
+        && first.chars().all(|letter| digit(letter) || letter == '_')
+        && number.contains(':')
+        && parts.all(below_60)
+}
+
+/// Whether it is a date, or begins with one and a time.
+fn is_date(string: &str) -> bool {
+    let mut parts = string.splitn(3, '-');
+    let digits = |part: Option<&str>, most: usize| {
+        part.is_some_and(|part| {
+            !part.is_empty() && part.len() <= most && part.chars().all(|letter| letter.is_ascii_digit())
+        })
+    };
+    let year = string.find('-') == Some(4) && digits(parts.next(), 4);
+    let day = |text: &str| {
+        let end = text
+            .find(|letter: char| !letter.is_ascii_digit())
+            .unwrap_or(text.len());
+        let rest = &text[end..];
+        let time = rest.strip_prefix(['T', 't', ' ']).map(str::trim_start);
+        digits(Some(&text[..end]), 2)
+            && (rest.is_empty()
+                || time.is_some_and(|time| time.starts_with(|letter: char| letter.is_ascii_digit())))
+    };
+    year && digits(parts.next(), 2) && parts.next().is_some_and(day)
 }
 
 fn quoted(string: &str) -> String {
@@ -169,10 +204,10 @@ mod tests {
     use super::*;
     use crate::yaml::{Limits, parse};
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn back(value: &Value) -> Value {
-        let text = emit(value);
+        let text = emit(&Ordered::of(value));
         let documents =
             parse(0, &text, &Limits::default()).unwrap_or_else(|error| panic!("{error:?}\n{text}"));
         documents[0].to_json()

@@ -4,10 +4,12 @@
 //! as the Go programs that compose files are written for decide them.
 
 mod emit;
+mod ordered;
 mod parse;
 mod scalar;
 
 pub(crate) use emit::emit;
+pub(crate) use ordered::Ordered;
 pub(crate) use parse::{Limits, parse};
 pub(crate) use scalar::{float_text, plain};
 

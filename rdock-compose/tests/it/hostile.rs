@@ -25,7 +25,7 @@ const CASE: &str = "RDOCK_HOSTILE_CASE";
 type Case = (&'static str, fn(&Path), &'static [FindingKind]);
 
 use FindingKind::{
-    BadValue, Conflict, Cycle, DuplicateKey, Interpolation, Limit, Syntax, Undefined, WrongType,
+    BadValue, Conflict, Cycle, DuplicateKey, Interpolation, Limit, Refused, Syntax, Undefined, WrongType,
 };
 
 const CASES: &[Case] = &[
@@ -369,9 +369,18 @@ const CASES: &[Case] = &[
         &[Limit],
     ),
     (
-        "a file without an end",
+        "a file of variables that is a device",
         |dir| compose(dir, "services: {a: {image: x, env_file: /dev/zero}}"),
-        &[Limit, Syntax],
+        &[Refused],
+    ),
+    (
+        "a file of variables of a terabyte",
+        |dir| {
+            let file = std::fs::File::create(dir.join("long")).expect("a file");
+            file.set_len(1 << 40).expect("a hole");
+            compose(dir, "services: {a: {image: x, env_file: long}}");
+        },
+        &[Limit],
     ),
     (
         "a document without an end",

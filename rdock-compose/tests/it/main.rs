@@ -6,6 +6,7 @@ mod dependencies;
 mod golden;
 mod hostile;
 mod load;
+mod pipes;
 mod plan;
 mod policy;
 mod sources;

@@ -478,6 +478,7 @@ fn images_are_pulled_or_built_as_policies_say() {
             rdock_compose::plan::ExistingImage {
                 id: "1".to_owned(),
                 age,
+                platform: None,
             },
         );
         existing

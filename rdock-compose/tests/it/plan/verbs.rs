@@ -2,7 +2,8 @@
 
 use super::{SHOP, lines, load, running, up};
 use rdock_compose::plan::{
-    DownOptions, Existing, ExistingContainer, ExistingMount, PlanError, PullOptions, UpOptions,
+    ContainerState, DownOptions, Existing, ExistingContainer, ExistingMount, PlanError, PullOptions,
+    UpOptions,
 };
 use rdock_compose::{Dependencies, Plan, label};
 
@@ -44,6 +45,23 @@ fn a_changed_volume_is_made_anew_only_when_that_is_said() {
     // A volume that nobody asked for is not touched, whatever is said.
     options.renew_volumes.insert("theirs".to_owned());
     assert!(Plan::up(&project, &world.existing, &options).unwrap().is_empty());
+}
+
+#[test]
+fn start_ends_what_is_being_stopped_first() {
+    let (project, mut world) = running(SHOP);
+    for container in &mut world.existing.containers {
+        container.state = match container.service() {
+            Some("db") => ContainerState::Stopping,
+            _ => ContainerState::Running,
+        };
+    }
+    let plan = Plan::start(&project, &world.existing, &[], false).unwrap();
+    assert_eq!(
+        lines(&plan),
+        ["stop container shop-db-1", "start container shop-db-1"]
+    );
+    assert_eq!(plan.steps[1].after.len(), 1);
 }
 
 #[test]

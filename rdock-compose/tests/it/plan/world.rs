@@ -179,6 +179,7 @@ impl World {
             .or_insert_with(|| ExistingImage {
                 id: format!("sha256:{image}"),
                 age: None,
+                platform: None,
             });
         let image = id.id.clone();
         let old = replaces.and_then(|id| {
