@@ -5,7 +5,10 @@ use crate::template::Template;
 use crate::{Failure, Outcome};
 use clap::Args;
 use rdock_runtime::image::Image;
-use rdock_runtime::{Container, ContainerInfo, ExitReason, Protocol, RestartPolicy, Runtime, Status};
+use rdock_runtime::{
+    Container, ContainerInfo, ContainerSpec, DeviceRate, ExitReason, Protocol, RestartPolicy, Runtime,
+    Seccomp, Status,
+};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -226,21 +229,14 @@ fn container_json(runtime: &Runtime, container: &Container, sized: bool) -> Resu
             "RestartPolicy": {"Name": info.spec.restart.name(), "MaximumRetryCount": maximum},
             "Privileged": info.spec.privileged,
             "Init": info.spec.init,
-            "SecurityOpt": info.spec.no_new_privileges.then_some(["no-new-privileges"]),
+            "SecurityOpt": security(&info.spec),
             "ShmSize": info.spec.shm_size,
-            "CpuShares": info.spec.resources.cpu_shares.unwrap_or(0),
-            "CpusetCpus": info.spec.resources.cpuset_cpus,
-            "NanoCpus": info.spec.resources.cpus.map_or(0, |cpus| (cpus * 1e9) as u64),
-            "MemorySwap": info.spec.resources.memory_swap.unwrap_or(0),
-            "MemoryReservation": info.spec.resources.memory_reservation.unwrap_or(0),
             "ExtraHosts": info.spec.extra_hosts.iter().map(|(name, at)| format!("{name}:{at}")).collect::<Vec<_>>(),
             "GroupAdd": info.spec.groups,
             "Sysctls": info.spec.sysctls,
             "Ulimits": ulimits,
             "OomScoreAdj": info.spec.oom_score_adj.unwrap_or(0),
             "ReadonlyRootfs": info.spec.read_only,
-            "Memory": info.spec.resources.memory.unwrap_or(0),
-            "PidsLimit": info.spec.resources.pids,
             "NetworkMode": info.spec.network,
             "CapAdd": info.spec.cap_add,
             "CapDrop": info.spec.cap_drop,
@@ -256,6 +252,9 @@ fn container_json(runtime: &Runtime, container: &Container, sized: bool) -> Resu
         "Warnings": info.warnings,
         "LogPath": info.state_dir.join("log"),
     });
+    if let Some(host) = object["HostConfig"].as_object_mut() {
+        host.extend(limits_json(&info.spec));
+    }
     if sized {
         let written = container.written_bytes()?;
         let image = image.as_ref().map_or(0, Image::size);
@@ -263,6 +262,79 @@ fn container_json(runtime: &Runtime, container: &Container, sized: bool) -> Resu
         object["SizeRootFs"] = json!(written + image);
     }
     Ok(object)
+}
+
+/// What is not as it is without options.
+fn security(spec: &ContainerSpec) -> Option<Vec<&'static str>> {
+    let given = [
+        (spec.no_new_privileges, "no-new-privileges"),
+        (spec.seccomp == Seccomp::Unconfined, "seccomp=unconfined"),
+        (spec.system_paths_unconfined, "systempaths=unconfined"),
+    ];
+    let given: Vec<_> = given
+        .into_iter()
+        .filter_map(|(set, name)| set.then_some(name))
+        .collect();
+    (!given.is_empty()).then_some(given)
+}
+
+/// Limits and devices, as docker has them in `HostConfig`.
+fn limits_json(spec: &ContainerSpec) -> Map<String, Value> {
+    let resources = &spec.resources;
+    let rates = |rates: &[DeviceRate]| -> Vec<Value> {
+        rates
+            .iter()
+            .map(|device| json!({"Path": device.path, "Rate": device.rate}))
+            .collect()
+    };
+    let weights: Vec<Value> = resources
+        .blkio_weight_devices
+        .iter()
+        .map(|device| json!({"Path": device.path, "Weight": device.weight}))
+        .collect();
+    let devices: Vec<Value> = spec
+        .devices
+        .iter()
+        .map(|device| {
+            json!({"PathOnHost": device.source, "PathInContainer": device.target,
+                   "CgroupPermissions": device.access.to_string()})
+        })
+        .collect();
+    let rules: Vec<String> = spec.device_rules.iter().map(ToString::to_string).collect();
+    // Docker's numbers for "no limit".
+    let or_minus = |value: Option<u64>| match value {
+        Some(u64::MAX) => json!(-1),
+        value => json!(value.unwrap_or(0)),
+    };
+    let all = json!({
+        "CpuShares": resources.cpu_shares.unwrap_or(0),
+        "NanoCpus": resources.cpus.map_or(0, |cpus| (cpus * 1e9) as u64),
+        "CpuPeriod": resources.cpu_period.unwrap_or(0),
+        "CpuQuota": resources.cpu_quota.unwrap_or(0),
+        "CpuRealtimePeriod": resources.cpu_rt_period.unwrap_or(0),
+        "CpuRealtimeRuntime": resources.cpu_rt_runtime.unwrap_or(0),
+        "CpusetCpus": resources.cpuset_cpus.clone().unwrap_or_default(),
+        "CpusetMems": resources.cpuset_mems.clone().unwrap_or_default(),
+        "Memory": resources.memory.unwrap_or(0),
+        "MemorySwap": or_minus(resources.memory_swap),
+        "MemoryReservation": resources.memory_reservation.unwrap_or(0),
+        "MemorySwappiness": resources.memory_swappiness,
+        "OomKillDisable": resources.oom_kill_disable,
+        "PidsLimit": resources.pids.map(|pids| or_minus(Some(pids))),
+        "BlkioWeight": resources.blkio_weight.unwrap_or(0),
+        "BlkioWeightDevice": weights,
+        "BlkioDeviceReadBps": rates(&resources.device_read_bps),
+        "BlkioDeviceWriteBps": rates(&resources.device_write_bps),
+        "BlkioDeviceReadIOps": rates(&resources.device_read_iops),
+        "BlkioDeviceWriteIOps": rates(&resources.device_write_iops),
+        "Devices": devices,
+        "DeviceCgroupRules": rules,
+        "CgroupParent": spec.cgroup_parent.clone().unwrap_or_default(),
+    });
+    match all {
+        Value::Object(all) => all,
+        _ => Map::new(),
+    }
 }
 
 /// What the container is, after the image's defaults.

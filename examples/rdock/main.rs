@@ -19,6 +19,7 @@ mod image;
 mod images;
 mod inspect;
 mod lifetime;
+mod limits;
 mod listing;
 mod login;
 mod logs;

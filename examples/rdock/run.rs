@@ -1,6 +1,7 @@
 //! `rdock run`.
 
 use crate::lifetime::{Connection, Lifetime};
+use crate::limits::{Devices, Limits};
 use crate::{Failure, Outcome, attach, chain, streams};
 use clap::{Args, ValueEnum};
 use rdock_runtime::image::{Platform, Progress, Reference};
@@ -124,27 +125,10 @@ pub(crate) struct Run {
     /// A line for /etc/hosts (NAME:ADDRESS)
     #[arg(long)]
     add_host: Vec<String>,
-    /// Memory limit (512m, 2g)
-    #[arg(short, long)]
-    memory: Option<String>,
-    /// Limit of memory and swap together
-    #[arg(long)]
-    memory_swap: Option<String>,
-    /// Memory that is kept under pressure
-    #[arg(long)]
-    memory_reservation: Option<String>,
-    /// Processors (1.5)
-    #[arg(long)]
-    cpus: Option<f64>,
-    /// Relative weight of processor time
-    #[arg(short, long)]
-    cpu_shares: Option<u64>,
-    /// Processors that may be used (0-2,4)
-    #[arg(long)]
-    cpuset_cpus: Option<String>,
-    /// Limit of processes, -1 for none
-    #[arg(long, allow_hyphen_values = true)]
-    pids_limit: Option<i64>,
+    #[command(flatten)]
+    limits: Limits,
+    #[command(flatten)]
+    devices: Devices,
     /// A limit of ulimit (NAME=SOFT[:HARD])
     #[arg(long)]
     ulimit: Vec<String>,
@@ -163,7 +147,7 @@ pub(crate) struct Run {
     /// All capabilities, no filter, every device
     #[arg(long)]
     privileged: bool,
-    /// no-new-privileges, seccomp=unconfined or seccomp=FILE
+    /// no-new-privileges, seccomp=unconfined or seccomp=FILE, systempaths=unconfined
     #[arg(long)]
     security_opt: Vec<String>,
     /// The root file system cannot be written
@@ -181,6 +165,15 @@ pub(crate) struct Run {
     /// host
     #[arg(long)]
     uts: Option<String>,
+    /// host or private
+    #[arg(long)]
+    cgroupns: Option<String>,
+    /// host: no user namespace beyond the one that a plain user needs
+    #[arg(long)]
+    userns: Option<String>,
+    /// NIS domain name
+    #[arg(long)]
+    domainname: Option<String>,
     /// Where output is kept: json-file, local or none
     #[arg(long)]
     log_driver: Option<String>,
@@ -286,11 +279,22 @@ impl Run {
             (&self.pid, &mut spec.pid),
             (&self.ipc, &mut spec.ipc),
             (&self.uts, &mut spec.uts),
+            (&self.cgroupns, &mut spec.cgroup_namespace),
         ] {
             if let Some(text) = text {
                 *mode = NamespaceMode::parse(text).map_err(bad)?;
             }
         }
+        if let Some(text) = self
+            .userns
+            .as_deref()
+            .filter(|text| !matches!(*text, "" | "host"))
+        {
+            return Err(wrong(format!(
+                "--userns {text}: there is host alone; user namespaces with ids of their own are for callers of the library"
+            )));
+        }
+        spec.domainname.clone_from(&self.domainname);
         spec.working_dir.clone_from(&self.workdir);
         spec.user.clone_from(&self.user);
         spec.groups.clone_from(&self.group_add);
@@ -308,17 +312,8 @@ impl Run {
                 .ok_or_else(|| wrong(format!("--add-host {text}: expected NAME:ADDRESS")))?;
             spec.extra_hosts.push((name.to_owned(), address.to_owned()));
         }
-        let size = |text: &Option<String>| text.as_deref().map(parse_size).transpose().map_err(bad);
-        spec.resources.memory = size(&self.memory)?;
-        spec.resources.memory_swap = size(&self.memory_swap)?;
-        spec.resources.memory_reservation = size(&self.memory_reservation)?;
-        spec.resources.cpus = self.cpus;
-        spec.resources.cpu_shares = self.cpu_shares;
-        spec.resources.cpuset_cpus.clone_from(&self.cpuset_cpus);
-        spec.resources.pids = self
-            .pids_limit
-            .and_then(|limit| u64::try_from(limit).ok())
-            .filter(|limit| *limit > 0);
+        self.limits.apply(&mut spec)?;
+        self.devices.apply(&mut spec)?;
         for text in &self.ulimit {
             let (name, limits) = pair("--ulimit", text)?;
             let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
@@ -334,8 +329,8 @@ impl Run {
             let (name, value) = pair("--sysctl", text)?;
             spec.sysctls.insert(name.to_owned(), value.to_owned());
         }
-        if let Some(bytes) = size(&self.shm_size)? {
-            spec.shm_size = bytes;
+        if let Some(text) = &self.shm_size {
+            spec.shm_size = parse_size(text).map_err(bad)?;
         }
         spec.cap_add.clone_from(&self.cap_add);
         spec.cap_drop.clone_from(&self.cap_drop);
@@ -411,6 +406,9 @@ impl Run {
         match text.split_once(['=', ':']).unwrap_or((text, "true")) {
             ("no-new-privileges", "true") => spec.no_new_privileges = true,
             ("no-new-privileges", "false") => spec.no_new_privileges = false,
+            ("systempaths", "unconfined") => spec.system_paths_unconfined = true,
+            // Containers run in their caller's domain.
+            ("apparmor", "unconfined") | ("label", "disable") => {}
             ("seccomp", "unconfined") => spec.seccomp = Seccomp::Unconfined,
             ("seccomp", path) => {
                 let text =

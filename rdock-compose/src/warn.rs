@@ -4,28 +4,12 @@ use crate::error::{Warning, WarningKind};
 use crate::model::Project;
 
 /// Attributes of a service, as paths into its JSON, and why nothing comes of them.
-const SERVICE: [(&str, &str); 28] = [
+const SERVICE: [(&str, &str); 24] = [
     ("cpu_count", "it is for Windows containers"),
     ("cpu_percent", "it is for Windows containers"),
     ("credential_spec", "it is for Windows containers"),
     ("isolation", "it is for Windows containers"),
     ("build.isolation", "it is for Windows containers"),
-    (
-        "mem_swappiness",
-        "the kernel's cgroup version 2 has no such setting",
-    ),
-    (
-        "oom_kill_disable",
-        "the kernel's cgroup version 2 has no such setting",
-    ),
-    (
-        "cpu_rt_period",
-        "the kernel's cgroup version 2 has no realtime groups",
-    ),
-    (
-        "cpu_rt_runtime",
-        "the kernel's cgroup version 2 has no realtime groups",
-    ),
     (
         "runtime",
         "containers are run by this program itself, not by an OCI runtime",

@@ -237,6 +237,8 @@ pub fn device_number(major: u32, minor: u32) -> u64 {
     let (major, minor) = (u64::from(major), u64::from(minor));
     (minor & 0xff) | ((major & 0xfff) << 8) | ((minor & !0xff) << 12) | ((major & !0xfff) << 32)
 }
+/// That of procfs.
+pub const PROC_MAGIC: u64 = 0x9fa0;
 /// Magic number of the file system behind `fd`.
 pub fn fs_magic(fd: i32) -> Result<u64> {
     let mut raw = [0u64; 16];

@@ -1,6 +1,7 @@
 //! The container's file system: everything by descriptor, every target resolved inside the new root.
 
 mod overlay;
+mod paths;
 
 use crate::copy;
 use crate::kernel::*;
@@ -8,6 +9,7 @@ use crate::plan::{At, Failure, Plan};
 use crate::step::Step;
 use crate::supervise::report;
 use crate::wire::{bind, file_system, op, tell};
+use paths::Want;
 
 type Done<T = ()> = core::result::Result<T, Failure>;
 
@@ -17,7 +19,8 @@ const MS_SLAVE: u64 = 1 << 19;
 const MS_SHARED: u64 = 1 << 20;
 const MNT_DETACH: u32 = 2;
 const ATTR_RDONLY: u64 = 1;
-const PROC_MAGIC: u64 = 0x9fa0;
+const NEWNS: u64 = 0x2_0000;
+const TMPFS_MAGIC: u64 = 0x0102_1994;
 const IN_ROOT: u64 = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
 
 /// The new root, by descriptor until it is the process's own.
@@ -201,6 +204,42 @@ impl Root {
         done.at(step, target.bytes())
     }
 
+    /// A file system in memory of another mount namespace, mounted here too.
+    pub fn mount_of(&mut self, namespace: i32, plan: &mut Plan<'static>) -> Done {
+        let step = Step::Mount;
+        let (path, target) = (plan.text().at(step, b"")?, plan.text().at(step, b"")?);
+        let attributes = plan.u32().at(step, b"")?;
+        let done = (|| {
+            // Only there can it be copied. Entering changes the root, which here may be another than the namespace's.
+            let own = openat(AT_FDCWD, text!("/proc/self/ns/mnt"), 0, 0)?;
+            let root = openat(AT_FDCWD, text!("/"), O_PATH | O_DIRECTORY, 0)?;
+            setns(namespace, NEWNS)?;
+            let tree = (|| {
+                let there = openat(AT_FDCWD, text!("/"), O_PATH | O_DIRECTORY, 0)?;
+                let at = open_in(there, path, O_PATH | O_DIRECTORY, 0, IN_ROOT | RESOLVE_NO_SYMLINKS)?;
+                close(there);
+                // Whatever else is at that place now is not what was meant.
+                let magic = fs_magic(at)?;
+                let tree = if magic == TMPFS_MAGIC { open_tree(at, text!(""), false, true) } else { Err(EINVAL) };
+                close(at);
+                tree
+            })();
+            setns(own, NEWNS)?;
+            fchdir(root)?;
+            chroot(text!("."))?;
+            close(own);
+            close(root);
+            let tree = tree?;
+            mount_setattr(tree, false, u64::from(attributes), MS_PRIVATE)?;
+            let to = self.target(target, Want::Directory(0o1777), IN_ROOT)?;
+            let done = move_mount(tree, to);
+            close(to);
+            close(tree);
+            done
+        })();
+        done.at(step, target.bytes())
+    }
+
     /// A file in memory, bound read-only where the container expects it.
     fn secret(&mut self, plan: &mut Plan<'static>) -> Done {
         const NO_EXEC_DEV_SUID: u64 = 2 | 4 | 8;
@@ -257,7 +296,7 @@ impl Root {
 
     fn device(&mut self, plan: &mut Plan<'static>) -> Done {
         let step = Step::Device;
-        let path = plan.text().at(step, b"")?;
+        let (path, source) = (plan.text().at(step, b"")?, plan.text().at(step, b"")?);
         let mode = plan.u32().at(step, b"")?;
         let (major, minor) = (plan.u32().at(step, b"")?, plan.u32().at(step, b"")?);
         let (uid, gid) = (plan.u32().at(step, b"")?, plan.u32().at(step, b"")?);
@@ -273,13 +312,14 @@ impl Root {
                         close(parent);
                         return Ok(());
                     }
-                    Err(EPERM) => {}
+                    // Or something is there, which the device is bound over.
+                    Err(EPERM | EEXIST) => {}
                     Err(errno) => return Err(errno),
                 }
             }
             close(parent);
             // In a user namespace no device can be made; the host's own is bound.
-            let from = openat(AT_FDCWD, path, O_PATH | O_NOFOLLOW, 0)?;
+            let from = openat(AT_FDCWD, source, O_PATH | O_NOFOLLOW, 0)?;
             if fstat(from)?.rdev != (major, minor) {
                 return Err(EINVAL);
             }
@@ -402,90 +442,6 @@ impl Root {
         close(fd);
         Ok(())
     }
-
-    /// Opens the path inside the root; makes what is missing, one component at a time.
-    fn target(&self, path: Text<'_>, want: Want, resolve: u64) -> Result<i32> {
-        match open_in(self.fd, path, O_PATH, 0, resolve) {
-            Err(ENOENT) => {}
-            other => return other,
-        }
-        let bytes = path.bytes();
-        let mut prefix = [0u8; 4096];
-        if bytes.len() >= prefix.len() {
-            return Err(E2BIG);
-        }
-        let mut parent = open_in(self.fd, text!("/"), O_PATH | O_DIRECTORY, 0, resolve)?;
-        let mut at = 0;
-        while at < bytes.len() {
-            let end = bytes[at..].iter().position(|&byte| byte == b'/').map_or(bytes.len(), |found| at + found);
-            let last = bytes[end..].iter().all(|&byte| byte == b'/');
-            if end > at {
-                prefix[..end].copy_from_slice(&bytes[..end]);
-                prefix[end] = 0;
-                let so_far = Text::new(&prefix[..end + 1]);
-                let next = match open_in(self.fd, so_far, O_PATH, 0, resolve) {
-                    Err(ENOENT) => {
-                        let mut name = [0u8; 256];
-                        let length = end - at;
-                        if length >= name.len() {
-                            return Err(E2BIG);
-                        }
-                        name[..length].copy_from_slice(&bytes[at..end]);
-                        let name = Text::new(&name[..length + 1]);
-                        match want {
-                            Want::File if last => {
-                                let file = openat(parent, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW, 0o644)?;
-                                close(file);
-                            }
-                            Want::Directory(mode) if last => mkdirat(parent, name, mode)?,
-                            _ => mkdirat(parent, name, 0o755)?,
-                        }
-                        open_in(self.fd, so_far, O_PATH, 0, resolve)?
-                    }
-                    other => other?,
-                };
-                close(parent);
-                parent = next;
-            }
-            at = end + 1;
-        }
-        Ok(parent)
-    }
-
-    /// The directory that holds the last component, and that component with its NUL.
-    fn parent(&self, path: Text<'_>) -> Result<(i32, Name)> {
-        let bytes = path.bytes();
-        let slash = bytes.iter().rposition(|&byte| byte == b'/').ok_or(EINVAL)?;
-        let mut name = Name { bytes: [0; 256], length: bytes.len() - slash };
-        if name.length >= 256 || name.length < 2 {
-            return Err(EINVAL);
-        }
-        name.bytes[..name.length - 1].copy_from_slice(&bytes[slash + 1..]);
-        let mut copy = [0u8; 4096];
-        copy[..slash.max(1)].copy_from_slice(&bytes[..slash.max(1)]);
-        let parent = self.target(Text::new(&copy[..slash.max(1) + 1]), Want::Directory(0o755), IN_ROOT)?;
-        Ok((parent, name))
-    }
-}
-
-/// One component with its NUL.
-struct Name {
-    bytes: [u8; 256],
-    length: usize,
-}
-
-impl core::ops::Deref for Name {
-    type Target = [u8];
-    fn deref(&self) -> &[u8] {
-        &self.bytes[..self.length]
-    }
-}
-
-/// What to make where nothing is.
-#[derive(Clone, Copy)]
-enum Want {
-    Directory(u32),
-    File,
 }
 
 /// `/proc/self/fd/N`.

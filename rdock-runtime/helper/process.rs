@@ -189,7 +189,7 @@ impl Setup {
             }
             op::OOM_SCORE => {
                 let value = plan.bytes().at(bad, b"")?;
-                match crate::supervise::write_file(AT_FDCWD, text!("/proc/self/oom_score_adj"), value) {
+                match crate::supervise::write_own_proc(text!("/proc/self/oom_score_adj"), value) {
                     Err(EACCES | EPERM) => {
                         self.warn(Step::OomScore, EACCES, value);
                         Ok(())
@@ -230,6 +230,11 @@ impl Setup {
             }
             op::NO_NEW_PRIVILEGES => prctl(38, 1, 0).at(Step::NoNewPrivileges, b"").map(drop),
             op::EXEC => self.exec(plan),
+            op::MOUNT_OF => {
+                let fd = plan.u32().at(bad, b"")?;
+                let fd = self.descriptor(fd).at(bad, b"")?;
+                self.root.mount_of(fd, plan)
+            }
             op::SHARE_ROOT => {
                 let bare = plan.u32().at(bad, b"")? != 0;
                 self.share_root(bare)

@@ -175,7 +175,7 @@ impl Container {
     /// # Errors
     /// When its state cannot be read, such as after its removal.
     pub fn inspect(&self) -> Result<ContainerInfo> {
-        let status = self.status()?;
+        let (status, history) = self.dir.seen()?;
         // Another handle may have renamed or updated it.
         let record = &self.dir.record()?;
         let mut info = ContainerInfo {
@@ -203,7 +203,6 @@ impl Container {
             warnings: Vec::new(),
             state_dir: self.dir.path().to_owned(),
         };
-        let history = self.dir.history()?;
         info.restart_count = history.restarts;
         info.stopping = history.stopping && info.status.is_running();
         if let Some(start) = history.started {

@@ -114,6 +114,14 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A device of the host cannot be given to a container.
+    #[error("the device {} cannot be given to a container", path.display())]
+    Device {
+        /// As the spec names it.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The network or a published port.
     #[error(transparent)]
     Network(#[from] crate::net::NetError),

@@ -63,11 +63,44 @@ impl Resources {
         both.memory = other.memory.or(both.memory);
         both.memory_swap = other.memory_swap.or(both.memory_swap);
         both.memory_reservation = other.memory_reservation.or(both.memory_reservation);
+        both.memory_swappiness = other.memory_swappiness.or(both.memory_swappiness);
+        both.oom_kill_disable |= other.oom_kill_disable;
         both.cpus = other.cpus.or(both.cpus);
+        both.cpu_period = other.cpu_period.or(both.cpu_period);
+        both.cpu_quota = other.cpu_quota.or(both.cpu_quota);
+        both.cpu_rt_period = other.cpu_rt_period.or(both.cpu_rt_period);
+        both.cpu_rt_runtime = other.cpu_rt_runtime.or(both.cpu_rt_runtime);
         both.cpu_shares = other.cpu_shares.or(both.cpu_shares);
         both.cpuset_cpus = other.cpuset_cpus.clone().or(both.cpuset_cpus);
+        both.cpuset_mems = other.cpuset_mems.clone().or(both.cpuset_mems);
         both.pids = other.pids.or(both.pids);
+        both.blkio_weight = other.blkio_weight.or(both.blkio_weight);
+        let weights = other.blkio_weight_devices.iter().cloned();
+        both.blkio_weight_devices
+            .retain(|own| !other.blkio_weight_devices.iter().any(|new| new.path == own.path));
+        both.blkio_weight_devices.extend(weights);
+        for (own, new) in [
+            (&mut both.device_read_bps, &other.device_read_bps),
+            (&mut both.device_write_bps, &other.device_write_bps),
+            (&mut both.device_read_iops, &other.device_read_iops),
+            (&mut both.device_write_iops, &other.device_write_iops),
+        ] {
+            own.retain(|own| !new.iter().any(|new| new.path == own.path));
+            own.extend(new.iter().cloned());
+        }
         both
+    }
+
+    /// These changes, with what `whole` has of limits that the kernel keeps together with them.
+    fn with_related(&self, whole: &Self) -> Self {
+        let mut all = self.clone();
+        if all.memory.is_some() || all.memory_swap.is_some() {
+            (all.memory, all.memory_swap) = (whole.memory, whole.memory_swap);
+        }
+        if all.cpu_period.is_some() || all.cpu_quota.is_some() {
+            (all.cpu_period, all.cpu_quota) = (whole.cpu_period, whole.cpu_quota);
+        }
+        all
     }
 }
 
@@ -235,7 +268,7 @@ impl Container {
                 create::planned(this.runtime(), &record, &host)?;
                 if update.resources != Resources::default() && this.status()?.is_running() {
                     let request = Request::Limits {
-                        resources: Box::new(update.resources.clone()),
+                        resources: Box::new(update.resources.with_related(&record.spec.resources)),
                     };
                     match this.connect()?.ask(&request, &[])? {
                         // One that has just ended gets them with its next start.

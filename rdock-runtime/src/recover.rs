@@ -3,7 +3,7 @@
 //! Who opens the root looks at each of them, and whoever needs an owner and finds none. What changes a
 //! container happens under its lock, so that several processes may look at the same time.
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Place};
 use crate::create;
 use crate::error::{Error, Result};
 use crate::launch::{Event, Helper, SocketPlace};
@@ -109,7 +109,7 @@ fn note_end(
                 .started
                 .as_ref()
                 .map_or(&[][..], |start| start.cgroups.as_slice());
-            let oom = Cgroup::open(groups).oom_killed();
+            let oom = Cgroup::open(Place::of(&record.id, &record.spec), groups).oom_killed();
             let recorded = history
                 .started
                 .as_ref()
@@ -117,7 +117,7 @@ fn note_end(
             recorded.unwrap_or_else(|| Exit::now(ExitReason::OwnerDied))
         }
     };
-    let _ = crate::cgroup::remove_all(&record.id);
+    let _ = crate::cgroup::remove_all(&Place::of(&record.id, &record.spec));
     if !waits {
         crate::events::ended(runtime.journal(), record, &exit, false);
     }
@@ -248,7 +248,7 @@ pub(crate) fn adopt(runtime: &Runtime, id: &str) -> Result<Started> {
         helper,
         process,
         streams,
-        cgroup: Cgroup::open(&start.cgroups),
+        cgroup: Cgroup::open(Place::of(&record.id, &record.spec), &start.cgroups),
         health: planned.health,
         networks: Some(networks),
         ports,

@@ -67,7 +67,9 @@ pub(crate) fn everything(runtime: &Runtime, record: &Record) -> Remains {
     // It may have been renamed since the caller read its record.
     let name = runtime.state().load(&record.id).map(|(_, record)| record.name);
     let name = name.unwrap_or_else(|_| record.name.clone());
-    remains.note(crate::cgroup::remove_all(&record.id).map_err(Error::from));
+    remains.note(
+        crate::cgroup::remove_all(&crate::cgroup::Place::of(&record.id, &record.spec)).map_err(Error::from),
+    );
     remains.note(snapshot(runtime, &record.id));
     for volume in &record.anonymous_volumes {
         remains.note(

@@ -6,7 +6,7 @@
 mod follow;
 
 use crate::base;
-use crate::cgroup::{self, Cgroup};
+use crate::cgroup::{self, Cgroup, Place};
 use crate::create::Made;
 use crate::error::{Error, Result};
 use crate::events::EventAction;
@@ -14,7 +14,7 @@ use crate::launch::{AdoptPlan, Helper, LaunchPlan, NetworkPlan, ProcessPlan, Roo
 use crate::net;
 use crate::network_files;
 use crate::owner::{Started, Streams};
-use crate::plan::{HealthPlan, HostFacts, NamespaceKind, Places, Planned};
+use crate::plan::{self, HealthPlan, HostFacts, NamespaceKind, Places, Planned};
 use crate::process::ProcessIdentity;
 use crate::runtime::Runtime;
 use crate::spec::{ContainerSpec, NamespaceMode, NetworkMode, PortForwarding, Seccomp};
@@ -25,7 +25,7 @@ use follow::follow;
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A helper that says nothing for so long is stuck in the kernel (a dead network file system).
@@ -236,16 +236,21 @@ fn launch(
         snapshot,
     } = made;
     let (id, spec, name) = (record.id.as_str(), &record.spec, record.name.as_str());
+    let place = Place::of(id, spec);
     let mut undo = Undo {
-        id,
+        place: place.clone(),
         helper: None,
         armed: true,
     };
     let mut root = base::layer_mounts(runtime, &dir, spec, planned.user_namespace.is_some())?;
     root.extend(snapshot.mounts().into_iter().map(RootMount::from));
-    let (cgroup, joining) = cgroup::create(id, &spec.resources)?;
+    let devices = plan::devices::of_spec(&spec.devices)?;
+    // Without root the kernel keeps devices away by itself: what is made in a user namespace opens none.
+    let rootless = !rustix::process::geteuid().is_root();
+    let rules = plan::devices::rules(spec, &devices).filter(|_| !rootless);
+    let (cgroup, joining) = cgroup::create(place, &spec.resources, rules.as_deref())?;
     let mut warnings: Vec<String> = planned.warnings.iter().map(ToString::to_string).collect();
-    warnings.extend(joining.warnings);
+    warnings.extend(joining.warnings.iter().map(ToString::to_string));
     let (earlier, kept, earlier_networks) = match before {
         Some(before) => (Some(before.start), before.namespaces, before.networks),
         None => (None, None, None),
@@ -260,7 +265,7 @@ fn launch(
         root: runtime.root(),
         id,
         name,
-        rootless: !rustix::process::geteuid().is_root(),
+        rootless,
     };
     let mut networks = match (&kept, earlier_networks) {
         (Some(_), _) => net::Attachments::default(),
@@ -283,58 +288,68 @@ fn launch(
         let left_out = network_files::write(&dir, spec, host_network, &hostname, name, &networks)?;
         warnings.extend(left_out);
     }
-    let ipc_root = match &planned.ipc {
-        NamespaceMode::Container(other) => Some(format!("/proc/{}/root", running_pid(runtime, other)?)),
+    let ipc_mounts = match &planned.ipc {
+        NamespaceMode::Container(other) => Some(Arc::new(join(runtime, NamespaceKind::Mounts, other)?)),
         _ => None,
     };
     let places = Places {
         state_dir: dir.path(),
         network_dir: shared.as_deref().unwrap_or(dir.path()),
-        ipc_root: ipc_root.as_deref().map(Path::new),
+        ipc_mounts: ipc_mounts.as_ref(),
         cgroup_hierarchies: cgroup.mounts(),
     };
     let seccomp = filter(&planned)?;
     let terminal = planned.process.terminal.is_some();
     let health = planned.health.clone();
-    let mut plan: LaunchPlan = planned.into_launch(prepared.mounts, root, places, |kind, other| {
+    let mut launch: LaunchPlan = planned.into_launch(prepared.mounts, root, places, |kind, other| {
         join(runtime, kind, other)
     })?;
     let (files, variables) = crate::secrets::for_launch(runtime, id, spec)?;
-    plan.secrets = files;
+    launch.secrets = files;
     for variable in variables {
         let name = variable
             .iter()
             .position(|&byte| byte == b'=')
             .map_or(0, |at| at + 1);
-        plan.process
+        launch
+            .process
             .env
             .retain(|known| !known.starts_with(&variable[..name]));
-        plan.process.env.push(variable);
+        launch.process.env.push(variable);
     }
-    plan.process.seccomp = seccomp;
-    plan.cgroup_procs = joining.procs;
-    plan.cgroup_dir = joining.dir;
+    launch.process.seccomp = seccomp;
+    launch
+        .devices
+        .retain(|device| !devices.iter().any(|(own, _)| own.path == device.path));
+    launch.own_devices = devices.into_iter().map(|(device, _)| device).collect();
+    if joining.devices_are_open {
+        // Neither nodes of its own nor those of the image: what it was given is in its /dev.
+        launch.process.capabilities.remove(plan::MKNOD);
+        launch.root.no_devices = true;
+    }
+    launch.cgroup_procs = joining.procs;
+    launch.cgroup_dir = joining.dir;
     if let Some(network) = networks.plan()? {
         // A new network is connected to the host before the payload runs; an existing one is already.
-        plan.hold = true;
-        plan.network = NetworkPlan::Bridged(network);
+        launch.hold = true;
+        launch.network = NetworkPlan::Bridged(network);
     }
     if let Some(kept) = &kept {
         let copy = kept.copy().map_err(Error::system("copy a descriptor"))?;
-        plan.network = NetworkPlan::Kept {
+        launch.network = NetworkPlan::Kept {
             network: copy.network,
             payload: copy.payload,
         };
     }
     let this_process =
         rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty());
-    plan.owner =
+    launch.owner =
         Some(this_process.map_err(|errno| Error::system("open a pidfd of this process")(errno.into()))?);
     let mut streams = match terminal {
         true => Streams::default(),
         false => {
             let (stdio, streams) = pipes(spec.interactive).map_err(Error::system("make pipes"))?;
-            plan.stdio = Some(stdio);
+            launch.stdio = Some(stdio);
             streams
         }
     };
@@ -343,7 +358,7 @@ fn launch(
             attached: Some(attached),
             ..
         } => {
-            if let Some([stdin, ..]) = &mut plan.stdio {
+            if let Some([stdin, ..]) = &mut launch.stdio {
                 *stdin = attached.stdin;
                 streams.stdin = None;
             }
@@ -355,11 +370,11 @@ fn launch(
         _ => {}
     }
     if let Some(reunion) = reunion {
-        plan.adopt = Some(adoptable(&dir, reunion, &streams)?);
+        launch.adopt = Some(adoptable(&dir, reunion, &streams)?);
     }
-    let process = plan.process.clone();
+    let process = launch.process.clone();
 
-    let launched = Helper::launch(plan).map_err(|source| Error::Launch {
+    let launched = Helper::launch(launch).map_err(|source| Error::Launch {
         what: format!("starting container {name}"),
         step: Step::Spawn,
         detail: String::new(),
@@ -452,13 +467,13 @@ fn adoptable(dir: &ContainerDir, reunion: &OwnedFd, streams: &Streams) -> Result
 }
 
 /// Undoes a run that fails.
-struct Undo<'a> {
-    id: &'a str,
+struct Undo {
+    place: Place,
     helper: Option<Helper>,
     armed: bool,
 }
 
-impl Drop for Undo<'_> {
+impl Drop for Undo {
     fn drop(&mut self) {
         if !self.armed {
             return;
@@ -468,7 +483,7 @@ impl Drop for Undo<'_> {
             helper.wait_end(Instant::now() + Duration::from_secs(10));
         }
         // What stays is removed with the container.
-        let _ = cgroup::remove_all(self.id);
+        let _ = cgroup::remove_all(&self.place);
     }
 }
 
@@ -527,6 +542,7 @@ fn join(runtime: &Runtime, kind: NamespaceKind, other: &str) -> Result<OwnedFd> 
         NamespaceKind::Pid => "pid",
         NamespaceKind::Ipc => "ipc",
         NamespaceKind::Network => "net",
+        NamespaceKind::Mounts => "mnt",
     };
     let path = format!("/proc/{pid}/ns/{name}");
     let opened = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());

@@ -441,28 +441,34 @@ impl ContainerDir {
     }
 
     pub(crate) fn status(&self) -> Result<Status> {
+        Ok(self.seen()?.0)
+    }
+
+    /// How the container is doing, and the events that say so: both of one moment.
+    pub(crate) fn seen(&self) -> Result<(Status, History)> {
         let history = self.history()?;
         // Without an owner it was never started.
         let owner = match self.owner() {
             Ok(owner) => owner,
             Err(Error::State { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                return Ok(history.status(false).unwrap_or(Status::Created));
+                return Ok((history.status(false).unwrap_or(Status::Created), history));
             }
             Err(error) => return Err(error),
         };
         let alive = owner.is_alive() || helper_lives(&history);
         if let Some(status) = history.status(alive) {
-            return Ok(status);
+            return Ok((status, history));
         }
         if alive {
-            return Ok(Status::Created);
+            return Ok((Status::Created, history));
         }
         // The owner may have recorded the exit just before it ended.
         let died = Status::Exited(Exit {
             reason: ExitReason::OwnerDied,
             finished_at: String::new(),
         });
-        Ok(self.history()?.status(false).unwrap_or(died))
+        let history = self.history()?;
+        Ok((history.status(false).unwrap_or(died), history))
     }
 }
 

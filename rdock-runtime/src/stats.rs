@@ -241,7 +241,7 @@ fn sample(container: &Container) -> Result<Stats> {
             name: info.name.clone(),
         });
     };
-    let groups = cgroup::groups(&info.id);
+    let groups = cgroup::groups(&cgroup::Place::of(&info.id, &info.spec));
     let mut gaps = Vec::new();
     let mut living = Living::new(&info, payload);
     let counted = |part| StatsGap {
@@ -363,8 +363,9 @@ impl<'a> Living<'a> {
 
     fn pids(&mut self) -> &BTreeSet<i32> {
         let (info, payload) = (self.info, self.payload);
-        self.pids
-            .get_or_insert_with(|| crate::top::members(&info.id, payload, info.helper_pid))
+        self.pids.get_or_insert_with(|| {
+            crate::top::members(&cgroup::Place::of(&info.id, &info.spec), payload, info.helper_pid)
+        })
     }
 
     /// Of those that still live when they are looked at.

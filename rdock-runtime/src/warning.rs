@@ -48,6 +48,27 @@ pub enum Warning {
         /// What is in the way.
         reason: String,
     },
+    /// A limit is not enforced.
+    LimitNotEnforced {
+        /// The field of [`crate::Resources`], or the controller.
+        limit: String,
+        /// What is missing.
+        reason: String,
+    },
+    /// The kernel does not restrict which devices the container may use; it cannot make nodes of them instead.
+    DevicesNotRestricted {
+        /// What is missing.
+        reason: String,
+    },
+    /// What the spec says of the use of devices is not enforced: without root the permissions of their nodes decide.
+    DeviceAccessNotEnforced,
+    /// The control group that was asked for cannot be used.
+    NoCgroupParent {
+        /// As asked for.
+        path: String,
+        /// What is in the way.
+        reason: String,
+    },
     /// A volume of the image would replace a file system of the kernel.
     ImageVolume {
         /// Where the image wants it.
@@ -126,6 +147,21 @@ impl fmt::Display for Warning {
                     f,
                     "published ports do not keep their clients' addresses: {reason}"
                 )
+            }
+            Self::LimitNotEnforced { limit, reason } => {
+                write!(f, "{limit} is not enforced: {reason}")
+            }
+            Self::DevicesNotRestricted { reason } => write!(
+                f,
+                "the use of devices is not restricted by control groups ({reason}): instead the container cannot \
+                 make nodes of them"
+            ),
+            Self::DeviceAccessNotEnforced => write!(
+                f,
+                "accesses and rules of devices are not enforced without root: the permissions of their nodes decide"
+            ),
+            Self::NoCgroupParent { path, reason } => {
+                write!(f, "the control group {path} is not used: {reason}")
             }
             Self::ImageVolume { path } => {
                 write!(

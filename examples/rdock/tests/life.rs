@@ -16,6 +16,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("pause_rename_update_and_restart", changes),
         trial("attach_shares_output_and_leaves_by_keys", attach),
         trial("flags_that_do_not_fit_are_refused", refused),
+        trial("devices_and_limits_are_given_and_shown", limits),
         trial("two_hundred_containers_come_and_go", two_hundred),
     ]
 }
@@ -335,6 +336,94 @@ fn refused(tiny: &Tiny) -> Tested {
     tiny.run(&["start", "none"])?
         .failed(1, &["no such container"], None);
     tiny.run(&["update", "none"])?.failed(1, &["flags"], None);
+    tiny.nothing_left()
+}
+
+fn limits(tiny: &Tiny) -> Tested {
+    let flags = "--network none --memory 64m --memory-swap -1 --memory-reservation 32m --memory-swappiness 10 \
+                 --cpu-period 50000 --cpu-quota 25000 --cpuset-cpus 0 --cpuset-mems 0 --pids-limit 50 \
+                 --device /dev/null:/dev/other:rw --device /dev/zero --cgroup-parent /rdock-cli-test --cgroupns private \
+                 --userns host --domainname example.org --security-opt systempaths=unconfined";
+    let mut args = vec!["create", "--name", "limited"];
+    args.extend(flags.split_whitespace());
+    args.extend([
+        "--device-cgroup-rule",
+        "c 10:* rm",
+        "tiny",
+        "echo",
+        "up",
+        ",",
+        "sleep",
+        "60",
+    ]);
+    ok(tiny, &args)?;
+    let found: serde_json::Value = serde_json::from_str(&ok(tiny, &["inspect", "limited"])?)?;
+    let host = &found[0]["HostConfig"];
+    for (key, value) in [
+        ("Memory", serde_json::json!(64 << 20)),
+        ("MemorySwap", serde_json::json!(-1)),
+        ("MemoryReservation", serde_json::json!(32 << 20)),
+        ("MemorySwappiness", serde_json::json!(10)),
+        ("CpuPeriod", serde_json::json!(50000)),
+        ("CpuQuota", serde_json::json!(25000)),
+        ("CpusetCpus", serde_json::json!("0")),
+        ("CpusetMems", serde_json::json!("0")),
+        ("PidsLimit", serde_json::json!(50)),
+        ("CgroupParent", serde_json::json!("/rdock-cli-test")),
+        ("DeviceCgroupRules", serde_json::json!(["c 10:* rm"])),
+        ("SecurityOpt", serde_json::json!(["systempaths=unconfined"])),
+        (
+            "Devices",
+            serde_json::json!([
+                {"PathOnHost": "/dev/null", "PathInContainer": "/dev/other", "CgroupPermissions": "rw"},
+                {"PathOnHost": "/dev/zero", "PathInContainer": "/dev/zero", "CgroupPermissions": "rwm"},
+            ]),
+        ),
+    ] {
+        assert_eq!(host[key], value, "{key}");
+    }
+    assert_eq!(found[0]["Config"]["Domainname"], "example.org");
+    ok(tiny, &["start", "limited"])?;
+    until(tiny, &["logs", "limited"], |said| said == "up")?;
+    // What a machine cannot change is refused, and said.
+    let update = "update --pids-limit -1 --cpu-quota -1 limited";
+    let done = tiny.run(&update.split(' ').collect::<Vec<_>>())?;
+    if done.code == Some(0) {
+        let found: serde_json::Value = serde_json::from_str(&ok(tiny, &["inspect", "limited"])?)?;
+        assert_eq!(found[0]["HostConfig"]["PidsLimit"], -1);
+        assert_eq!(found[0]["HostConfig"]["CpuQuota"], -1);
+    } else {
+        done.failed(1, &["cannot be set"], None);
+    }
+    ok(tiny, &["rm", "-f", "limited"])?;
+    for (flags, words) in [
+        ("--device fuse", "absolute path"),
+        ("--device /dev/null:/dev/x:rwx", "letters are r"),
+        ("--device-cgroup-rule x", "KIND MAJOR:MINOR"),
+        ("--device-read-bps /dev/sda", "PATH:NUMBER"),
+        ("--device-write-iops /dev/sda:1k", "operations per second"),
+        ("--blkio-weight 5", "from 10 to 1000"),
+        ("--blkio-weight-device /dev/sda:5", "from 10 to 1000"),
+        ("--cgroup-parent ../x", "cgroup_parent"),
+        ("--cpus 0.5 --cpu-quota 5000", "cpus says how much"),
+        ("--memory-swappiness 101", "from 0 to 100"),
+        ("--userns keep-id", "host alone"),
+    ] {
+        let mut args = vec!["run", "--rm", "--network", "none"];
+        args.extend(flags.split(' '));
+        args.extend(["tiny", "echo", "up"]);
+        tiny.run(&args)?.failed(125, &[words], None);
+    }
+    tiny.run(&[
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "--device",
+        "/dev/none-at-all",
+        "tiny",
+    ])?
+    .failed(125, &["/dev/none-at-all"], None);
     tiny.nothing_left()
 }
 

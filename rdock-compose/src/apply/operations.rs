@@ -84,7 +84,7 @@ pub(super) async fn perform(compose: &ComposeProject, step: &Step) -> Result<(),
             create(compose, step, wanted).await
         }
         Operation::RenameContainer { from, to } => Ok(runtime.container(from)?.rename(to).await?),
-        Operation::StartContainer { container } => start(compose, container).await,
+        Operation::StartContainer { container } => start(compose, step, container).await,
         Operation::StopContainer { container, timeout } => gone_is_done(match find(compose, container) {
             Ok(found) => found.stop(timeout.map(Duration::from_secs)).await.map(drop),
             Err(error) => Err(error),
@@ -162,7 +162,8 @@ pub(super) fn find(compose: &ComposeProject, target: &Target) -> Result<Containe
         .container(target.id.as_ref().unwrap_or(&target.name))
 }
 
-async fn start(compose: &ComposeProject, target: &Target) -> Result<(), StepError> {
+/// Starts a container, and says what it has to do without on this machine.
+async fn start(compose: &ComposeProject, step: &Step, target: &Target) -> Result<(), StepError> {
     let container = find(compose, target)?;
     loop {
         match container.start().await {
@@ -172,9 +173,18 @@ async fn start(compose: &ComposeProject, target: &Target) -> Result<(), StepErro
             }
             // An earlier plan that was interrupted did it already.
             Err(Error::AlreadyRunning { .. }) => return Ok(()),
-            other => return Ok(other?),
+            other => break other?,
         }
     }
+    // One that has ended and removed itself has nothing more to say.
+    let info = blocking(move || Ok(container.inspect().ok())).await?;
+    for message in info.map(|info| info.warnings).unwrap_or_default() {
+        compose.receiver.send(ApplyEvent::Warning {
+            step,
+            message: &message,
+        });
+    }
+    Ok(())
 }
 
 /// What is not there any more, or does not run, is stopped.

@@ -1,11 +1,8 @@
 //! What a container may use.
 
 use super::{note, wrong};
-use crate::model::{Bytes, Service};
-use rdock_runtime::ContainerSpec;
-
-/// The period of a processor quota in microseconds, unless the service says another one: the kernel's default.
-const PERIOD: f64 = 100_000.0;
+use crate::model::{BlkioConfig, Bytes, Service};
+use rdock_runtime::{ContainerSpec, Device, DeviceAccess, DeviceRate, DeviceRule, DeviceWeight, Resources};
 
 pub(super) fn fill(
     spec: &mut ContainerSpec,
@@ -33,7 +30,10 @@ pub(super) fn fill(
         "deploy.resources.limits.memory",
         limits.and_then(|limits| limits.memory),
     )?);
-    own.memory_swap = bytes("memswap_limit", service.memswap_limit)?;
+    own.memory_swap = match service.memswap_limit {
+        Some(Bytes(-1)) => Some(u64::MAX),
+        other => bytes("memswap_limit", other)?,
+    };
     own.memory_reservation = bytes("mem_reservation", service.mem_reservation)?.or(bytes(
         "deploy.resources.reservations.memory",
         reserved.and_then(|reserved| reserved.memory),
@@ -45,12 +45,12 @@ pub(super) fn fill(
         .cpus
         .or(limits.and_then(|limits| limits.cpus))
         .map(|number| number.0)
-        .filter(|cpus| *cpus > 0.0)
-        .or(quota.map(|quota| quota as f64 / period.map_or(PERIOD, |period| period as f64)));
-    let by_number = service
-        .cpus
-        .or(limits.and_then(|limits| limits.cpus))
-        .is_some_and(|cpus| cpus.0 > 0.0);
+        .filter(|cpus| *cpus > 0.0);
+    let by_number = own.cpus.is_some();
+    if !by_number {
+        own.cpu_quota = quota;
+        own.cpu_period = period.map(i64::unsigned_abs);
+    }
     for (there, attribute) in [(quota.is_some(), "cpu_quota"), (period.is_some(), "cpu_period")] {
         note(
             notes,
@@ -79,18 +79,104 @@ pub(super) fn fill(
     for (name, value) in &service.sysctls {
         spec.sysctls.insert(name.clone(), value.clone());
     }
-    for (there, attribute) in [
-        (service.blkio_config.is_some(), "blkio_config"),
-        (service.cgroup_parent.is_some(), "cgroup_parent"),
-        (!service.devices.is_empty(), "devices"),
-        (!service.device_cgroup_rules.is_empty(), "device_cgroup_rules"),
+    realtime(own, service)?;
+    own.oom_kill_disable = service.oom_kill_disable;
+    if let Some(value) = service.mem_swappiness.filter(|value| *value != -1) {
+        let value = u64::try_from(value).map_err(|error| wrong("mem_swappiness", error))?;
+        own.memory_swappiness = Some(value);
+    }
+    if let Some(config) = &service.blkio_config {
+        block_devices(own, config)?;
+    }
+    spec.cgroup_parent = service.cgroup_parent.clone().filter(|parent| !parent.is_empty());
+    devices(spec, service, notes)
+}
+
+/// Realtime scheduling; -1 and 0 say nothing, as in docker.
+fn realtime(resources: &mut Resources, service: &Service) -> Result<(), String> {
+    for (attribute, value, own) in [
+        (
+            "cpu_rt_period",
+            service.cpu_rt_period,
+            &mut resources.cpu_rt_period,
+        ),
+        (
+            "cpu_rt_runtime",
+            service.cpu_rt_runtime,
+            &mut resources.cpu_rt_runtime,
+        ),
     ] {
-        note(
-            notes,
-            there,
-            attribute,
-            "the runtime cannot do this yet; the container runs without it",
-        );
+        if let Some(value) = value.filter(|value| !matches!(value, -1 | 0)) {
+            *own = Some(u64::try_from(value).map_err(|error| wrong(attribute, error))?);
+        }
+    }
+    Ok(())
+}
+
+fn block_devices(resources: &mut Resources, config: &BlkioConfig) -> Result<(), String> {
+    let weight = |attribute: &str, value: i64| {
+        u16::try_from(value).map_err(|_| wrong(attribute, format!("{value} is not from 10 to 1000")))
+    };
+    if let Some(value) = config.weight.filter(|value| *value != 0) {
+        resources.blkio_weight = Some(weight("blkio_config.weight", value)?);
+    }
+    for device in &config.weight_device {
+        let weight = weight("blkio_config.weight_device", device.weight)?;
+        resources
+            .blkio_weight_devices
+            .push(DeviceWeight::new(&device.path, weight));
+    }
+    for (attribute, rates, own) in [
+        (
+            "device_read_bps",
+            &config.device_read_bps,
+            &mut resources.device_read_bps,
+        ),
+        (
+            "device_write_bps",
+            &config.device_write_bps,
+            &mut resources.device_write_bps,
+        ),
+        (
+            "device_read_iops",
+            &config.device_read_iops,
+            &mut resources.device_read_iops,
+        ),
+        (
+            "device_write_iops",
+            &config.device_write_iops,
+            &mut resources.device_write_iops,
+        ),
+    ] {
+        for device in rates {
+            let rate = u64::try_from(device.rate.0)
+                .map_err(|error| wrong(&format!("blkio_config.{attribute}"), error))?;
+            own.push(DeviceRate::new(&device.path, rate));
+        }
+    }
+    Ok(())
+}
+
+fn devices(spec: &mut ContainerSpec, service: &Service, notes: &mut Vec<String>) -> Result<(), String> {
+    for device in &service.devices {
+        let cdi = !device.source.starts_with('/');
+        let why = "names of CDI devices are not known here; the container runs without it";
+        note(notes, cdi, &format!("devices: {}", device.source), why);
+        if cdi {
+            continue;
+        }
+        let mut own = Device::new(&device.source);
+        if let Some(target) = &device.target {
+            own = own.at(target);
+        }
+        if let Some(access) = &device.permissions {
+            own = own.access(DeviceAccess::parse(access).map_err(|error| wrong("devices", error))?);
+        }
+        spec.devices.push(own);
+    }
+    for text in &service.device_cgroup_rules {
+        let rule = DeviceRule::parse(text).map_err(|error| wrong("device_cgroup_rules", error))?;
+        spec.device_rules.push(rule);
     }
     Ok(())
 }

@@ -6,6 +6,9 @@ use crate::plan::{At, Plan};
 use crate::step::Step;
 use crate::wire::overlay;
 
+const MS_NODEV: u64 = 4;
+const MOUNT_ATTR_NODEV: u32 = 4;
+
 impl Root {
     /// Mounts the layers and attaches them at the mount point.
     pub(super) fn overlay(&mut self, plan: &mut Plan<'static>) -> Done {
@@ -71,7 +74,7 @@ impl Root {
                 fsconfig_flag(context, text!("userxattr"))?;
             }
             fsconfig_create(context)?;
-            fsmount(context, 0)
+            fsmount(context, if flags & overlay::NO_DEVICES != 0 { MOUNT_ATTR_NODEV } else { 0 })
         };
         let made = configure();
         close(context);
@@ -99,7 +102,8 @@ impl Root {
         if flags & overlay::USERXATTR != 0 {
             options.push(b",userxattr")?;
         }
-        mount(text!("overlay"), point, text!("overlay"), 0, Some(options.text()))?;
+        let given = if flags & overlay::NO_DEVICES != 0 { MS_NODEV } else { 0 };
+        mount(text!("overlay"), point, text!("overlay"), given, Some(options.text()))?;
         openat(AT_FDCWD, point, O_PATH | O_DIRECTORY, 0)
     }
 }

@@ -25,6 +25,15 @@ impl Hierarchy {
     pub(super) fn has(&self, controller: &str) -> bool {
         self.controllers.iter().any(|one| one == controller)
     }
+
+    /// Whether limits of this kind are kept here.
+    pub(super) fn keeps(&self, controller: super::limits::Controller) -> bool {
+        let (one, two) = controller.names();
+        self.has(match self.version {
+            Version::One => one,
+            Version::Two => two,
+        })
+    }
 }
 
 /// Found once: mounts of control groups do not change under a running program.

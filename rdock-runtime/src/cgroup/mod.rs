@@ -2,25 +2,30 @@
 //!
 //! A container's groups are named after it, `rdock/<id>` below this process's own group (or below the
 //! root of the hierarchy for root, where the kernel lets a manager work), so that anyone can find and
-//! remove them. Only hierarchies that are needed are used: those of the limits, and one to account and
-//! kill by. What a machine cannot do is a warning on the container, never a silent loss.
+//! remove them; `<parent>/<id>` where the spec names a parent. Only hierarchies that are needed are used: those of
+//! the limits, and one to account and kill by. What a machine cannot do is a warning on the container, never a
+//! silent loss.
 
+mod devices;
 mod find;
 mod freeze;
 mod limits;
+mod place;
 mod usage;
 
 pub(crate) use freeze::Freezer;
+pub(crate) use place::Place;
 
 use find::{Hierarchy, Version};
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 pub(crate) use usage::groups;
 
-use crate::spec::Resources;
+use crate::spec::{DeviceRule, Resources};
+use crate::warning::Warning;
 
 /// Why a control group could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -46,11 +51,28 @@ pub enum CgroupError {
         /// The system's error.
         source: io::Error,
     },
+    /// The kernel of this machine has no such limit.
+    #[error("{name} cannot be set: {reason}")]
+    NoSuchLimit {
+        /// The limit, as the spec names it.
+        name: &'static str,
+        /// What is missing.
+        reason: String,
+    },
+    /// A limit of I/O is for something that is no block device.
+    #[error("{} has no limits of I/O", path.display())]
+    Device {
+        /// As the spec names it.
+        path: PathBuf,
+        /// What it is.
+        source: io::Error,
+    },
 }
 
 /// The groups of one container.
 #[derive(Debug, Default)]
 pub(crate) struct Cgroup {
+    place: Place,
     paths: Vec<(Version, PathBuf)>,
     /// Where the hierarchies of these groups are mounted.
     mounts: Vec<PathBuf>,
@@ -64,18 +86,33 @@ pub(crate) struct Joining {
     /// The version 2 group.
     pub(crate) dir: Option<OwnedFd>,
     /// Limits that this machine cannot enforce.
-    pub(crate) warnings: Vec<String>,
+    pub(crate) warnings: Vec<Warning>,
+    /// Devices were to be restricted, and nothing here can do it.
+    pub(crate) devices_are_open: bool,
 }
 
-/// Makes the groups of container `id` with its limits.
+/// Makes the groups of a container with its limits. `devices`: what it may do with devices, `None` for everything.
 ///
 /// # Errors
 /// When a group cannot be made, or the kernel refuses a limit's value; nothing is left then.
-pub(crate) fn create(id: &str, resources: &Resources) -> Result<(Cgroup, Joining), CgroupError> {
+pub(crate) fn create(
+    place: Place,
+    resources: &Resources,
+    devices: Option<&[DeviceRule]>,
+) -> Result<(Cgroup, Joining), CgroupError> {
     let hierarchies = find::hierarchies();
-    let mut cgroup = Cgroup::default();
+    let mut cgroup = Cgroup {
+        place,
+        ..Cgroup::default()
+    };
     let mut joining = Joining::default();
-    let made = fill(id, resources, hierarchies, &mut cgroup, &mut joining);
+    let made = cgroup
+        .limit(resources, hierarchies, &mut joining)
+        .and_then(|()| cgroup.account(hierarchies, &mut joining))
+        .and_then(|()| match devices {
+            Some(rules) => cgroup.restrict(rules, hierarchies, &mut joining),
+            None => Ok(()),
+        });
     match made {
         Ok(()) => Ok((cgroup, joining)),
         Err(error) => {
@@ -86,76 +123,6 @@ pub(crate) fn create(id: &str, resources: &Resources) -> Result<(Cgroup, Joining
     }
 }
 
-fn fill(
-    id: &str,
-    resources: &Resources,
-    hierarchies: &[Hierarchy],
-    cgroup: &mut Cgroup,
-    joining: &mut Joining,
-) -> Result<(), CgroupError> {
-    let wanted = limits::wanted(resources);
-    for (controller, settings) in &wanted {
-        let Some(hierarchy) = hierarchies.iter().find(|hierarchy| hierarchy.has(controller)) else {
-            joining.warnings.push(format!(
-                "the {controller} limit is not enforced: no {controller} controller here"
-            ));
-            continue;
-        };
-        let path = match cgroup.enter(id, hierarchy, joining) {
-            Ok(path) => path,
-            Err(CgroupError::Group { source, .. }) if is_refusal(&source) => {
-                joining.warnings.push(format!(
-                    "the {controller} limit is not enforced: no right to use {}",
-                    hierarchy.group.display()
-                ));
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        for setting in settings {
-            let (file, value) = match hierarchy.version {
-                Version::One => (setting.v1, &setting.v1_value),
-                Version::Two => (setting.v2, &setting.v2_value),
-            };
-            if file.is_empty() {
-                continue;
-            }
-            match fs::write(path.join(file), value) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    joining.warnings.push(format!(
-                        "{} is not enforced: this kernel has no {file}",
-                        setting.name
-                    ));
-                }
-                Err(source) => {
-                    return Err(CgroupError::Limit {
-                        name: setting.name,
-                        value: value.clone(),
-                        source,
-                    });
-                }
-            }
-        }
-    }
-    // One group to find the processes by and to freeze them: version 2 where it is mounted, else the freezer.
-    let plain = hierarchies.iter().find(|one| one.version == Version::Two);
-    let plain = plain
-        .or_else(|| hierarchies.iter().find(|one| one.has("freezer")))
-        .or_else(|| {
-            hierarchies
-                .iter()
-                .find(|one| one.has("pids") && cgroup.paths.is_empty())
-        });
-    if let Some(hierarchy) = plain {
-        match cgroup.enter(id, hierarchy, joining) {
-            Err(CgroupError::Group { source, .. }) if is_refusal(&source) => {}
-            other => drop(other?),
-        }
-    }
-    Ok(())
-}
-
 fn is_refusal(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -163,16 +130,148 @@ fn is_refusal(error: &io::Error) -> bool {
     )
 }
 
+/// Writes a setting's value into the first of its files that this kernel has; which one was missing otherwise.
+fn write(
+    group: &Path,
+    version: Version,
+    setting: &limits::Setting,
+) -> Result<Result<(), String>, CgroupError> {
+    let files = match version {
+        Version::One => &setting.v1,
+        Version::Two => &setting.v2,
+    };
+    for (file, value) in files {
+        // Not `fs::write`, which would ask the kernel to create what is missing.
+        let written = fs::OpenOptions::new()
+            .write(true)
+            .open(group.join(file))
+            .and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes()));
+        match written {
+            Ok(()) => return Ok(Ok(())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => {
+                return Err(CgroupError::Limit {
+                    name: setting.name,
+                    value: value.clone(),
+                    source,
+                });
+            }
+        }
+    }
+    Ok(match files.last() {
+        _ if setting.quiet => Ok(()),
+        Some((file, _)) => Err(format!("this kernel has no {file}")),
+        None => Err("control groups of this version have no such limit".to_owned()),
+    })
+}
+
 impl Cgroup {
-    /// Makes the container's group in a hierarchy, once.
-    fn enter(
+    /// Sets the limits in the hierarchies of their controllers.
+    fn limit(
         &mut self,
-        id: &str,
-        hierarchy: &Hierarchy,
+        resources: &Resources,
+        hierarchies: &[Hierarchy],
         joining: &mut Joining,
-    ) -> Result<PathBuf, CgroupError> {
-        let parent = hierarchy.group.join("rdock");
-        let path = parent.join(id);
+    ) -> Result<(), CgroupError> {
+        for (controller, settings) in limits::wanted(resources, true)? {
+            let unenforced = |reason: String| {
+                settings
+                    .iter()
+                    .filter(|setting| !setting.quiet)
+                    .map(|setting| Warning::LimitNotEnforced {
+                        limit: setting.name.to_owned(),
+                        reason: reason.clone(),
+                    })
+                    .collect::<Vec<_>>()
+            };
+            let Some(hierarchy) = hierarchies.iter().find(|one| one.keeps(controller)) else {
+                let reason = format!("no {} controller here", controller.names().0);
+                joining.warnings.extend(unenforced(reason));
+                continue;
+            };
+            let path = match self.enter(hierarchy, joining) {
+                Ok(path) => path,
+                Err(CgroupError::Group { source, .. }) if is_refusal(&source) => {
+                    let reason = format!("no right to use {}", hierarchy.group.display());
+                    joining.warnings.extend(unenforced(reason));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            for setting in &settings {
+                if let Err(reason) = write(&path, hierarchy.version, setting)? {
+                    joining.warnings.push(Warning::LimitNotEnforced {
+                        limit: setting.name.to_owned(),
+                        reason,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One group to find the processes by and to freeze them: version 2 where it is mounted, else the freezer.
+    fn account(&mut self, hierarchies: &[Hierarchy], joining: &mut Joining) -> Result<(), CgroupError> {
+        let plain = hierarchies.iter().find(|one| one.version == Version::Two);
+        let plain = plain
+            .or_else(|| hierarchies.iter().find(|one| one.has("freezer")))
+            .or_else(|| {
+                hierarchies
+                    .iter()
+                    .find(|one| one.has("pids") && self.paths.is_empty())
+            });
+        let Some(hierarchy) = plain else {
+            return Ok(());
+        };
+        match self.enter(hierarchy, joining) {
+            Err(CgroupError::Group { source, .. }) if is_refusal(&source) => {
+                if let Some(parent) = self.place.parent() {
+                    joining.warnings.push(Warning::NoCgroupParent {
+                        path: parent.to_owned(),
+                        reason: source.to_string(),
+                    });
+                }
+                Ok(())
+            }
+            other => other.map(drop),
+        }
+    }
+
+    /// Leaves the container no devices but those of `rules`: by the group of version 2 that it has anyway, since
+    /// joining one more of version 1 takes the kernel milliseconds, else by the controller of version 1.
+    fn restrict(
+        &mut self,
+        rules: &[DeviceRule],
+        hierarchies: &[Hierarchy],
+        joining: &mut Joining,
+    ) -> Result<(), CgroupError> {
+        let mut reason = "no control groups here".to_owned();
+        if let Some(dir) = &joining.dir {
+            match devices::restrict_by_program(dir.as_fd(), rules) {
+                Ok(()) => return Ok(()),
+                Err(error) => reason = format!("the kernel takes no program: {error}"),
+            }
+        }
+        if let Some(hierarchy) = hierarchies.iter().find(|one| one.has("devices")) {
+            match self.enter(hierarchy, joining) {
+                Ok(path) => match devices::restrict_by_lists(&path, rules) {
+                    Ok(()) => return Ok(()),
+                    Err(error) => reason = format!("{}: {error}", path.display()),
+                },
+                Err(CgroupError::Group { source, path, .. }) if is_refusal(&source) => {
+                    reason = format!("{}: {source}", path.display());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        joining.devices_are_open = true;
+        joining.warnings.push(Warning::DevicesNotRestricted { reason });
+        Ok(())
+    }
+
+    /// Makes the container's group in a hierarchy, once.
+    fn enter(&mut self, hierarchy: &Hierarchy, joining: &mut Joining) -> Result<PathBuf, CgroupError> {
+        let path = self.place.within(&hierarchy.group);
         if self.paths.iter().any(|(_, known)| *known == path) {
             return Ok(path);
         }
@@ -184,25 +283,14 @@ impl Cgroup {
                 source,
             }
         };
-        match fs::create_dir(&parent) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(&parent)(error)),
-            _ => {}
-        }
-        match hierarchy.version {
-            Version::One => find::inherit_cpuset(&parent),
-            Version::Two => {
-                for group in [&hierarchy.group, &parent] {
-                    find::delegate(group);
-                }
-            }
-        }
+        self.place.make_parents(hierarchy)?;
         // Another container's removal may take the empty parent away in between.
         let mut made = fs::create_dir(&path);
-        if made
-            .as_ref()
-            .is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
-        {
-            let _ = fs::create_dir(&parent);
+        for _ in 0..16 {
+            if !matches!(&made, Err(error) if error.kind() == io::ErrorKind::NotFound) {
+                break;
+            }
+            self.place.make_parents(hierarchy)?;
             made = fs::create_dir(&path);
         }
         made.map_err(failed(&path))?;
@@ -226,14 +314,17 @@ impl Cgroup {
     }
 
     /// The groups of a run that another process started.
-    pub(crate) fn open(paths: &[PathBuf]) -> Self {
+    pub(crate) fn open(place: Place, paths: &[PathBuf]) -> Self {
         let version = |path: &Path| {
             let hierarchy = find::hierarchies()
                 .iter()
                 .find(|one| path.starts_with(&one.mount))?;
             Some((hierarchy.version, hierarchy.mount.clone()))
         };
-        let mut cgroup = Self::default();
+        let mut cgroup = Self {
+            place,
+            ..Self::default()
+        };
         for path in paths {
             if let Some((version, mount)) = version(path) {
                 cgroup.paths.push((version, path.clone()));
@@ -266,37 +357,29 @@ impl Cgroup {
     ///
     /// # Errors
     /// When the kernel refuses a value, such as a memory limit below what is in use, or the machine has no such
-    /// controller. Limits written before it stay.
-    pub(crate) fn update(&mut self, id: &str, resources: &Resources) -> Result<(), CgroupError> {
-        let absent = |name: &'static str| CgroupError::Group {
-            action: "use",
-            path: PathBuf::from(name),
-            source: io::Error::new(io::ErrorKind::Unsupported, "this machine has no such controller"),
-        };
-        for (controller, settings) in limits::wanted(resources) {
+    /// limit. Limits written before it stay.
+    pub(crate) fn update(&mut self, resources: &Resources) -> Result<(), CgroupError> {
+        for (controller, settings) in limits::wanted(resources, false)? {
+            let absent = || CgroupError::NoSuchLimit {
+                name: settings[0].name,
+                reason: format!("no {} controller here", controller.names().0),
+            };
             let hierarchy = find::hierarchies()
                 .iter()
-                .find(|hierarchy| hierarchy.has(controller))
-                .ok_or_else(|| absent(controller))?;
-            let path = hierarchy.group.join("rdock").join(id);
+                .find(|hierarchy| hierarchy.keeps(controller))
+                .ok_or_else(absent)?;
+            let path = self.place.within(&hierarchy.group);
             if !self.paths.iter().any(|(_, known)| *known == path) {
                 // It was started without such a limit: its processes move into a group of the controller.
-                let path = self.enter(id, hierarchy, &mut Joining::default())?;
+                let path = self.enter(hierarchy, &mut Joining::default())?;
                 self.move_members(&path)?;
             }
             let write = |setting: &limits::Setting| {
-                let (file, value) = match hierarchy.version {
-                    Version::One => (setting.v1, &setting.v1_value),
-                    Version::Two => (setting.v2, &setting.v2_value),
+                let missing = |reason| CgroupError::NoSuchLimit {
+                    name: setting.name,
+                    reason,
                 };
-                match file {
-                    "" => Ok(()),
-                    _ => fs::write(path.join(file), value).map_err(|source| CgroupError::Limit {
-                        name: setting.name,
-                        value: value.clone(),
-                        source,
-                    }),
-                }
+                write(&path, hierarchy.version, setting)?.map_err(missing)
             };
             let written: Result<(), _> = settings.iter().try_for_each(write);
             if written.is_err() {
@@ -359,21 +442,24 @@ impl Cgroup {
     /// With the first group that stays; the others are gone.
     pub(crate) fn remove(self) -> Result<(), CgroupError> {
         let mut first = Ok(());
-        for (_, path) in self.paths {
-            first = first.and(remove_group(&path));
+        for (_, path) in &self.paths {
+            first = first.and(remove_group(path));
+            self.place.remove_parents(path);
         }
         first
     }
 }
 
-/// Removes every group of container `id`, and kills what is left in them.
+/// Removes every group of a container, and kills what is left in them.
 ///
 /// # Errors
 /// With the first group that stays; the others are gone.
-pub(crate) fn remove_all(id: &str) -> Result<(), CgroupError> {
+pub(crate) fn remove_all(place: &Place) -> Result<(), CgroupError> {
     let mut first = Ok(());
     for hierarchy in find::hierarchies() {
-        first = first.and(remove_group(&hierarchy.group.join("rdock").join(id)));
+        let path = place.within(&hierarchy.group);
+        first = first.and(remove_group(&path));
+        place.remove_parents(&path);
     }
     first
 }
@@ -445,21 +531,4 @@ pub(crate) fn describe() -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_removed_group_is_gone_and_removing_it_again_is_no_error() {
-        let id = format!("{:064x}", std::process::id());
-        let Ok((cgroup, joining)) = create(&id, &Resources::default()) else {
-            // Without the right to make groups `create` warns instead of failing.
-            panic!("create failed");
-        };
-        let paths: Vec<_> = cgroup.paths.iter().map(|(_, path)| path.clone()).collect();
-        assert!(paths.iter().all(|path| path.is_dir()));
-        drop(joining);
-        cgroup.remove().expect("remove");
-        assert!(!paths.iter().any(|path| path.exists()));
-        remove_all(&id).expect("again");
-    }
-}
+mod tests;

@@ -31,12 +31,12 @@ pub(crate) struct Transfer {
     pub(crate) written: u64,
 }
 
-/// The groups of container `id` on this machine.
-pub(crate) fn groups(id: &str) -> Groups {
+/// The groups of a container on this machine.
+pub(crate) fn groups(place: &super::Place) -> Groups {
     let hierarchies = find::hierarchies().iter();
     let all = hierarchies.map(|hierarchy| Group {
         version: hierarchy.version,
-        path: hierarchy.group.join("rdock").join(id),
+        path: place.within(&hierarchy.group),
     });
     Groups(all.filter(|group| group.path.is_dir()).collect())
 }

@@ -192,6 +192,7 @@ fn stopped_plan(container: &Container, bare: bool) -> Result<ViewPlan> {
         root: RootPlan {
             mounts: snapshot.mounts().into_iter().map(Into::into).collect(),
             read_only: false,
+            no_devices: false,
         },
         mounts,
         bare,

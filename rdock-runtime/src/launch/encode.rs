@@ -154,11 +154,18 @@ pub(super) fn launch(plan: LaunchPlan) -> io::Result<Encoded> {
     inside.u32(op::PRIVATE).u32(propagates.into());
     root(&mut inside, &plan.root, &plan.state_dir)?;
     for mount in &plan.mounts {
-        self::mount(&mut inside, mount, plan.user_namespace.is_some());
+        match &mount.kind {
+            MountKind::OfContainer { mounts, path } => {
+                inside.u32(op::MOUNT_OF).u32(hold(mounts.try_clone()?)).path(path);
+                inside.path(&mount.target).u32(attributes(mount.flags));
+            }
+            _ => self::mount(&mut inside, mount, plan.user_namespace.is_some()),
+        }
         if mount.target == Path::new("/dev") && !matches!(mount.kind, MountKind::Bind(_)) {
             devices(&mut inside, &plan.devices, plan.user_namespace.is_some());
         }
     }
+    device_nodes(&mut inside, &plan.own_devices, plan.user_namespace.is_some());
     for secret in &plan.secrets {
         // Nothing is taken from the state directory any more, and it is not seen from inside.
         inside
@@ -301,7 +308,8 @@ fn root(writer: &mut Writer, root: &RootPlan, state_dir: &Path) -> io::Result<()
                 let names = || state_dir.parent().unwrap_or(Path::new("/")).join("names");
                 let point = point.clone().unwrap_or_else(names);
                 let flags = if *volatile { overlay::VOLATILE } else { 0 }
-                    | if *userxattr { overlay::USERXATTR } else { 0 };
+                    | if *userxattr { overlay::USERXATTR } else { 0 }
+                    | if root.no_devices { overlay::NO_DEVICES } else { 0 };
                 writer
                     .u32(op::OVERLAY)
                     .path(&point)
@@ -377,6 +385,8 @@ fn mount(writer: &mut Writer, mount: &MountPlan, user_namespace: bool) {
             }
             file_system_op(writer, "tmpfs", &mount.target, given, flags, "", options);
         }
+        // Needs a descriptor, which only a launch has.
+        MountKind::OfContainer { .. } => {}
         MountKind::CgroupV1 { hierarchies } => {
             cgroup_v1(writer, &mount.target, given, hierarchies, user_namespace)
         }
@@ -461,7 +471,7 @@ fn cgroup_v1(
     }
 }
 
-fn devices(writer: &mut Writer, devices: &[DevicePlan], user_namespace: bool) {
+fn device_nodes(writer: &mut Writer, devices: &[DevicePlan], user_namespace: bool) {
     for device in devices {
         let kind = match device.kind {
             'b' => 0o060000,
@@ -471,11 +481,17 @@ fn devices(writer: &mut Writer, devices: &[DevicePlan], user_namespace: bool) {
         writer
             .u32(op::DEVICE)
             .path(&device.path)
+            .path(&device.source)
             .u32(kind | device.mode)
             .u32(device.major)
             .u32(device.minor);
         writer.u32(device.uid).u32(device.gid).u32(user_namespace.into());
     }
+}
+
+/// What is in a `/dev` of the container's own.
+fn devices(writer: &mut Writer, devices: &[DevicePlan], user_namespace: bool) {
+    device_nodes(writer, devices, user_namespace);
     for (path, target) in [
         ("/dev/ptmx", "pts/ptmx"),
         ("/dev/fd", "/proc/self/fd"),

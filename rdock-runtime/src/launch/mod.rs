@@ -521,3 +521,6 @@ pub(crate) fn remove_tree(path: &std::path::Path) -> io::Result<()> {
     }
     std::fs::remove_dir_all(path)
 }
+
+#[cfg(test)]
+mod tests;

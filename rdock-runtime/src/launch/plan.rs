@@ -27,6 +27,8 @@ pub(crate) struct LaunchPlan {
     pub(crate) secrets: Vec<SecretPlan>,
     /// Device nodes below `/dev`, made (or bound from the host where mknod is refused).
     pub(crate) devices: Vec<DevicePlan>,
+    /// Those that the user asked for, wherever they are to be; made after all mounts.
+    pub(crate) own_devices: Vec<DevicePlan>,
     /// Over-mounted with nothing: files by `/dev/null` (char 1:3 verified), directories by one shared empty read-only tmpfs. A missing path is skipped.
     pub(crate) masked_paths: Vec<String>,
     /// Bound onto themselves read-only. A missing path is skipped.
@@ -178,6 +180,8 @@ pub(crate) struct RootPlan {
     /// The last one is the root.
     pub(crate) mounts: Vec<RootMount>,
     pub(crate) read_only: bool,
+    /// No device node in it can be opened.
+    pub(crate) no_devices: bool,
 }
 
 /// An overlay, and where it is attached before the root changes.
@@ -216,6 +220,12 @@ pub(crate) enum MountKind {
         hierarchies: Vec<PathBuf>,
     },
     Bind(BindPlan),
+    /// A file system in memory that another container has mounted at `path`.
+    OfContainer {
+        /// Its mount namespace.
+        mounts: std::sync::Arc<OwnedFd>,
+        path: PathBuf,
+    },
     /// A tmpfs the user asked for, without a `mode` with that of the target (1777 where there is none);
     /// `copy_up`: starts with what the image has at the target.
     Tmpfs {
@@ -261,6 +271,8 @@ pub(crate) struct MountFlags {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DevicePlan {
+    /// Its node on the host, for where no node can be made.
+    pub(crate) source: PathBuf,
     /// Absolute path inside the container.
     pub(crate) path: PathBuf,
     /// 'c', 'b' or 'p'.
@@ -312,4 +324,18 @@ pub(crate) struct CapabilitySets {
     pub(crate) permitted: u64,
     pub(crate) effective: u64,
     pub(crate) ambient: u64,
+}
+
+impl CapabilitySets {
+    /// Takes the capabilities of a mask out of every set.
+    pub(crate) fn remove(&mut self, mask: u64) {
+        for set in [
+            &mut self.bounding,
+            &mut self.permitted,
+            &mut self.effective,
+            &mut self.ambient,
+        ] {
+            *set &= !mask;
+        }
+    }
 }

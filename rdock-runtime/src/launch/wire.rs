@@ -76,7 +76,7 @@ pub(crate) mod op {
     pub(crate) const DIRECTORY: u32 = 5;
     /// path, target
     pub(crate) const SYMLINK: u32 = 6;
-    /// path, mode with type, major, minor, uid, gid, bind: u32
+    /// path, path on the host, mode with type, major, minor, uid, gid, bind: u32
     pub(crate) const DEVICE: u32 = 7;
     /// path
     pub(crate) const MASK: u32 = 8;
@@ -144,6 +144,8 @@ pub(crate) mod op {
     pub(crate) const SHARE_ROOT: u32 = 60;
     /// mount point outside the root, target, uid, gid, mode, content
     pub(crate) const SECRET: u32 = 61;
+    /// descriptor of another mount namespace, path of a tmpfs there, target, attributes
+    pub(crate) const MOUNT_OF: u32 = 62;
     /// descriptors of the listening socket and of the status file, of the first kept one, count of those
     pub(crate) const ADOPT: u32 = 41;
 }
@@ -152,6 +154,8 @@ pub(crate) mod op {
 pub(crate) mod overlay {
     pub(crate) const VOLATILE: u32 = 1;
     pub(crate) const USERXATTR: u32 = 2;
+    /// No device node in it can be opened.
+    pub(crate) const NO_DEVICES: u32 = 4;
 }
 
 /// Flags of [`op::FILE_SYSTEM`].

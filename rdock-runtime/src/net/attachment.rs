@@ -6,11 +6,12 @@ mod plan;
 
 pub(super) use choice::{host_routes, lock_host};
 
-use super::definition::{Definition, Range4, Range6};
+use super::definition::Definition;
 use super::error::NetError;
 use super::host;
 use super::messages;
 use super::namespace;
+use super::range::{Range4, Range6};
 use super::state::{self, HolderRecord, Lock, NetworkDir, NetworkRecord};
 use super::subnet::Subnet;
 use crate::process::ProcessIdentity;

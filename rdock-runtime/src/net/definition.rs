@@ -1,11 +1,12 @@
 //! What a user network is: written once when it is created, kept until it is removed.
 
 use super::error::NetError;
+use super::range::{self, Range4, Range6};
 use super::subnet::Subnet;
 use super::subnet6::Subnet6;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 /// A network to be created. Defaults are those of `docker network create`: a free private IPv4 subnet, no IPv6, a way
 /// out.
@@ -172,28 +173,6 @@ pub(super) struct Definition {
     pub(super) options: BTreeMap<String, String>,
 }
 
-/// The IPv4 side of a network.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Range4 {
-    pub(super) subnet: String,
-    pub(super) gateway: Ipv4Addr,
-    #[serde(default)]
-    pub(super) ip_range: Option<String>,
-    #[serde(default)]
-    pub(super) auxiliary: BTreeMap<String, Ipv4Addr>,
-}
-
-/// The IPv6 side of a network.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Range6 {
-    pub(super) subnet: String,
-    pub(super) gateway: Ipv6Addr,
-    #[serde(default)]
-    pub(super) ip_range: Option<String>,
-    #[serde(default)]
-    pub(super) auxiliary: BTreeMap<String, Ipv6Addr>,
-}
-
 /// What a checked spec asks for; what is missing is chosen under the host's lock.
 #[derive(Debug)]
 pub(super) struct Wanted {
@@ -266,12 +245,12 @@ pub(super) fn check(spec: &NetworkSpec) -> Result<Wanted, NetError> {
             if wanted.ipv6.is_some() {
                 return Err(wrong("subnets", "more than one IPv6 subnet".into()));
             }
-            wanted.ipv6 = Some(range6(subnet).map_err(|reason| wrong("subnets", reason))?);
+            wanted.ipv6 = Some(range::of_spec::<Subnet6>(subnet).map_err(|reason| wrong("subnets", reason))?);
         } else {
             if wanted.ipv4.is_some() {
                 return Err(wrong("subnets", "more than one IPv4 subnet".into()));
             }
-            wanted.ipv4 = Some(range4(subnet).map_err(|reason| wrong("subnets", reason))?);
+            wanted.ipv4 = Some(range::of_spec::<Subnet>(subnet).map_err(|reason| wrong("subnets", reason))?);
         }
     }
     if wanted.ipv6.is_some() && !spec.ipv6 {
@@ -294,130 +273,6 @@ fn truth(text: &str) -> Option<bool> {
     }
 }
 
-fn range4(spec: &SubnetSpec) -> Result<Range4, String> {
-    let parse = |text: &str| {
-        text.parse::<Subnet>()
-            .map_err(|()| format!("{text:?} is not an IPv4 subnet in CIDR notation with zero host bits"))
-    };
-    let subnet = parse(&spec.subnet)?;
-    if !(8..=29).contains(&subnet.prefix) {
-        return Err(format!(
-            "{subnet} has room for too few or too many addresses: /8 to /29"
-        ));
-    }
-    let inside = |ip: IpAddr, what: &str| match ip {
-        IpAddr::V4(ip) if subnet.holds(ip) => Ok(ip),
-        _ => Err(format!("{what} {ip} is not an address of {subnet}")),
-    };
-    let gateway = match spec.gateway {
-        Some(gateway) => inside(gateway, "the gateway")?,
-        None => subnet.nth(1),
-    };
-    let ip_range = spec.ip_range.as_deref().map(parse).transpose()?;
-    if let Some(range) = ip_range
-        && (range.prefix < subnet.prefix || !range.overlaps(subnet))
-    {
-        return Err(format!("the range {range} is not in {subnet}"));
-    }
-    let mut auxiliary = BTreeMap::new();
-    for (name, ip) in &spec.auxiliary {
-        auxiliary.insert(name.clone(), inside(*ip, "the auxiliary address")?);
-    }
-    Ok(Range4 {
-        subnet: subnet.to_string(),
-        gateway,
-        ip_range: ip_range.map(|range| range.to_string()),
-        auxiliary,
-    })
-}
-
-fn range6(spec: &SubnetSpec) -> Result<Range6, String> {
-    let parse = |text: &str| {
-        text.parse::<Subnet6>()
-            .map_err(|()| format!("{text:?} is not an IPv6 subnet in CIDR notation with zero host bits"))
-    };
-    let subnet = parse(&spec.subnet)?;
-    if !(16..=120).contains(&subnet.prefix) {
-        return Err(format!(
-            "{subnet} has room for too few or too many addresses: /16 to /120"
-        ));
-    }
-    if subnet.base.is_multicast() || subnet.base.is_unicast_link_local() {
-        return Err(format!("{subnet} has no addresses that can be routed"));
-    }
-    let inside = |ip: IpAddr, what: &str| match ip {
-        IpAddr::V6(ip) if subnet.contains(ip) && ip != subnet.base => Ok(ip),
-        _ => Err(format!("{what} {ip} is not an address of {subnet}")),
-    };
-    let gateway = match spec.gateway {
-        Some(gateway) => inside(gateway, "the gateway")?,
-        None => subnet.nth(1).ok_or("no room for a gateway")?,
-    };
-    let ip_range = spec.ip_range.as_deref().map(parse).transpose()?;
-    if let Some(range) = ip_range
-        && (range.prefix < subnet.prefix || !range.overlaps(subnet))
-    {
-        return Err(format!("the range {range} is not in {subnet}"));
-    }
-    let mut auxiliary = BTreeMap::new();
-    for (name, ip) in &spec.auxiliary {
-        auxiliary.insert(name.clone(), inside(*ip, "the auxiliary address")?);
-    }
-    Ok(Range6 {
-        subnet: subnet.to_string(),
-        gateway,
-        ip_range: ip_range.map(|range| range.to_string()),
-        auxiliary,
-    })
-}
-
-impl Range6 {
-    pub(super) fn around(subnet: Subnet6) -> Option<Self> {
-        Some(Self {
-            subnet: subnet.to_string(),
-            gateway: subnet.nth(1)?,
-            ip_range: None,
-            auxiliary: BTreeMap::new(),
-        })
-    }
-
-    /// `None` when the file was tampered with.
-    pub(super) fn subnet(&self) -> Option<Subnet6> {
-        self.subnet.parse().ok()
-    }
-}
-
-impl Range4 {
-    pub(super) fn around(subnet: Subnet) -> Self {
-        Self {
-            subnet: subnet.to_string(),
-            gateway: subnet.nth(1),
-            ip_range: None,
-            auxiliary: BTreeMap::new(),
-        }
-    }
-
-    /// `None` when the file was tampered with.
-    pub(super) fn subnet(&self) -> Option<Subnet> {
-        self.subnet.parse().ok()
-    }
-
-    /// What addresses are chosen from.
-    pub(super) fn choice(&self) -> Option<Subnet> {
-        match &self.ip_range {
-            Some(range) => range.parse().ok(),
-            None => self.subnet(),
-        }
-    }
-
-    /// Addresses that no container gets.
-    pub(super) fn reserved(&self, ip: Ipv4Addr) -> bool {
-        ip == self.gateway
-            || self.auxiliary.values().any(|other| *other == ip)
-            || self.subnet().is_none_or(|subnet| !subnet.holds(ip))
-    }
-}
-
 impl Definition {
     /// Whether containers of the network may talk to each other.
     pub(super) fn neighbours_talk(&self) -> bool {
@@ -433,6 +288,7 @@ impl Definition {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
     fn refused(spec: &NetworkSpec) -> String {
         match check(spec) {

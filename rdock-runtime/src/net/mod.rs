@@ -19,6 +19,7 @@ mod netlink;
 mod networks;
 mod nft;
 pub(crate) mod publish;
+mod range;
 mod resolver;
 mod state;
 mod subnet;

@@ -1,8 +1,9 @@
 //! The networks of a root: create, look at, remove.
 
 use super::attachment::{host_routes, lock_host};
-use super::definition::{self, Definition, NetworkSpec, Range4, Range6};
+use super::definition::{self, Definition, NetworkSpec};
 use super::error::NetError;
+use super::range::{Range4, Range6};
 use super::state::{HolderRecord, NetworkDir};
 use super::subnet::{self, Subnet};
 use super::subnet6::Subnet6;

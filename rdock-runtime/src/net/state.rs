@@ -17,8 +17,9 @@ mod holder;
 
 pub(super) use holder::HolderRecord;
 
-use super::definition::{Definition, Range6};
+use super::definition::Definition;
 use super::error::NetError;
+use super::range::Range6;
 use super::subnet::Subnet;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;

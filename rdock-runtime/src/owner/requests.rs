@@ -157,18 +157,15 @@ fn answer(
             drop(this);
             super::freeze::pause(events, owner, connection, frozen)
         }
-        Request::Limits { resources } => {
-            let id = this.record.id.clone();
-            Some(match &mut this.cgroup {
-                Some(cgroup) => match cgroup.update(&id, &resources) {
-                    Ok(()) => Reply::Done,
-                    Err(error) => Reply::Refused {
-                        reason: crate::remove::describe(&error).join(": "),
-                    },
+        Request::Limits { resources } => Some(match &mut this.cgroup {
+            Some(cgroup) => match cgroup.update(&resources) {
+                Ok(()) => Reply::Done,
+                Err(error) => Reply::Refused {
+                    reason: crate::remove::describe(&error).join(": "),
                 },
-                None => Reply::NotRunning,
-            })
-        }
+            },
+            None => Reply::NotRunning,
+        }),
         Request::Reload => Some(match this.dir.record() {
             Ok(record) => {
                 let renamed = this.record.name != record.name;

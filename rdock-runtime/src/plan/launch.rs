@@ -9,6 +9,7 @@ use crate::spec::{NamespaceMode, NetworkMode};
 use crate::volume::VolumeError;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A kind of namespace that can be another container's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub(crate) enum NamespaceKind {
     Pid,
     Ipc,
     Network,
+    /// Not joined: something of it is mounted here too.
+    Mounts,
 }
 
 /// Where things are that exist only once the container has its state.
@@ -26,8 +29,8 @@ pub(crate) struct Places<'a> {
     /// Holds `hosts`, `hostname` and `resolv.conf`: the state directory, or that of the container whose
     /// network is joined.
     pub(crate) network_dir: &'a Path,
-    /// The root of the container whose ipc namespace is joined (`/proc/PID/root`).
-    pub(crate) ipc_root: Option<&'a Path>,
+    /// The mounts of the container whose ipc namespace is joined.
+    pub(crate) ipc_mounts: Option<&'a Arc<OwnedFd>>,
     /// The container's directories in the version 1 hierarchies.
     pub(crate) cgroup_hierarchies: &'a [PathBuf],
 }
@@ -82,6 +85,7 @@ impl Planned {
             root: RootPlan {
                 mounts: root,
                 read_only: self.root_read_only,
+                no_devices: false,
             },
             mounts,
             devices: self.devices,
@@ -132,12 +136,10 @@ impl PreparedMount {
                 let missing = || VolumeError::MissingSource {
                     path: PathBuf::from(path),
                 };
-                prepare::bind(
-                    places
-                        .ipc_root
-                        .ok_or_else(missing)?
-                        .join(path.trim_start_matches('/')),
-                )?
+                MountKind::OfContainer {
+                    mounts: places.ipc_mounts.ok_or_else(missing)?.clone(),
+                    path: PathBuf::from(path),
+                }
             }
         };
         Ok(MountPlan { kind, target, flags })

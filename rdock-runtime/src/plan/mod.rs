@@ -4,11 +4,12 @@
 //! printed. It reports all findings at once. What needs the host's file system (sources of binds, volumes)
 //! happens in [`Planned::prepare_mounts`], what needs descriptors in [`Planned::into_launch`].
 
-mod devices;
+pub(crate) mod devices;
 mod health;
 mod host;
 mod identity;
 mod launch;
+mod limits;
 mod mounts;
 mod network;
 mod prepare;
@@ -193,6 +194,13 @@ fn all(
     findings: &mut Findings,
 ) -> Planned {
     let mut warnings = Vec::new();
+    let less_than_all = spec
+        .devices
+        .iter()
+        .any(|device| device.access != crate::spec::DeviceAccess::ALL);
+    if host.is_rootless() && (less_than_all || !spec.device_rules.is_empty()) {
+        warnings.push(Warning::DeviceAccessNotEnforced);
+    }
     identity::check(subject, spec, findings);
     settings::lifetime(subject, spec, findings);
     settings::check(spec, host, findings);
@@ -271,6 +279,9 @@ fn all(
         warnings,
     }
 }
+
+/// CAP_MKNOD as a mask.
+pub(crate) const MKNOD: u64 = 1 << 27;
 
 /// The ids of a container of this spec, when it has a user namespace.
 pub(crate) fn id_mappings(spec: &ContainerSpec) -> Option<IdMappings> {

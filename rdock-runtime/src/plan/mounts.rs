@@ -115,9 +115,9 @@ const PROC_FILES: [&str; 10] = [
     "/proc/uptime",
 ];
 
-/// Masked and read-only paths; none of either when privileged.
+/// Masked and read-only paths; none of either when privileged, or unconfined.
 pub(super) fn system_paths(spec: &ContainerSpec, host: &HostFacts) -> (Vec<String>, Vec<String>) {
-    if spec.privileged {
+    if spec.privileged || spec.system_paths_unconfined {
         return (Vec::new(), Vec::new());
     }
     let masked = MASKED

@@ -1,6 +1,6 @@
 //! Everything that is neither process nor mount: namespaces, limits, sysctls, ports, signals, readiness.
 
-use super::{Findings, HostFacts, identity, single_id};
+use super::{Findings, HostFacts, devices, identity, limits, single_id};
 use crate::launch::IdMappings;
 use crate::signal;
 use crate::spec::{
@@ -9,12 +9,10 @@ use crate::spec::{
 use crate::warning::Warning;
 use rdock_image::ImageConfig;
 
-/// Docker's smallest memory limit.
-const MEMORY_MIN: u64 = 6 << 20;
-
 /// What can be said about single fields and pairs of them.
 pub(super) fn check(spec: &ContainerSpec, host: &HostFacts, findings: &mut Findings) {
-    resources(spec, host, findings);
+    limits::check(spec, host, findings);
+    devices::check(spec, findings);
     extra_hosts(spec, findings);
     namespaces(spec, findings);
     for (index, ready) in spec.ready.iter().enumerate() {
@@ -117,77 +115,6 @@ fn namespaces(spec: &ContainerSpec, findings: &mut Findings) {
             );
         }
     }
-}
-
-fn resources(spec: &ContainerSpec, host: &HostFacts, findings: &mut Findings) {
-    let resources = &spec.resources;
-    for (field, value) in [
-        ("memory", resources.memory),
-        ("memory_reservation", resources.memory_reservation),
-    ] {
-        if value.is_some_and(|bytes| bytes < MEMORY_MIN) {
-            findings.add(format!("resources.{field}"), "at least 6 MiB");
-        }
-    }
-    if let (Some(memory), Some(reservation)) = (resources.memory, resources.memory_reservation)
-        && reservation > memory
-    {
-        findings.add("resources.memory_reservation", "more than the memory limit");
-    }
-    match (resources.memory, resources.memory_swap) {
-        (None, Some(_)) => findings.add("resources.memory_swap", "needs a memory limit too"),
-        (Some(memory), Some(swap)) if swap < memory => {
-            findings.add(
-                "resources.memory_swap",
-                "memory and swap together cannot be less than the memory limit",
-            );
-        }
-        _ => {}
-    }
-    let processors = f64::from(host.processors);
-    if resources
-        .cpus
-        .is_some_and(|cpus| !(0.01..=processors).contains(&cpus))
-    {
-        findings.add(
-            "resources.cpus",
-            format!("from 0.01 to {processors}, the processors of this host"),
-        );
-    }
-    if resources
-        .cpu_shares
-        .is_some_and(|shares| !(2..=262_144).contains(&shares))
-    {
-        findings.add("resources.cpu_shares", "from 2 to 262144");
-    }
-    if resources.pids == Some(0) {
-        findings.add("resources.pids", "at least 1");
-    }
-    if resources
-        .cpuset_cpus
-        .as_deref()
-        .is_some_and(|set| !is_cpu_set(set))
-    {
-        findings.add(
-            "resources.cpuset_cpus",
-            "a list of numbers and ranges such as 0-2,4",
-        );
-    }
-}
-
-/// The list format of cpuset(7), without strides.
-fn is_cpu_set(text: &str) -> bool {
-    let number = |text: &str| {
-        (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()))
-            .then(|| text.parse::<u32>().ok())
-            .flatten()
-    };
-    text.split(',').all(|part| match part.split_once('-') {
-        None => number(part).is_some(),
-        Some((first, last)) => {
-            matches!((number(first), number(last)), (Some(first), Some(last)) if first <= last)
-        }
-    })
 }
 
 fn extra_hosts(spec: &ContainerSpec, findings: &mut Findings) {

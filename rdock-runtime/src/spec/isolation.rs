@@ -50,27 +50,6 @@ pub enum UserNamespace {
     },
 }
 
-/// Limits of a container; `None` is no limit.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-#[non_exhaustive]
-pub struct Resources {
-    /// Bytes.
-    pub memory: Option<u64>,
-    /// Bytes of memory and swap together.
-    pub memory_swap: Option<u64>,
-    /// Bytes below which memory is not reclaimed first.
-    pub memory_reservation: Option<u64>,
-    /// Processors.
-    pub cpus: Option<f64>,
-    /// Relative weight, 2 to 262144; 1024 is usual.
-    pub cpu_shares: Option<u64>,
-    /// Processors that may be used, as `0-2,4`.
-    pub cpuset_cpus: Option<String>,
-    /// Processes and threads.
-    pub pids: Option<u64>,
-}
-
 /// The system call filter.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

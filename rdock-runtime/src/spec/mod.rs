@@ -3,6 +3,7 @@
 //! [`ContainerSpec`] is to [`crate::Container`] what `std::process::Command` is to `Child`: one type,
 //! setters in any order that cannot fail, everything validated once when it is planned.
 
+mod devices;
 mod env;
 mod isolation;
 mod lifecycle;
@@ -12,11 +13,13 @@ mod network;
 mod parse;
 mod ports;
 mod ready;
+mod resources;
 mod secrets;
 mod setters;
 
+pub use devices::{Device, DeviceAccess, DeviceKind, DeviceRule};
 pub use env::{parse_env_file, parse_env_flag};
-pub use isolation::{NamespaceMode, NetworkMode, Resources, Seccomp, UserNamespace};
+pub use isolation::{NamespaceMode, NetworkMode, Seccomp, UserNamespace};
 pub use lifecycle::{HealthCheck, HealthTest, RestartPolicy};
 pub use logging::{LogConfig, LogDriver};
 pub use mounts::{Mount, MountSource, VolumesFrom};
@@ -25,6 +28,7 @@ pub use network::{EndpointSpec, NetworkJoin, PortForwarding, parse_exposed};
 pub use parse::{ParseError, parse_size};
 pub use ports::{PortMapping, Protocol};
 pub use ready::Ready;
+pub use resources::{DeviceRate, DeviceWeight, Resources};
 pub(crate) use secrets::SECRET_MAX;
 pub use secrets::{Secret, SecretSource, SecretTarget};
 
@@ -113,6 +117,17 @@ pub struct ContainerSpec {
     pub user_namespace: UserNamespace,
     /// Limits; none by default.
     pub resources: Resources,
+    /// The control group that those of the container are made in, as a path from the top of the hierarchies (or, in
+    /// a program that may not write there, from its own group). One of rdock's own by default. It is made when it
+    /// is missing, and removed with the last of its containers then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup_parent: Option<String>,
+    /// Devices of the host, beside those every container has.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<Device>,
+    /// What else the container may do with devices.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub device_rules: Vec<DeviceRule>,
     /// `(name, soft, hard)`, names as `ulimit` options of docker: `nofile`, `nproc`...
     pub ulimits: Vec<(String, u64, u64)>,
     /// Kernel parameters of the container's own namespaces, by dotted name.
@@ -125,6 +140,9 @@ pub struct ContainerSpec {
     pub cap_drop: Vec<String>,
     /// All capabilities, no seccomp filter, no masked paths, writable sysfs, the host's devices.
     pub privileged: bool,
+    /// Nothing of `/proc` and `/sys` is masked or made read-only (docker's `systempaths=unconfined`).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub system_paths_unconfined: bool,
     /// Programs in the container cannot gain privileges by setuid bits or file capabilities. Off, as in docker.
     pub no_new_privileges: bool,
     /// The system call filter.
@@ -195,12 +213,16 @@ impl Default for ContainerSpec {
             cgroup_namespace: NamespaceMode::Private,
             user_namespace: UserNamespace::Default,
             resources: Resources::default(),
+            cgroup_parent: None,
+            devices: Vec::new(),
+            device_rules: Vec::new(),
             ulimits: Vec::new(),
             sysctls: BTreeMap::new(),
             shm_size: 64 << 20,
             cap_add: Vec::new(),
             cap_drop: Vec::new(),
             privileged: false,
+            system_paths_unconfined: false,
             no_new_privileges: false,
             seccomp: Seccomp::Default,
             read_only: false,

@@ -150,6 +150,21 @@ impl ContainerSpec {
         self.resources.pids = Some(limit);
         self
     }
+    /// Sets the control group that the container's are made in.
+    pub fn cgroup_parent(mut self, group: impl Into<String>) -> Self {
+        self.cgroup_parent = Some(group.into());
+        self
+    }
+    /// Gives the container a device of the host.
+    pub fn device(mut self, device: super::Device) -> Self {
+        self.devices.push(device);
+        self
+    }
+    /// Allows something with devices.
+    pub fn device_rule(mut self, rule: super::DeviceRule) -> Self {
+        self.device_rules.push(rule);
+        self
+    }
     /// Says where output is kept, and how much of it.
     pub fn log(mut self, log: LogConfig) -> Self {
         self.log = log;
@@ -236,6 +251,11 @@ impl ContainerSpec {
         self.privileged = privileged;
         self
     }
+    /// Masks nothing of `/proc` and `/sys`.
+    pub fn system_paths_unconfined(mut self, unconfined: bool) -> Self {
+        self.system_paths_unconfined = unconfined;
+        self
+    }
     /// Keeps programs in the container from gaining privileges by setuid bits or file capabilities.
     pub fn no_new_privileges(mut self, no_new_privileges: bool) -> Self {
         self.no_new_privileges = no_new_privileges;
@@ -279,6 +299,11 @@ impl ContainerSpec {
     /// Sets where the ipc namespace comes from.
     pub fn ipc(mut self, mode: NamespaceMode) -> Self {
         self.ipc = mode;
+        self
+    }
+    /// Sets where the cgroup namespace comes from.
+    pub fn cgroup_namespace(mut self, mode: NamespaceMode) -> Self {
+        self.cgroup_namespace = mode;
         self
     }
     /// Sets where the uts namespace, with the host name, comes from.

@@ -1,9 +1,11 @@
-//! The only place of this crate with `unsafe`: process creation and the monitor's entry.
+//! The only place of this crate with `unsafe`: process creation, the monitor's entry, and a few calls of the kernel that
+//! no safe crate has.
 //!
 //! Rules: one concern a file, descriptors in and out as `OwnedFd` and `BorrowedFd`, each block with its
 //! reason. Everything else of this crate is safe Rust over rustix.
 #![allow(unsafe_code)]
 
+pub(crate) mod bpf;
 pub(crate) mod entry;
 mod helper;
 mod spawn;

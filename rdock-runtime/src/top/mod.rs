@@ -2,6 +2,7 @@
 
 mod columns;
 
+use crate::cgroup::Place;
 use crate::container::Container;
 use crate::error::{Error, Result};
 use crate::procfs::{self, TICKS};
@@ -103,7 +104,7 @@ impl Container {
                 name: self.name().to_owned(),
             });
         };
-        let pids = members(&info.id, payload, info.helper_pid);
+        let pids = members(&Place::of(&info.id, &info.spec), payload, info.helper_pid);
         let boot = procfs::boot_time();
         let depth = procfs::owner(payload).map_or(0, |owner| owner.pids.len());
         // One that ends meanwhile is no longer a process of the container.
@@ -116,9 +117,9 @@ impl Container {
 
 /// The processes of a container: those in its groups, and those in the payload's pid namespace when it has one
 /// of its own; without either, what descends from the payload.
-pub(crate) fn members(id: &str, payload: i32, helper: Option<i32>) -> BTreeSet<i32> {
+pub(crate) fn members(place: &Place, payload: i32, helper: Option<i32>) -> BTreeSet<i32> {
     let namespace = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
-    let mut found = crate::cgroup::groups(id).processes();
+    let mut found = crate::cgroup::groups(place).processes();
     found.insert(payload);
     let own =
         namespace(payload).filter(|own| Some(own) != std::fs::read_link("/proc/self/ns/pid").ok().as_ref());

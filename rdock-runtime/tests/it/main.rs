@@ -4,6 +4,7 @@
 
 mod attacks;
 mod children;
+mod devices;
 mod events;
 mod files;
 mod host;
@@ -11,6 +12,7 @@ mod identities;
 mod keep;
 mod lab;
 mod lifecycle;
+mod limits;
 mod logs;
 mod names;
 mod network;
@@ -105,12 +107,14 @@ fn main() -> std::process::ExitCode {
         security::trials(),
         attacks::trials(),
         children::trials(),
+        devices::trials(),
         streams::trials(),
         files::trials(),
         keep::trials(),
         secrets::trials(),
         events::trials(),
         lifecycle::trials(),
+        limits::trials(),
         logs::trials(),
         usage::trials(),
     ]

@@ -1,6 +1,6 @@
 //! What secrets promise: the container has them, and nobody else.
 
-use crate::probe::{Place, probe};
+use crate::probe::{Entry, Place, dir, file, link, probe};
 use crate::{Tested, same, trial};
 use libtest_mimic::Trial;
 use rdock_runtime::{CommitOptions, Container, Error, Secret, blocking};
@@ -16,6 +16,14 @@ pub(crate) fn trials() -> Vec<Trial> {
         ),
         trial("rt_state_dir_perms_values_of_secrets", permissions),
         trial("what_a_secret_cannot_be_is_a_typed_error", refusals),
+        trial(
+            "rt_mount_source_in_root_secrets_and_configs_of_a_running_container",
+            in_root,
+        ),
+        trial(
+            "rt_mount_source_in_root_secrets_and_configs_of_a_stopped_container",
+            in_root_later,
+        ),
     ]
 }
 
@@ -273,4 +281,144 @@ fn refusals() -> Tested {
         same(&said.contains(words), &true).map_err(|_| format!("{said:?} has no {words:?}"))?;
     }
     Ok(())
+}
+
+/// A directory of the host that links of images lead to, and what must be in it afterwards.
+struct Canary(tempfile::TempDir);
+
+impl Canary {
+    fn new() -> Tested<Self> {
+        let canary = Self(tempfile::tempdir()?);
+        std::fs::write(canary.0.path().join("file"), "untouched")?;
+        Ok(canary)
+    }
+
+    fn path(&self) -> Tested<&str> {
+        Ok(self.0.path().to_str().ok_or("not UTF-8")?)
+    }
+
+    /// Nothing was made, written or mounted there.
+    fn is_untouched(&self) -> Tested {
+        let names: Vec<_> = std::fs::read_dir(self.0.path())?
+            .map(|entry| Ok(entry?.file_name()))
+            .collect::<std::io::Result<_>>()?;
+        same(&names, &vec!["file"])?;
+        same(
+            std::fs::read_to_string(self.0.path().join("file"))?.as_str(),
+            "untouched",
+        )?;
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+        same(&mounts.contains(self.path()?), &false)
+    }
+}
+
+/// Calls `test` with images whose links, where secrets and configs go, lead out of their root; beside each where the
+/// values are seen inside.
+fn hostile_images(canary: &str, test: impl Fn(&[Entry<'_>], &[String]) -> Tested) -> Tested {
+    let below = canary.trim_start_matches('/');
+    let climbing = format!("../../../../../../../../../..{canary}");
+    let inside_file = format!("{below}/file");
+    for (how, to) in [("absolute", canary), ("climbing", climbing.as_str())] {
+        let leading = ["file", "conf", "key", "below/conf"].map(|name| format!("{to}/{name}"));
+        // Where links lead may be in the image, or missing: it is made inside then.
+        let present = vec![dir(below, 0o755), file(&inside_file, 0o644, "of the image")];
+        for (there, more) in [("present", present), ("missing", Vec::new())] {
+            let places = [
+                ("run", vec![link("run", to)], &["secrets/plain", "own/conf"][..]),
+                ("secrets", vec![link("run/secrets", to)], &["plain"]),
+                (
+                    "targets",
+                    vec![
+                        link("run/secrets/plain", &leading[0]),
+                        link("app.conf", &leading[1]),
+                        link("etc/app/key", &leading[2]),
+                        link("etc/app/conf", &leading[3]),
+                    ],
+                    &["file", "conf", "key", "below/conf"],
+                ),
+            ];
+            for (what, links, names) in places {
+                let entries: Vec<_> = more.iter().cloned().chain(links).collect();
+                let seen: Vec<_> = names.iter().map(|name| format!("{canary}/{name}")).collect();
+                test(&entries, &seen).map_err(|error| format!("{how} {what} {there}: {error}"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Secrets and configs at their usual places and at others.
+const TARGETS: [&str; 5] = [
+    "/run/secrets/plain",
+    "/app.conf",
+    "/etc/app/key",
+    "/etc/app/conf",
+    "/run/own/conf",
+];
+
+fn everywhere() -> Tested<rdock_runtime::ContainerSpec> {
+    Ok(probe(&["say up", "sleep 600000"])?
+        .secret(Secret::bytes("plain", NEEDLE))
+        .config(Secret::bytes("app.conf", NEEDLE))
+        .secret(Secret::bytes("key", NEEDLE).at(TARGETS[2]))
+        .config(Secret::bytes("conf", NEEDLE).at(TARGETS[3]))
+        .config(Secret::bytes("own", NEEDLE).at(TARGETS[4])))
+}
+
+/// The container has every value where it was asked for, and `seen` is where links led it.
+async fn has_everything(container: &Container, seen: &[String]) -> Tested {
+    let lines: Vec<String> = TARGETS
+        .iter()
+        .copied()
+        .chain(seen.iter().map(String::as_str))
+        .map(|path| format!("cat {path}"))
+        .collect();
+    let exec = container.exec(["/test"]).env("PROBE", lines.join("\n"));
+    let output = exec.output().await?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    same(
+        &said.lines().collect::<Vec<_>>(),
+        &vec![NEEDLE; TARGETS.len() + seen.len()],
+    )
+}
+
+fn in_root() -> Tested {
+    let canary = Canary::new()?;
+    hostile_images(canary.path()?, |entries, seen| {
+        let place = Place::with("{}", entries)?;
+        blocking::wait(async {
+            let container = everywhere()?.start(&place.runtime).await?;
+            let tested = has_everything(&container, seen).await;
+            canary.is_untouched()?;
+            container.remove().await?;
+            tested?;
+            canary.is_untouched()
+        })?
+    })
+}
+
+fn in_root_later() -> Tested {
+    let canary = Canary::new()?;
+    hostile_images(canary.path()?, |entries, seen| {
+        let place = Place::with("{}", entries)?;
+        blocking::wait(async {
+            let container = everywhere()?.create(&place.runtime).await?;
+            let tested = async {
+                canary.is_untouched()?;
+                for _ in 0..2 {
+                    let found = place.runtime.container(container.id())?;
+                    found.start().await?;
+                    has_everything(&found, seen).await?;
+                    canary.is_untouched()?;
+                    found.stop(Some(Duration::ZERO)).await?;
+                    canary.is_untouched()?;
+                }
+                Ok(())
+            };
+            let tested: Tested = tested.await;
+            container.remove_with(true, true).await?;
+            tested?;
+            canary.is_untouched()
+        })?
+    })
 }

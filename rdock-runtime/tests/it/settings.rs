@@ -15,6 +15,11 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_missing_source_leaves_nothing", missing_source),
         trial("what_is_wrong_with_a_spec_leaves_nothing", wrong_spec),
         trial("two_containers_of_an_image_do_not_see_each_other", apart),
+        trial("a_joined_ipc_namespace_comes_with_its_shared_memory", joined_ipc),
+        trial(
+            "masked_paths_are_there_where_the_spec_wants_them",
+            unconfined_paths,
+        ),
     ]
 }
 
@@ -257,4 +262,60 @@ fn apart() -> Tested {
     let (first, second): (Vec<_>, Vec<_>) = (first.lines().collect(), second.lines().collect());
     same(&second, &vec![first[0], "errno 2", "from the image"])?;
     same(&(first[0] == first[3]), &false)
+}
+
+fn joined_ipc() -> Tested {
+    // Namespaces of another user's containers are closed to those in a user namespace of their own.
+    crate::needs_root()?;
+    let place = Place::new()?;
+    rdock_runtime::blocking::wait(async {
+        let holder = probe(&["write /dev/shm/first here", "say up", "sleep 600000"])?
+            .name("holder")
+            .ready_when(rdock_runtime::Ready::log("up"))
+            .shm_size(1 << 20)
+            .start(&place.runtime)
+            .await?;
+        let tested = async {
+            let mut spec = probe(&[
+                "cat /dev/shm/first",
+                "write /dev/shm/second too",
+                "fill /dev/shm/large 2097152",
+            ])?;
+            spec.ipc = rdock_runtime::NamespaceMode::Container("holder".into());
+            let container = spec.start(&place.runtime).await?;
+            let own = std::fs::read_link(format!("/proc/{}/ns/ipc", holder.inspect()?.pid.unwrap_or(0)))?;
+            container.wait().await?;
+            let mut logs = container.logs();
+            let mut said = String::new();
+            while let Some(line) = logs.next().await? {
+                said += &String::from_utf8_lossy(&line.bytes);
+            }
+            container.remove().await?;
+            // Of the size that its owner gave it.
+            same(said.as_str(), "here\nwritten\nerrno 28\n")?;
+            let exec = holder
+                .exec(["/test"])
+                .env("PROBE", "cat /dev/shm/second\nlink /proc/self/ns/ipc");
+            let output = exec.output().await?;
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            same(said.as_str(), format!("too\n{}\n", own.display()).as_str())
+        };
+        let tested: Tested = tested.await;
+        holder.remove().await?;
+        tested
+    })?
+}
+
+fn unconfined_paths() -> Tested {
+    let place = Place::new()?;
+    let lines = [
+        "kind /proc/sys",
+        "kind /proc/acpi",
+        "open /proc/sys/kernel/shmmni",
+    ];
+    let said = place.says(&probe(&lines)?)?;
+    same(said.lines().last().unwrap_or_default(), "errno 30")?;
+    let said = place.says(&probe(&lines)?.system_paths_unconfined(true))?;
+    // Its own ipc namespace's; others ask for more than it has.
+    same(said.lines().last().unwrap_or_default(), "opened")
 }

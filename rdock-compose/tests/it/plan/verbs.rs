@@ -1,4 +1,4 @@
-//! What verbs plan: pull, volumes that are made anew, services of profiles, what others use.
+//! What verbs plan: pull, volumes that are made anew, services of profiles, what others use; what is a reason.
 
 use super::{SHOP, lines, load, running, up};
 use rdock_compose::plan::{
@@ -181,4 +181,35 @@ fn wrong_names_are_said_once() {
         of("web").to_string(),
         "service \"web\" needs \"db\", which is disabled; one of its profiles [\"b\"] must be active"
     );
+}
+
+#[test]
+fn devices_and_limits_that_change_are_reasons() {
+    let with = |attributes: &str| format!("name: t\nservices: {{a: {{image: x, {attributes}}}}}");
+    let before = "devices: [/dev/fuse], device_cgroup_rules: ['c 1:3 r'], cgroup_parent: /a, \
+                  blkio_config: {weight: 300}, cpu_rt_runtime: 500";
+    let (same, world) = running(&with(before));
+    assert!(up(&same, &world.existing).is_empty());
+    for (from, to, cause) in [
+        ("/dev/fuse", "/dev/kvm", "devices.0.source: /dev/fuse -> /dev/kvm"),
+        (
+            "c 1:3 r",
+            "c 1:3 rw",
+            "device_cgroup_rules.0: c 1:3 r -> c 1:3 rw",
+        ),
+        (
+            "cgroup_parent: /a",
+            "cgroup_parent: /b",
+            "cgroup_parent: /a -> /b",
+        ),
+        ("weight: 300", "weight: 400", "blkio_config.weight: 300 -> 400"),
+        (
+            "cpu_rt_runtime: 500",
+            "cpu_rt_runtime: 600",
+            "cpu_rt_runtime: 500 -> 600",
+        ),
+    ] {
+        let plan = up(&load(&with(&before.replace(from, to))), &world.existing);
+        assert!(plan.to_string().contains(cause), "{cause}: {plan}");
+    }
 }

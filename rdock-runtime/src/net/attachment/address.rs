@@ -1,9 +1,9 @@
 //! The address that a container takes in a network.
 
 use super::{Subject, hex, own_identity};
-use crate::net::definition::{Range4, Range6};
 use crate::net::error::NetError;
 use crate::net::messages;
+use crate::net::range::{Range4, Range6};
 use crate::net::state::{HolderRecord, Lock, NetworkDir};
 use crate::net::subnet6::Subnet6;
 use crate::spec::EndpointSpec;

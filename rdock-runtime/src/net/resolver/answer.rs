@@ -330,7 +330,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_bytes_are_no_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+        fn rt_user_stack_fuzz_any_bytes_are_no_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
             let names = Names::default();
             let _ = answer(&bytes, &names, false);
             let _ = question_end(&bytes);

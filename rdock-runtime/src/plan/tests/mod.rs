@@ -153,6 +153,7 @@ fn the_plan_of_a_privileged_container_with_the_hosts_namespaces() {
     let mut host = host();
     host.cgroup = CgroupView::V1;
     host.devices = vec![crate::launch::DevicePlan {
+        source: "/dev/loop0".into(),
         path: "/dev/loop0".into(),
         kind: 'b',
         major: 7,

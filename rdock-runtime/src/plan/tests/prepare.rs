@@ -176,10 +176,11 @@ fn launch(spec: &ContainerSpec, place: &Place) -> Result<crate::launch::LaunchPl
     let prepared = plan.prepare_mounts(&place.volumes)?;
     let state = place.root.path().join("state");
     fs::create_dir_all(&state).expect("mkdir");
+    let mounts = std::sync::Arc::new(fs::File::open("/proc/self/ns/mnt").expect("open").into());
     let places = Places {
         state_dir: &state,
         network_dir: &state,
-        ipc_root: Some(place.root.path()),
+        ipc_mounts: Some(&mounts),
         cgroup_hierarchies: &[],
     };
     plan.into_launch(prepared.mounts, Vec::new(), places, |kind, name| {
@@ -242,5 +243,5 @@ fn namespaces_of_others_are_opened_by_the_caller() {
         .iter()
         .find(|mount| mount.target == Path::new("/dev/shm"))
         .expect("mounted");
-    assert!(matches!(&shm.kind, MountKind::Bind(bind) if bind.source == place.root.path().join("dev/shm")));
+    assert!(matches!(&shm.kind, MountKind::OfContainer { path, .. } if path == Path::new("/dev/shm")));
 }

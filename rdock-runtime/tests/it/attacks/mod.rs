@@ -1,10 +1,13 @@
 //! Known attacks again, with more effort: races, programs, terminals and users of their own.
 
+mod accounts;
+mod claims;
 mod escapes;
 mod identity;
 mod kernel;
 mod paths;
 mod processes;
+mod redirects;
 mod verbs;
 
 use crate::probe::{Place, probe};
@@ -41,6 +44,13 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("rt_exec_output_bound", kernel::output_of_exec),
         trial("rt_mount_dest_race", kernel::destinations),
         trial("rt_mkdirall_race", kernel::directories),
+        trial("rt_annotation_mount_option", claims::mount_options),
+        trial("rt_checkpoint_spec", claims::checkpoints),
+        trial("rt_hook_env", claims::hooks),
+        trial("rt_ipc_accounting", accounts::shared_memory),
+        trial("rt_plan_buffer", accounts::plans),
+        trial("rt_procfs_write_redirect", redirects::procfs),
+        trial("rt_rootfs_write_dirfd", redirects::files_of_the_root),
     ]
 }
 

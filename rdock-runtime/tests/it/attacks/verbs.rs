@@ -17,6 +17,9 @@ pub(crate) fn verb(verb: &str, first: &str, second: &str) -> Option<io::Result<S
         "fifo" => rustix::fs::mknodat(CWD, first, FileType::Fifo, Mode::from_raw_mode(0o644), 0)
             .map(|()| "made".into())
             .map_err(io::Error::from),
+        "mknod" => node(first, second),
+        "flags" => flags(),
+        "read" => std::fs::File::open(first).map(|_| "opened".into()),
         "size" => rustix::termios::tcgetwinsize(rustix::stdio::stdin())
             .map(|size| format!("{} {}", size.ws_row, size.ws_col))
             .map_err(io::Error::from),
@@ -29,6 +32,35 @@ pub(crate) fn verb(verb: &str, first: &str, second: &str) -> Option<io::Result<S
         "unlink-all" => std::fs::remove_dir_all(first).map(|()| "removed".into()),
         _ => return None,
     })
+}
+
+/// Every mount with its flags; where it comes from is another for each container.
+fn flags() -> io::Result<String> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let mut all: Vec<String> = mounts
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(' ').skip(4);
+            let (target, flags) = (fields.next()?, fields.next()?);
+            let kind = line.split_once(" - ")?.1.split(' ').next()?;
+            Some(format!("{target} {kind} {flags}"))
+        })
+        .collect();
+    all.sort();
+    Ok(all.join(";"))
+}
+
+/// Makes the node of the device `KIND:MAJOR:MINOR`.
+fn node(path: &str, device: &str) -> io::Result<String> {
+    let number = |text: Option<&str>| text.and_then(|text| text.parse().ok()).unwrap_or(0);
+    let mut parts = device.split(':');
+    let kind = match parts.next() {
+        Some("b") => FileType::BlockDevice,
+        _ => FileType::CharacterDevice,
+    };
+    let device = rustix::fs::makedev(number(parts.next()), number(parts.next()));
+    rustix::fs::mknodat(CWD, path, kind, Mode::from_raw_mode(0o666), device)?;
+    Ok("made".to_owned())
 }
 
 /// Exchanges two names without end.
