@@ -1,10 +1,9 @@
 //! The directories of the host that a build reads.
 use crate::cache::{Cache, Key};
 use crate::error::{BuildError, Result};
-use crate::files::{SourceTree, StatCache};
+use crate::files::{ContextFiles, SourceTree, StatCache};
 use crate::ignore::Patterns;
 use rdock_image::MergedView;
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -30,7 +29,7 @@ impl Inputs {
             return Ok(SourceTree {
                 view: MergedView::open(&[])?,
                 ignore: Patterns::default(),
-                stats: None,
+                context: None,
             });
         }
         let context = self.0.get(name).ok_or_else(|| BuildError::Option {
@@ -43,7 +42,10 @@ impl Inputs {
         Ok(SourceTree {
             view: MergedView::open(std::slice::from_ref(&context.path))?,
             ignore: context.ignore.clone(),
-            stats: Some(RefCell::new(stats)),
+            context: Some(ContextFiles {
+                root: context.path.clone(),
+                stats,
+            }),
         })
     }
 
@@ -57,10 +59,10 @@ impl Inputs {
 
     /// Keeps the digests that were computed.
     pub(crate) fn close(&self, cache: &Cache, name: &str, tree: &SourceTree) -> Result<()> {
-        let (Some(stats), Some(context)) = (&tree.stats, self.0.get(name)) else {
+        let (Some(files), Some(context)) = (&tree.context, self.0.get(name)) else {
             return Ok(());
         };
-        match stats.borrow().to_bytes() {
+        match files.stats.to_bytes() {
             Some(bytes) if context.lasting => {
                 cache.write(&cache.dir("files").join(Self::key(context).as_str()), &bytes)
             }

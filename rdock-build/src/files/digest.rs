@@ -1,9 +1,11 @@
 //! What files contain, as a digest: names, modes, owners, links, attributes and bytes, without times.
 //!
 //! Times are left out as in Docker's tarsum, so that a fresh checkout of the same files is the same content.
-use super::{Selected, SourceTree, walk};
+use super::scan::scan;
+use super::select::Filters;
+use super::{ContextFiles, Selected, SourceTree, walk};
 use crate::ignore::Patterns;
-use rdock_image::{FileInfo, FileKind, ViewEntry};
+use rdock_image::{FileKind, ViewEntry};
 use sha2::{Digest as _, Sha256};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -51,34 +53,94 @@ pub(crate) fn digest(
 ) -> Result<String, String> {
     let mut whole = Sha256::new();
     let mut path = Vec::new();
-    walk(tree, selected, exclude, &mut |relative, entry| {
-        // The named directory's own mode and owner do not count: its contents are copied.
-        if relative.as_os_str().is_empty() && entry.info().kind == FileKind::Dir {
-            whole.update(b"directory\0");
-            return Ok(());
-        }
-        path.clear();
-        path.extend_from_slice(selected.path.as_os_str().as_bytes());
-        if !path.is_empty() && !relative.as_os_str().is_empty() {
-            path.push(b'/');
-        }
-        path.extend_from_slice(relative.as_os_str().as_bytes());
-        let own = header(tree, &path, entry)?;
-        whole.update((relative.as_os_str().len() as u64).to_le_bytes());
-        whole.update(relative.as_os_str().as_bytes());
+    // The named directory's own mode and owner do not count: its contents are copied.
+    let is_dir = selected.entry.info().kind == FileKind::Dir;
+    if is_dir {
+        whole.update(b"directory\0");
+    }
+    let top = selected.path.as_os_str().as_bytes();
+    let mut note = |relative: &[u8], own: [u8; 32]| {
+        path_below(&mut path, top, relative);
+        whole.update((relative.len() as u64).to_le_bytes());
+        whole.update(relative);
         whole.update(own);
         files.note(&path, &own);
-        Ok(())
-    })?;
+    };
+    match &tree.context {
+        Some(context) if is_dir => {
+            let filters = Filters {
+                ignore: &tree.ignore,
+                exclude,
+            };
+            scan(context, filters, &selected.path, &mut note)?;
+        }
+        context => {
+            let mut headers = Headers::new(context.as_ref());
+            let mut path = Vec::new();
+            walk(tree, selected, exclude, &mut |relative, entry| {
+                let relative = relative.as_os_str().as_bytes();
+                if is_dir && relative.is_empty() {
+                    return Ok(());
+                }
+                path_below(&mut path, top, relative);
+                note(relative, headers.of(&path, entry)?);
+                Ok(())
+            })?;
+        }
+    }
     Ok(hex(&whole.finalize()))
 }
 
-fn header(tree: &SourceTree, path: &[u8], entry: &ViewEntry) -> Result<[u8; 32], String> {
+/// The path of what a walk has at `relative`, below the root of the tree.
+fn path_below(path: &mut Vec<u8>, top: &[u8], relative: &[u8]) {
+    path.clear();
+    path.extend_from_slice(top);
+    if !path.is_empty() && !relative.is_empty() {
+        path.push(b'/');
+    }
+    path.extend_from_slice(relative);
+}
+
+/// What makes up the digests of single files.
+pub(super) struct Headers<'a> {
+    context: Option<&'a ContextFiles>,
+    /// The record of the stat cache to try first.
+    next: usize,
+}
+
+impl<'a> Headers<'a> {
+    pub(super) fn new(context: Option<&'a ContextFiles>) -> Self {
+        Self { context, next: 0 }
+    }
+
+    /// The digest of the entry at `path` of the tree.
+    pub(super) fn of(&mut self, path: &[u8], entry: &ViewEntry) -> Result<[u8; 32], String> {
+        let info = entry.info();
+        let content = match (info.kind, self.context) {
+            (FileKind::File, None) => Some(content(entry)?),
+            (FileKind::File, Some(context)) => {
+                let known = context.stats.get(path, &info, &mut self.next);
+                Some(match known {
+                    Some(known) => known,
+                    None => {
+                        let started = SystemTime::now();
+                        let read = content(entry)?;
+                        context.stats.put(path, &info, started, read);
+                        read
+                    }
+                })
+            }
+            _ => None,
+        };
+        header(self.context.is_some(), entry, content)
+    }
+}
+
+fn header(is_context: bool, entry: &ViewEntry, content: Option<[u8; 32]>) -> Result<[u8; 32], String> {
     let info = entry.info();
-    let (uid, gid) = if tree.is_context() {
-        (0, 0)
-    } else {
-        (info.uid, info.gid)
+    let (uid, gid) = match is_context {
+        true => (0, 0),
+        false => (info.uid, info.gid),
     };
     let mut hash = Sha256::new();
     let failed = |error: rdock_image::Error| error.to_string();
@@ -92,7 +154,7 @@ fn header(tree: &SourceTree, path: &[u8], entry: &ViewEntry) -> Result<[u8; 32],
         hash.update(number.to_le_bytes());
     }
     match info.kind {
-        FileKind::File => hash.update(content(tree, path, entry, &info)?),
+        FileKind::File => hash.update(content.unwrap_or_default()),
         FileKind::Symlink => hash.update(entry.read_link().map_err(failed)?.as_bytes()),
         FileKind::Dir => attributes(&mut hash, entry)?,
         _ => {}
@@ -116,13 +178,7 @@ fn attributes(hash: &mut Sha256, entry: &ViewEntry) -> Result<(), String> {
 }
 
 /// Bytes and attributes of a file.
-fn content(tree: &SourceTree, path: &[u8], entry: &ViewEntry, info: &FileInfo) -> Result<[u8; 32], String> {
-    if let Some(stats) = &tree.stats
-        && let Some(known) = stats.borrow().get(path, info)
-    {
-        return Ok(known);
-    }
-    let started = SystemTime::now();
+fn content(entry: &ViewEntry) -> Result<[u8; 32], String> {
     let mut hash = Sha256::new();
     let mut file = entry.open().map_err(|error| error.to_string())?;
     let mut buffer = vec![0; 128 << 10];
@@ -139,11 +195,7 @@ fn content(tree: &SourceTree, path: &[u8], entry: &ViewEntry, info: &FileInfo) -
     }
     hash.update(size.to_le_bytes());
     attributes(&mut hash, entry)?;
-    let digest = hash.finalize().into();
-    if let Some(stats) = &tree.stats {
-        stats.borrow_mut().put(path, info, started, digest);
-    }
-    Ok(digest)
+    Ok(hash.finalize().into())
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -2,6 +2,7 @@
 mod copy;
 mod digest;
 mod owner;
+mod scan;
 mod select;
 mod stat_cache;
 mod target;
@@ -15,7 +16,7 @@ pub(crate) use target::{Attributes, Target};
 
 use crate::ignore::Patterns;
 use rdock_image::MergedView;
-use std::cell::RefCell;
+use std::path::PathBuf;
 
 /// A tree that files are copied from.
 #[derive(Debug)]
@@ -23,8 +24,16 @@ pub(crate) struct SourceTree {
     pub(crate) view: MergedView,
     /// What the build does not see of a context.
     pub(crate) ignore: Patterns,
-    /// The digests of a context's files; a context's files belong to root, whoever has them on the host.
-    pub(crate) stats: Option<RefCell<StatCache>>,
+    /// Where a context is; a context's files belong to root, whoever has them on the host.
+    pub(crate) context: Option<ContextFiles>,
+}
+
+/// The directory of a context.
+#[derive(Debug)]
+pub(crate) struct ContextFiles {
+    pub(crate) root: PathBuf,
+    /// The digests of its files.
+    pub(crate) stats: StatCache,
 }
 
 impl SourceTree {
@@ -33,11 +42,11 @@ impl SourceTree {
         Self {
             view,
             ignore: Patterns::default(),
-            stats: None,
+            context: None,
         }
     }
 
     pub(crate) fn is_context(&self) -> bool {
-        self.stats.is_some()
+        self.context.is_some()
     }
 }

@@ -133,9 +133,75 @@ fn is_seen(ignore: &Patterns, path: &Path, is_dir: bool) -> bool {
 
 /// How patterns stand to a directory.
 #[derive(Clone, Default)]
-struct State {
+pub(super) struct State {
     ignored: Matched,
     excluded: Matched,
+}
+
+impl State {
+    /// Of the directory that a walk begins with.
+    pub(super) fn of(ignore: &Patterns, top: &Path) -> Self {
+        let mut state = Self::default();
+        let mut at = String::new();
+        for part in top {
+            if !at.is_empty() {
+                at.push('/');
+            }
+            at.push_str(&part.to_string_lossy());
+            state.ignored = ignore.decide(&at, &state.ignored).matched;
+        }
+        state
+    }
+}
+
+/// What becomes of an entry.
+pub(super) struct Judged {
+    pub(super) left_out: bool,
+    /// Is it a directory in which something may be left?
+    pub(super) enter: bool,
+    /// Of its entries.
+    pub(super) below: State,
+}
+
+/// What the context leaves out and what one COPY excludes.
+#[derive(Clone, Copy)]
+pub(super) struct Filters<'a> {
+    pub(super) ignore: &'a Patterns,
+    pub(super) exclude: &'a Patterns,
+}
+
+impl Filters<'_> {
+    /// Decides about the entry at `full` of the tree, `relative` to the top of the walk.
+    pub(super) fn judge(&self, full: &Path, relative: &Path, is_dir: bool, parent: &State) -> Judged {
+        let mut judged = Judged {
+            left_out: false,
+            enter: is_dir,
+            below: State::default(),
+        };
+        let below = &mut judged.below;
+        for (patterns, path, parent, matched) in [
+            (self.ignore, full, &parent.ignored, &mut below.ignored),
+            (self.exclude, relative, &parent.excluded, &mut below.excluded),
+        ] {
+            if patterns.is_empty() {
+                continue;
+            }
+            let text = path.to_string_lossy();
+            let decision = patterns.decide(&text, parent);
+            judged.left_out |= decision.excluded;
+            judged.enter &= !decision.excluded || patterns.may_include_below(&text);
+            *matched = decision.matched;
+        }
+        judged
+    }
+}
+
+/// More directories in each other than this are a mistake.
+pub(super) const DEEPEST: usize = 400;
+
+/// What is said of them.
+pub(super) fn too_deep(path: &Path) -> String {
+    format!("{} is more than {DEEPEST} directories deep", path.display())
 }
 
 /// Calls `visit` for everything below `top`, directories before what is in them, names in order; the path is relative to
@@ -146,18 +212,12 @@ pub(crate) fn walk(
     exclude: &Patterns,
     visit: &mut dyn FnMut(&Path, &ViewEntry) -> std::result::Result<(), String>,
 ) -> std::result::Result<(), String> {
-    let mut state = State::default();
-    let mut at = String::new();
-    for part in top.path.iter() {
-        if !at.is_empty() {
-            at.push('/');
-        }
-        at.push_str(&part.to_string_lossy());
-        state.ignored = tree.ignore.decide(&at, &state.ignored).matched;
-    }
+    let state = State::of(&tree.ignore, &top.path);
     let mut walker = Walker {
-        tree,
-        exclude,
+        filters: Filters {
+            ignore: &tree.ignore,
+            exclude,
+        },
         visit,
         waiting: Vec::new(),
         depth: 0,
@@ -169,8 +229,7 @@ pub(crate) fn walk(
 }
 
 struct Walker<'a> {
-    tree: &'a SourceTree,
-    exclude: &'a Patterns,
+    filters: Filters<'a>,
     visit: &'a mut dyn FnMut(&Path, &ViewEntry) -> std::result::Result<(), String>,
     /// Directories that are left out themselves and come only with something below them.
     waiting: Vec<(PathBuf, ViewEntry)>,
@@ -183,11 +242,8 @@ struct Walker<'a> {
 impl Walker<'_> {
     fn directory(&mut self, dir: &ViewEntry, state: &State) -> std::result::Result<(), String> {
         let failed = |error: rdock_image::Error| error.to_string();
-        if self.depth > 400 {
-            return Err(format!(
-                "{} is more than 400 directories deep",
-                self.full.display()
-            ));
+        if self.depth > DEEPEST {
+            return Err(too_deep(&self.full));
         }
         for name in dir.names().map_err(failed)? {
             let Some(entry) = dir.child(&name).map_err(failed)? else {
@@ -204,21 +260,11 @@ impl Walker<'_> {
 
     fn entry(&mut self, entry: &ViewEntry, state: &State) -> std::result::Result<(), String> {
         let is_dir = entry.info().kind == FileKind::Dir;
-        let mut below = State::default();
-        let (mut left_out, mut enter) = (false, is_dir);
-        for (patterns, path, parent, matched) in [
-            (&self.tree.ignore, &self.full, &state.ignored, &mut below.ignored),
-            (self.exclude, &self.relative, &state.excluded, &mut below.excluded),
-        ] {
-            if patterns.is_empty() {
-                continue;
-            }
-            let text = path.to_string_lossy();
-            let decision = patterns.decide(&text, parent);
-            left_out |= decision.excluded;
-            enter &= !decision.excluded || patterns.may_include_below(&text);
-            *matched = decision.matched;
-        }
+        let Judged {
+            left_out,
+            enter,
+            below,
+        } = self.filters.judge(&self.full, &self.relative, is_dir, state);
         if left_out && !enter {
             return Ok(());
         }

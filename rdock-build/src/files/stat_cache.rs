@@ -7,8 +7,9 @@
 //! What is kept is read as it is, with no table built from it: records in the order of their paths, then the paths. A
 //! build whose files are all unchanged asks in that very order.
 use rdock_image::FileInfo;
-use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const MAGIC: &[u8; 8] = b"rdstat2\n";
@@ -29,15 +30,14 @@ struct Entry {
     digest: [u8; 32],
 }
 
-/// Digests by path. Kept in a file of the build cache.
+/// Digests by path. Kept in a file of the build cache. Threads may ask at once, and wait for each other only when files
+/// changed.
 #[derive(Debug, Default)]
 pub(crate) struct StatCache {
     kept: Kept,
-    /// The record to try first.
-    next: Cell<usize>,
     /// Which records were asked for.
-    used: RefCell<Vec<bool>>,
-    new: BTreeMap<Vec<u8>, Entry>,
+    used: Vec<AtomicBool>,
+    new: Mutex<BTreeMap<Vec<u8>, Entry>>,
 }
 
 /// What [`StatCache::to_bytes`] wrote.
@@ -124,7 +124,7 @@ impl StatCache {
     pub(crate) fn parse(bytes: Vec<u8>) -> Self {
         let kept = Kept::parse(bytes).unwrap_or_default();
         Self {
-            used: RefCell::new(vec![false; kept.count]),
+            used: (0..kept.count).map(|_| AtomicBool::new(false)).collect(),
             kept,
             ..Self::default()
         }
@@ -132,17 +132,18 @@ impl StatCache {
 
     /// Something to keep, if there is anything new.
     pub(crate) fn to_bytes(&self) -> Option<Vec<u8>> {
-        if self.new.is_empty() {
+        let new = self.new();
+        if new.is_empty() {
             return None;
         }
-        let used = self.used.borrow();
-        let asked = used.iter().filter(|used| **used).count() + self.new.len();
+        let is_used = |used: &AtomicBool| used.load(Ordering::Relaxed);
+        let asked = self.used.iter().filter(|used| is_used(used)).count() + new.len();
         let all = self.kept.count <= 2 * asked + UNUSED;
         let mut entries: BTreeMap<&[u8], Entry> = (0..self.kept.count)
-            .filter(|at| all || used[*at])
+            .filter(|at| all || is_used(&self.used[*at]))
             .filter_map(|at| Some((self.kept.path(at)?, self.kept.entry(at)?)))
             .collect();
-        entries.extend(self.new.iter().map(|(path, entry)| (&path[..], *entry)));
+        entries.extend(new.iter().map(|(path, entry)| (&path[..], *entry)));
         let mut bytes = MAGIC.to_vec();
         let put = |bytes: &mut Vec<u8>, number: u64| bytes.extend_from_slice(&number.to_le_bytes());
         put(&mut bytes, entries.len() as u64);
@@ -169,24 +170,28 @@ impl StatCache {
         Some(bytes)
     }
 
-    /// Returns the digest of an unchanged file.
-    pub(crate) fn get(&self, path: &[u8], info: &FileInfo) -> Option<[u8; 32]> {
-        let entry = match self.new.get(path) {
-            Some(entry) => *entry,
-            None => {
-                let at = self.kept.find(path, self.next.get())?;
-                self.next.set(at + 1);
-                self.used.borrow_mut()[at] = true;
-                self.kept.entry(at)?
-            }
+    /// Returns the digest of an unchanged file. `next` is the record to try first, and becomes the one after this file's.
+    pub(crate) fn get(&self, path: &[u8], info: &FileInfo, next: &mut usize) -> Option<[u8; 32]> {
+        let unchanged = |entry: Entry| {
+            let same = (entry.device, entry.inode, entry.size) == (info.inode.0, info.inode.1, info.size)
+                && entry.mtime == (info.mtime, info.mtime_nsec)
+                && entry.ctime == info.ctime;
+            same.then_some(entry.digest)
         };
-        let same = (entry.device, entry.inode, entry.size) == (info.inode.0, info.inode.1, info.size)
-            && entry.mtime == (info.mtime, info.mtime_nsec)
-            && entry.ctime == info.ctime;
-        same.then_some(entry.digest)
+        let kept = self.kept.find(path, *next).and_then(|at| {
+            *next = at + 1;
+            self.used[at].store(true, Ordering::Relaxed);
+            unchanged(self.kept.entry(at)?)
+        });
+        kept.or_else(|| self.new().get(path).copied().and_then(unchanged))
     }
+
+    fn new(&self) -> MutexGuard<'_, BTreeMap<Vec<u8>, Entry>> {
+        self.new.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Notes the digest of a file that was looked at (`info`) before it was read from `started` on.
-    pub(crate) fn put(&mut self, path: &[u8], info: &FileInfo, started: SystemTime, digest: [u8; 32]) {
+    pub(crate) fn put(&self, path: &[u8], info: &FileInfo, started: SystemTime, digest: [u8; 32]) {
         let now = started.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         let (seconds, nanoseconds) = info.ctime;
         let changed = u128::from(seconds.max(0).cast_unsigned()) * 1_000_000_000 + u128::from(nanoseconds);
@@ -201,7 +206,7 @@ impl StatCache {
             ctime: info.ctime,
             digest,
         };
-        self.new.insert(path.to_vec(), entry);
+        self.new().insert(path.to_vec(), entry);
     }
 }
 
@@ -233,13 +238,13 @@ mod tests {
 
     #[test]
     fn what_was_written_is_read_and_garbage_is_nothing() {
-        let mut cache = StatCache::default();
+        let cache = StatCache::default();
         for (number, path) in [&b"a/b"[..], b"", b"a.c", b"z"].into_iter().enumerate() {
-            cache.new.insert(path.to_vec(), entry(number as u64));
+            cache.new().insert(path.to_vec(), entry(number as u64));
         }
         let bytes = cache.to_bytes().unwrap();
         let read = StatCache::parse(bytes.clone());
-        assert_eq!(all(&read), cache.new.into_iter().collect::<Vec<_>>());
+        assert_eq!(all(&read), cache.new().clone().into_iter().collect::<Vec<_>>());
         for cut in 0..bytes.len() {
             assert_eq!(StatCache::parse(bytes[..cut].to_vec()).kept.count, 0, "{cut}");
         }
@@ -253,8 +258,7 @@ mod tests {
         }
         // Nothing new is nothing to write; a new entry takes the place of the old one.
         assert_eq!(read.to_bytes(), None);
-        let mut read = read;
-        read.new.insert(b"a/b".to_vec(), entry(9));
+        read.new().insert(b"a/b".to_vec(), entry(9));
         let again = StatCache::parse(read.to_bytes().unwrap());
         assert_eq!(again.kept.count, 4);
         let found = again.kept.find(b"a/b", 0).unwrap();
@@ -264,15 +268,15 @@ mod tests {
 
     #[test]
     fn files_that_are_gone_do_not_stay_for_ever() {
-        let mut cache = StatCache::default();
+        let cache = StatCache::default();
         for number in 0..UNUSED as u64 + 10 {
             cache
-                .new
+                .new()
                 .insert(format!("old/{number}").into_bytes(), entry(number));
         }
-        let mut cache = StatCache::parse(cache.to_bytes().unwrap());
-        cache.used.borrow_mut()[5] = true;
-        cache.new.insert(b"new".to_vec(), entry(1));
+        let cache = StatCache::parse(cache.to_bytes().unwrap());
+        cache.used[5].store(true, Ordering::Relaxed);
+        cache.new().insert(b"new".to_vec(), entry(1));
         let cache = StatCache::parse(cache.to_bytes().unwrap());
         assert_eq!(cache.kept.count, 2);
     }
