@@ -5,7 +5,7 @@ use super::scan::scan;
 use super::select::Filters;
 use super::{ContextFiles, Selected, SourceTree, walk};
 use crate::ignore::Patterns;
-use rdock_image::{FileKind, ViewEntry};
+use rdock_image::{FileInfo, FileKind, ViewEntry};
 use sha2::{Digest as _, Sha256};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -113,6 +113,15 @@ impl<'a> Headers<'a> {
         Self { context, next: 0 }
     }
 
+    /// The digest of a regular file of a context that did not change since it was read.
+    pub(super) fn unchanged(&mut self, path: &[u8], info: &FileInfo) -> Option<[u8; 32]> {
+        if info.kind != FileKind::File {
+            return None;
+        }
+        let content = self.context?.stats.get(path, info, &mut self.next)?;
+        Some(begun(true, info).chain_update(content).finalize().into())
+    }
+
     /// The digest of the entry at `path` of the tree.
     pub(super) fn of(&mut self, path: &[u8], entry: &ViewEntry) -> Result<[u8; 32], String> {
         let info = entry.info();
@@ -136,14 +145,13 @@ impl<'a> Headers<'a> {
     }
 }
 
-fn header(is_context: bool, entry: &ViewEntry, content: Option<[u8; 32]>) -> Result<[u8; 32], String> {
-    let info = entry.info();
+/// What all kinds of files have.
+fn begun(is_context: bool, info: &FileInfo) -> Sha256 {
     let (uid, gid) = match is_context {
         true => (0, 0),
         false => (info.uid, info.gid),
     };
     let mut hash = Sha256::new();
-    let failed = |error: rdock_image::Error| error.to_string();
     for number in [
         u64::from(info.raw_mode),
         uid.into(),
@@ -153,6 +161,13 @@ fn header(is_context: bool, entry: &ViewEntry, content: Option<[u8; 32]>) -> Res
     ] {
         hash.update(number.to_le_bytes());
     }
+    hash
+}
+
+fn header(is_context: bool, entry: &ViewEntry, content: Option<[u8; 32]>) -> Result<[u8; 32], String> {
+    let info = entry.info();
+    let failed = |error: rdock_image::Error| error.to_string();
+    let mut hash = begun(is_context, &info);
     match info.kind {
         FileKind::File => hash.update(content.unwrap_or_default()),
         FileKind::Symlink => hash.update(entry.read_link().map_err(failed)?.as_bytes()),

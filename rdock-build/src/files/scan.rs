@@ -4,9 +4,9 @@ use super::ContextFiles;
 use super::digest::Headers;
 use super::select::{DEEPEST, Filters, Judged, State, too_deep};
 use rdock_image::{FileKind, MergedView};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// A directory to look into.
@@ -14,8 +14,8 @@ struct Task {
     /// Where its entries are noted.
     number: usize,
     /// Below the root of the context, and below the top of the scan.
-    full: PathBuf,
-    relative: PathBuf,
+    full: Vec<u8>,
+    relative: Vec<u8>,
     depth: usize,
     state: State,
 }
@@ -62,8 +62,8 @@ pub(super) fn scan(
     };
     let first = Task {
         number: 0,
-        full: top.to_owned(),
-        relative: PathBuf::new(),
+        full: top.as_os_str().as_bytes().to_vec(),
+        relative: Vec::new(),
         depth: 0,
         state: State::of(filters.ignore, top),
     };
@@ -163,28 +163,40 @@ impl Scan<'_> {
     ) -> Result<(Vec<Found>, Vec<Task>), String> {
         let failed = |error: rdock_image::Error| error.to_string();
         if task.depth > DEEPEST {
-            return Err(too_deep(&task.full));
+            return Err(too_deep(path(&task.full)));
         }
         let (mut entries, mut tasks) = (Vec::new(), Vec::new());
         // What the source names may be a link; what is below it is not followed.
-        let Some(dir) = view.entry(&task.full, task.depth == 0).map_err(failed)? else {
+        let Some(dir) = view.entry(path(&task.full), task.depth == 0).map_err(failed)? else {
             return Ok((entries, tasks));
         };
         let (mut full, mut relative) = (task.full.clone(), task.relative.clone());
+        let ends = (full.len(), relative.len());
         for name in dir.names().map_err(failed)? {
-            let Some(entry) = dir.child(&name).map_err(failed)? else {
+            full.truncate(ends.0);
+            relative.truncate(ends.1);
+            let Some(info) = dir.child_info(&name).map_err(failed)? else {
                 continue;
             };
-            full.push(&name);
-            relative.push(&name);
-            let is_dir = entry.info().kind == FileKind::Dir;
+            let is_dir = info.kind == FileKind::Dir;
+            push(&mut full, &name);
+            push(&mut relative, &name);
             let Judged {
                 left_out,
                 enter,
                 below,
-            } = self.filters.judge(&full, &relative, is_dir, &task.state);
+            } = self
+                .filters
+                .judge(path(&full), path(&relative), is_dir, &task.state);
             if !left_out || enter {
-                let own = headers.of(full.as_os_str().as_bytes(), &entry)?;
+                let own = match headers.unchanged(&full, &info) {
+                    Some(own) => own,
+                    None => match dir.child(&name).map_err(failed)? {
+                        Some(entry) => headers.of(&full, &entry)?,
+                        // It went away since.
+                        None => continue,
+                    },
+                };
                 entries.push(Found {
                     name,
                     own,
@@ -201,11 +213,23 @@ impl Scan<'_> {
                     });
                 }
             }
-            full.pop();
-            relative.pop();
         }
         Ok((entries, tasks))
     }
+}
+
+fn path(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
+}
+
+/// Puts a name behind a path; returns where the path ended.
+fn push(path: &mut Vec<u8>, name: &OsStr) -> usize {
+    let end = path.len();
+    if end > 0 {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name.as_bytes());
+    end
 }
 
 /// A directory is looked into. Others are told when that ends, however it ends.
@@ -232,11 +256,7 @@ fn gather(
     note: &mut dyn FnMut(&[u8], [u8; 32]),
 ) {
     for entry in &found[number] {
-        let length = path.len();
-        if length > 0 {
-            path.push(b'/');
-        }
-        path.extend_from_slice(entry.name.as_bytes());
+        let end = push(path, &entry.name);
         match entry.left_out {
             true => waiting.push((path.clone(), entry.own)),
             false => {
@@ -253,7 +273,7 @@ fn gather(
             // Still waiting: nothing below came.
             waiting.retain(|(other, _)| other != path);
         }
-        path.truncate(length);
+        path.truncate(end);
     }
 }
 
@@ -264,13 +284,11 @@ mod tests {
     use crate::ignore::Patterns;
     use std::fs;
 
-    /// Paths with their digests, as a scan and as a walk tells them.
-    fn both(
-        root: &Path,
-        top: &str,
-        ignore: &str,
-        exclude: &[&str],
-    ) -> [Result<Vec<(String, [u8; 32])>, String>; 2] {
+    /// Paths with their digests.
+    type Told = Result<Vec<(String, [u8; 32])>, String>;
+
+    /// What a scan and what a walk tells.
+    fn both(root: &Path, top: &str, ignore: &str, exclude: &[&str]) -> [Told; 2] {
         let tree = SourceTree {
             view: MergedView::open(&[root.to_owned()]).unwrap(),
             ignore: Patterns::parse(".dockerignore", ignore).unwrap(),

@@ -37,7 +37,7 @@ pub(crate) struct StatCache {
     kept: Kept,
     /// Which records were asked for.
     used: Vec<AtomicBool>,
-    new: Mutex<BTreeMap<Vec<u8>, Entry>>,
+    noted: Mutex<BTreeMap<Vec<u8>, Entry>>,
 }
 
 /// What [`StatCache::to_bytes`] wrote.
@@ -132,18 +132,18 @@ impl StatCache {
 
     /// Something to keep, if there is anything new.
     pub(crate) fn to_bytes(&self) -> Option<Vec<u8>> {
-        let new = self.new();
-        if new.is_empty() {
+        let noted = self.noted();
+        if noted.is_empty() {
             return None;
         }
         let is_used = |used: &AtomicBool| used.load(Ordering::Relaxed);
-        let asked = self.used.iter().filter(|used| is_used(used)).count() + new.len();
+        let asked = self.used.iter().filter(|used| is_used(used)).count() + noted.len();
         let all = self.kept.count <= 2 * asked + UNUSED;
         let mut entries: BTreeMap<&[u8], Entry> = (0..self.kept.count)
             .filter(|at| all || is_used(&self.used[*at]))
             .filter_map(|at| Some((self.kept.path(at)?, self.kept.entry(at)?)))
             .collect();
-        entries.extend(new.iter().map(|(path, entry)| (&path[..], *entry)));
+        entries.extend(noted.iter().map(|(path, entry)| (&path[..], *entry)));
         let mut bytes = MAGIC.to_vec();
         let put = |bytes: &mut Vec<u8>, number: u64| bytes.extend_from_slice(&number.to_le_bytes());
         put(&mut bytes, entries.len() as u64);
@@ -183,11 +183,11 @@ impl StatCache {
             self.used[at].store(true, Ordering::Relaxed);
             unchanged(self.kept.entry(at)?)
         });
-        kept.or_else(|| self.new().get(path).copied().and_then(unchanged))
+        kept.or_else(|| self.noted().get(path).copied().and_then(unchanged))
     }
 
-    fn new(&self) -> MutexGuard<'_, BTreeMap<Vec<u8>, Entry>> {
-        self.new.lock().unwrap_or_else(PoisonError::into_inner)
+    fn noted(&self) -> MutexGuard<'_, BTreeMap<Vec<u8>, Entry>> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes the digest of a file that was looked at (`info`) before it was read from `started` on.
@@ -206,7 +206,7 @@ impl StatCache {
             ctime: info.ctime,
             digest,
         };
-        self.new().insert(path.to_vec(), entry);
+        self.noted().insert(path.to_vec(), entry);
     }
 }
 
@@ -240,11 +240,11 @@ mod tests {
     fn what_was_written_is_read_and_garbage_is_nothing() {
         let cache = StatCache::default();
         for (number, path) in [&b"a/b"[..], b"", b"a.c", b"z"].into_iter().enumerate() {
-            cache.new().insert(path.to_vec(), entry(number as u64));
+            cache.noted().insert(path.to_vec(), entry(number as u64));
         }
         let bytes = cache.to_bytes().unwrap();
         let read = StatCache::parse(bytes.clone());
-        assert_eq!(all(&read), cache.new().clone().into_iter().collect::<Vec<_>>());
+        assert_eq!(all(&read), cache.noted().clone().into_iter().collect::<Vec<_>>());
         for cut in 0..bytes.len() {
             assert_eq!(StatCache::parse(bytes[..cut].to_vec()).kept.count, 0, "{cut}");
         }
@@ -258,7 +258,7 @@ mod tests {
         }
         // Nothing new is nothing to write; a new entry takes the place of the old one.
         assert_eq!(read.to_bytes(), None);
-        read.new().insert(b"a/b".to_vec(), entry(9));
+        read.noted().insert(b"a/b".to_vec(), entry(9));
         let again = StatCache::parse(read.to_bytes().unwrap());
         assert_eq!(again.kept.count, 4);
         let found = again.kept.find(b"a/b", 0).unwrap();
@@ -271,12 +271,12 @@ mod tests {
         let cache = StatCache::default();
         for number in 0..UNUSED as u64 + 10 {
             cache
-                .new()
+                .noted()
                 .insert(format!("old/{number}").into_bytes(), entry(number));
         }
         let cache = StatCache::parse(cache.to_bytes().unwrap());
         cache.used[5].store(true, Ordering::Relaxed);
-        cache.new().insert(b"new".to_vec(), entry(1));
+        cache.noted().insert(b"new".to_vec(), entry(1));
         let cache = StatCache::parse(cache.to_bytes().unwrap());
         assert_eq!(cache.kept.count, 2);
     }

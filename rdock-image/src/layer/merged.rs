@@ -118,6 +118,23 @@ impl ViewEntry {
         }))
     }
 
+    /// Returns what the entry `name` of a directory is, as [`ViewEntry::child`] would say it; nothing is opened or kept.
+    pub fn child_info(&self, name: &OsStr) -> Result<Option<FileInfo>> {
+        let Node::Dir(dirs, _) = &self.node else {
+            return Ok(None);
+        };
+        for dir in dirs {
+            match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => {}
+                Err(errno) => return Err(self.failed("look into")(errno)),
+                // The uppermost that is there says it all.
+                Ok(stat) if is_whiteout(&stat) => return Ok(None),
+                Ok(stat) => return Ok(Some(info(&stat))),
+            }
+        }
+        Ok(None)
+    }
+
     /// Opens a regular file for reading; anything else is an error.
     pub fn open(&self) -> Result<File> {
         let open = || match &self.node {
@@ -192,28 +209,31 @@ impl Node {
     }
 
     fn info(&self) -> FileInfo {
-        let stat = self.stat();
-        #[allow(clippy::unnecessary_cast, reason = "it has 32 bits on other architectures")]
-        let links = stat.st_nlink as u64;
-        FileInfo {
-            kind: match FileType::from_raw_mode(stat.st_mode) {
-                FileType::RegularFile => FileKind::File,
-                FileType::Directory => FileKind::Dir,
-                FileType::Symlink => FileKind::Symlink,
-                _ => FileKind::Special,
-            },
-            mode: stat.st_mode & 0o7777,
-            uid: stat.st_uid,
-            gid: stat.st_gid,
-            size: stat.st_size.cast_unsigned(),
-            mtime: stat.st_mtime,
-            mtime_nsec: stat.st_mtime_nsec as u32,
-            ctime: (stat.st_ctime, stat.st_ctime_nsec as u32),
-            device: (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)),
-            links,
-            raw_mode: stat.st_mode,
-            inode: (stat.st_dev, stat.st_ino),
-        }
+        info(self.stat())
+    }
+}
+
+fn info(stat: &Stat) -> FileInfo {
+    #[allow(clippy::unnecessary_cast, reason = "it has 32 bits on other architectures")]
+    let links = stat.st_nlink as u64;
+    FileInfo {
+        kind: match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => FileKind::File,
+            FileType::Directory => FileKind::Dir,
+            FileType::Symlink => FileKind::Symlink,
+            _ => FileKind::Special,
+        },
+        mode: stat.st_mode & 0o7777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        size: stat.st_size.cast_unsigned(),
+        mtime: stat.st_mtime,
+        mtime_nsec: stat.st_mtime_nsec as u32,
+        ctime: (stat.st_ctime, stat.st_ctime_nsec as u32),
+        device: (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)),
+        links,
+        raw_mode: stat.st_mode,
+        inode: (stat.st_dev, stat.st_ino),
     }
 }
 
@@ -496,4 +516,54 @@ pub(super) fn is_opaque(dir: &OwnedFd) -> bool {
         let mut value = [0_u8; 1];
         matches!(rustix::fs::fgetxattr(dir, *name, &mut value), Ok(1)) && value == *b"y"
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_child_is_and_the_child_say_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let [upper, lower] = ["upper", "lower"].map(|name| dir.path().join(name));
+        for (path, text) in [
+            (lower.join("below/f"), "1"),
+            (lower.join("both/f"), "12"),
+            (upper.join("both/g"), "123"),
+            (lower.join("file"), "1234"),
+            (upper.join("file"), "12345"),
+            (lower.join("hidden"), "123456"),
+            (lower.join("dir-becomes-file/x"), "1"),
+            (upper.join("dir-becomes-file"), "12"),
+        ] {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        std::os::unix::fs::symlink("file", lower.join("link")).unwrap();
+        // A whiteout, which any user may make.
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            upper.join("hidden"),
+            FileType::CharacterDevice,
+            Mode::empty(),
+            0,
+        )
+        .unwrap();
+        let view = MergedView::open(&[upper, lower]).unwrap();
+        let top = view.entry("", false).unwrap().unwrap();
+        let names = top.names().unwrap();
+        assert_eq!(names.len(), 6, "{names:?}");
+        for name in names
+            .iter()
+            .map(OsString::as_os_str)
+            .chain([OsStr::new("nothing")])
+        {
+            let child = top.child(name).unwrap().map(|child| child.info());
+            assert_eq!(top.child_info(name).unwrap(), child, "{name:?}");
+            assert_eq!(child.is_none(), name == "nothing" || name == "hidden", "{name:?}");
+        }
+        // What is no directory has nothing in it.
+        let file = top.child(OsStr::new("file")).unwrap().unwrap();
+        assert_eq!(file.child_info(OsStr::new("x")).unwrap(), None);
+    }
 }
