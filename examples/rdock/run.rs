@@ -71,7 +71,7 @@ pub(crate) struct Run {
     /// Mount the volumes of another container (CONTAINER[:ro|:rw])
     #[arg(long)]
     volumes_from: Vec<String>,
-    /// Mount something (type=bind|volume|tmpfs,source=...,target=...)
+    /// Mount something (type=bind|volume|tmpfs|image,source=...,target=...)
     #[arg(long)]
     mount: Vec<String>,
     /// Mount a tmpfs (TARGET[:OPTIONS])

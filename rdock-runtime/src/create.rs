@@ -10,7 +10,7 @@ use crate::events::EventAction;
 use crate::image::{Image, ImageConfig, Snapshot};
 use crate::plan::{self, HostFacts, Planned, PreparedMounts, Subject};
 use crate::runtime::{Runtime, blocking};
-use crate::spec::ContainerSpec;
+use crate::spec::{ContainerSpec, MountSource};
 use crate::state::{ContainerDir, Record, now};
 
 /// A container that is about to be launched.
@@ -52,7 +52,7 @@ impl ContainerSpec {
     /// [`Error::Spec`] with everything that is wrong; what could not be made. Nothing is left then.
     pub async fn create(&self, runtime: &Runtime) -> Result<Container> {
         let image = runtime.image(&self.image).await?;
-        let (spec, runtime) = (self.with_volumes_of_others(runtime)?, runtime.clone());
+        let (spec, runtime) = (self.resolved(runtime).await?, runtime.clone());
         blocking(move || {
             let id = crate::identity::random_id().map_err(Error::system("read random numbers"))?;
             let host = HostFacts::gather(spec.privileged);
@@ -68,6 +68,22 @@ impl ContainerSpec {
             Ok(Container::new(runtime, made.dir, made.record))
         })
         .await
+    }
+}
+
+impl ContainerSpec {
+    /// With everything in it that other containers, files and images bring: their volumes, secrets, layers.
+    pub(crate) async fn resolved(&self, runtime: &Runtime) -> Result<Self> {
+        let mut spec = self.with_volumes_of_others(runtime)?;
+        for mount in &mut spec.mounts {
+            if let MountSource::Image { reference, subpath } = &mount.source {
+                mount.source = MountSource::Layers {
+                    diff_ids: runtime.image(reference).await?.diff_ids().to_vec(),
+                    subpath: subpath.clone(),
+                };
+            }
+        }
+        Ok(spec)
     }
 }
 

@@ -13,6 +13,7 @@ use crate::spec::{Resources, RestartPolicy};
 use crate::state::{ContainerDir, Exit, ExitReason, Happened, Status};
 use rustix::fs::inotify;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// What [`Container::wait_for`] waits for.
@@ -392,15 +393,14 @@ fn is_gone(error: &Error) -> bool {
 
 /// How often the payload has ended, and how it did the last time.
 fn ends(dir: &ContainerDir) -> Result<(usize, Option<Exit>)> {
-    let mut ends: Vec<Exit> = dir
-        .events()?
-        .into_iter()
-        .filter_map(|event| match event {
-            Happened::Exited { exit } | Happened::Restarting { exit, .. } => Some(exit),
-            _ => None,
-        })
-        .collect();
-    Ok((ends.len(), ends.pop()))
+    let (mut count, mut last) = (0, None);
+    for event in dir.events()? {
+        count += event.ends();
+        if let Happened::Exited { exit } | Happened::Restarting { exit, .. } = event {
+            last = Some(exit);
+        }
+    }
+    Ok((count, last))
 }
 
 /// [`ends`] of a container that may have removed itself meanwhile.
@@ -414,33 +414,43 @@ fn ends_of(container: &Container) -> Result<(usize, Option<Exit>)> {
     }
 }
 
+/// The container's events grow, or are replaced or removed.
+const EVENTS: inotify::WatchFlags = inotify::WatchFlags::MODIFY
+    .union(inotify::WatchFlags::DELETE_SELF)
+    .union(inotify::WatchFlags::ATTRIB);
+
 /// Changes of a container's events, and of its directory.
-struct Watch(OwnedFd);
+struct Watch {
+    watch: OwnedFd,
+    events: PathBuf,
+}
 
 impl Watch {
     fn new(dir: &ContainerDir) -> Result<Self> {
         let make = || -> rustix::io::Result<OwnedFd> {
             let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-            inotify::add_watch(
-                &watch,
-                dir.file("events.jsonl"),
-                inotify::WatchFlags::MODIFY | inotify::WatchFlags::DELETE_SELF,
-            )?;
+            inotify::add_watch(&watch, dir.file("events.jsonl"), EVENTS)?;
             inotify::add_watch(&watch, dir.path(), inotify::WatchFlags::DELETE_SELF)?;
             Ok(watch)
         };
         let made = make().map_err(|errno| Error::state("watch", dir.path())(errno.into()));
-        made.map(Self)
+        made.map(|watch| Self {
+            watch,
+            events: dir.file("events.jsonl"),
+        })
     }
 
     async fn changed(&mut self) -> Result<()> {
-        let waited = tokio::time::timeout(LOOK_AGAIN, crate::sys::readable(self.0.as_fd())).await;
+        let waited = tokio::time::timeout(LOOK_AGAIN, crate::sys::readable(self.watch.as_fd())).await;
         if let Ok(ready) = waited {
             ready.map_err(Error::system("watch the container"))?;
         }
         let mut notes = [std::mem::MaybeUninit::uninit(); 1024];
-        let mut notes = inotify::Reader::new(&self.0, &mut notes);
+        let mut notes = inotify::Reader::new(&self.watch, &mut notes);
         while notes.next().is_ok() {}
+        // A start may have replaced the file; where it is the same, this changes nothing. One that is gone is seen by
+        // the caller's next look.
+        let _ = inotify::add_watch(&self.watch, &self.events, EVENTS);
         Ok(())
     }
 }

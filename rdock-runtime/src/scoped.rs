@@ -199,7 +199,7 @@ impl ContainerSpec {
     /// [`Error::EndedEarly`] and [`Error::NotReady`] with the last log lines.
     pub async fn start(&self, runtime: &Runtime) -> Result<ScopedContainer> {
         let image = runtime.image(&self.image).await?;
-        let (spec, on) = (self.with_volumes_of_others(runtime)?, runtime.clone());
+        let (spec, on) = (self.resolved(runtime).await?, runtime.clone());
         let scoped = crate::runtime::blocking(move || ScopedContainer::start(&on, &spec, &image)).await?;
         crate::readiness::wait(&scoped, &self.ready, self.ready_timeout).await?;
         Ok(scoped)
@@ -229,7 +229,7 @@ impl ContainerSpec {
         attach: bool,
     ) -> Result<(Container, crate::container::Attached)> {
         let image = runtime.image(&self.image).await?;
-        let (spec, on) = (self.with_volumes_of_others(runtime)?, runtime.clone());
+        let (spec, on) = (self.resolved(runtime).await?, runtime.clone());
         let (mut unclaimed, attached) = crate::runtime::blocking(move || {
             let (container, attached) = crate::monitor::run_new(&on, &spec, &image, attach)?;
             Ok((Unclaimed(Some(container)), attached))

@@ -18,7 +18,7 @@ use crate::plan::{self, HealthPlan, HostFacts, NamespaceKind, Places, Planned};
 use crate::process::ProcessIdentity;
 use crate::runtime::Runtime;
 use crate::spec::{ContainerSpec, NamespaceMode, NetworkMode, PortForwarding, Seccomp};
-use crate::state::{BoundAddress, ContainerDir, Happened, Start, Status, now};
+use crate::state::{BoundAddress, ContainerDir, Start, Status, now};
 use crate::step::Step;
 use crate::warning::Warning;
 use follow::follow;
@@ -421,7 +421,7 @@ fn launch(
         // Not known yet, from the first moment on.
         dir.write_file("health.json", &crate::health::Health::default())?;
     }
-    dir.append(&Happened::Started(start.clone()))?;
+    dir.append_start(&start)?;
     if streams.attached[0].is_some() {
         runtime.journal().container(&record, EventAction::Attach, &[]);
     }

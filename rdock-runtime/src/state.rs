@@ -4,7 +4,7 @@
 //! <root>/containers/format            version of this layout
 //! <root>/containers/names/<name>      the id that owns a name
 //! <root>/containers/<id>/record.json  what was asked for; made before anything else, replaced by rename and update
-//!                        events.jsonl what happened since; append-only
+//!                        events.jsonl what happened since; append-only, made short again by a start
 //!                        lock         flock of the helper
 //!                        changes      flock of who starts, adopts, renames, updates or removes it
 //!                        owner        the process that owns the container: pid, start time, boot id;
@@ -23,6 +23,7 @@
 //! restarts and secrets without an older one failing.
 
 mod change;
+mod events;
 mod history;
 mod names;
 
@@ -34,7 +35,7 @@ use crate::process::ProcessIdentity;
 use crate::spec::{ContainerSpec, Protocol};
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -254,6 +255,10 @@ pub(crate) enum Happened {
         #[serde(default)]
         ends: bool,
     },
+    /// Earlier events were left out here; so many ends of the payload were among them.
+    Shortened {
+        ends: usize,
+    },
     /// Its removal left something behind.
     Dead {
         time: String,
@@ -262,6 +267,17 @@ pub(crate) enum Happened {
     /// Something a newer version records.
     #[serde(other)]
     Unknown,
+}
+
+impl Happened {
+    /// How many ends of the payload it stands for.
+    pub(crate) fn ends(&self) -> usize {
+        match self {
+            Self::Exited { .. } | Self::Restarting { .. } => 1,
+            Self::Shortened { ends } => *ends,
+            _ => 0,
+        }
+    }
 }
 
 /// One run of the payload.
@@ -413,29 +429,6 @@ impl ContainerDir {
         read_json(&self.file("owner"))
     }
 
-    /// Appends an event in one write, durable once it says how the container ended.
-    pub(crate) fn append(&self, event: &Happened) -> Result<()> {
-        let path = self.file("events.jsonl");
-        let mut line =
-            serde_json::to_vec(event).map_err(|error| Error::state("write", &path)(error.into()))?;
-        line.push(b'\n');
-        let mut file = fs::OpenOptions::new()
-            .append(true)
-            .open(&path)
-            .map_err(Error::state("open", &path))?;
-        file.write_all(&line).map_err(Error::state("append to", &path))
-    }
-
-    /// All events so far; a torn last line (a crash) is not one.
-    pub(crate) fn events(&self) -> Result<Vec<Happened>> {
-        let path = self.file("events.jsonl");
-        let text = fs::read(&path).map_err(Error::state("read", &path))?;
-        Ok(text
-            .split(|&byte| byte == b'\n')
-            .filter_map(|line| serde_json::from_slice(line).ok())
-            .collect())
-    }
-
     pub(crate) fn history(&self) -> Result<History> {
         Ok(History::of(self.events()?))
     }
@@ -530,28 +523,4 @@ pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 pub(crate) fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
     let bytes = fs::read(path).map_err(Error::state("read", path))?;
     serde_json::from_slice(&bytes).map_err(|error| Error::state("read", path)(error.into()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn unknown_events_and_torn_lines_are_passed_over() {
-        let dir = tempfile::tempdir().expect("tempdir");
-        let container = ContainerDir {
-            path: dir.path().to_owned(),
-        };
-        let line = r#"{"event":"exited","exit":{"reason":{"exited":3},"finished_at":"t"}}"#;
-        fs::write(
-            container.file("events.jsonl"),
-            format!("{{\"event\":\"health\"}}\n{line}\n{{\"ev"),
-        )
-        .expect("write");
-        assert_eq!(container.events().expect("events").len(), 2);
-        let Status::Exited(exit) = container.status().expect("status") else {
-            panic!("not exited")
-        };
-        assert_eq!(exit.code(), 3);
-    }
 }

@@ -344,7 +344,8 @@ fn of_spec(
                 subpath: subpath.clone(),
             }
         }
-        MountSource::Layers { subpath, .. } => {
+        // Of an image only the layers are known by the time that it is mounted.
+        MountSource::Layers { subpath, .. } | MountSource::Image { subpath, .. } => {
             if let Some(path) = subpath {
                 let inside = path
                     .components()

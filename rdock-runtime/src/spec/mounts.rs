@@ -22,6 +22,14 @@ pub struct Mount {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum MountSource {
+    /// A directory or file of an image (docker's `type=image`), which is pulled when it is missing. What is written to it
+    /// is thrown away with the container.
+    Image {
+        /// Its reference or id.
+        reference: String,
+        /// Relative, without `..`; the whole tree when `None`.
+        subpath: Option<PathBuf>,
+    },
     /// A directory or file of layers in the image store, as docker's `type=image` has it. What is written to it is
     /// thrown away with the container.
     Layers {
@@ -281,6 +289,7 @@ impl Mount {
                 "bind-create-src" => fields.create = Some(flag()?),
                 "volume-nocopy" => fields.no_copy = Some(flag()?),
                 "volume-subpath" => fields.subpath = Some(PathBuf::from(needed()?)),
+                "image-subpath" => fields.image_subpath = Some(PathBuf::from(needed()?)),
                 "volume-driver" if value.as_deref() == Some("local") => fields.other_volume = true,
                 "tmpfs-size" => fields.size = Some(parse_size(&needed()?)?),
                 "tmpfs-mode" => {
@@ -337,6 +346,7 @@ struct MountFields {
     create: Option<bool>,
     no_copy: Option<bool>,
     subpath: Option<PathBuf>,
+    image_subpath: Option<PathBuf>,
     other_volume: bool,
     size: Option<u64>,
     mode: Option<u32>,
@@ -355,6 +365,7 @@ impl MountFields {
                 self.no_copy.is_some() || self.subpath.is_some() || self.other_volume,
             ),
             ("tmpfs", self.size.is_some() || self.mode.is_some()),
+            ("image", self.image_subpath.is_some()),
         ];
         if let Some((other, _)) = used.iter().find(|(other, used)| *used && *other != kind) {
             return Err(format!("options of {other} with type {kind}"));
@@ -380,13 +391,17 @@ impl MountFields {
                     subpath: self.subpath,
                 }
             }
+            "image" => MountSource::Image {
+                reference: self.source.ok_or("an image needs a source")?,
+                subpath: self.image_subpath,
+            },
             "tmpfs" if self.source.is_some() => return Err("a tmpfs has no source".into()),
             "tmpfs" => MountSource::Tmpfs {
                 size: self.size,
                 mode: self.mode,
                 options: Vec::new(),
             },
-            _ => return Err(format!("there is no type {kind:?}: volume, bind or tmpfs")),
+            _ => return Err(format!("there is no type {kind:?}: volume, bind, tmpfs or image")),
         };
         Ok((target, source))
     }

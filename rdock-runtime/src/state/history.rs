@@ -65,6 +65,7 @@ impl History {
                 Happened::Dead { .. } => history.now = Now::Dead,
                 Happened::NetworkConnected { .. }
                 | Happened::NetworkDisconnected { .. }
+                | Happened::Shortened { .. }
                 | Happened::Unknown => {}
             }
         }

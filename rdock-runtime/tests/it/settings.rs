@@ -15,6 +15,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_missing_source_leaves_nothing", missing_source),
         trial("what_is_wrong_with_a_spec_leaves_nothing", wrong_spec),
         trial("two_containers_of_an_image_do_not_see_each_other", apart),
+        trial("an_image_is_mounted_with_what_is_in_it", image_mount),
         trial("a_joined_ipc_namespace_comes_with_its_shared_memory", joined_ipc),
         trial(
             "masked_paths_are_there_where_the_spec_wants_them",
@@ -318,4 +319,37 @@ fn unconfined_paths() -> Tested {
     let said = place.says(&probe(&lines)?.system_paths_unconfined(true))?;
     // Its own ipc namespace's; others ask for more than it has.
     same(said.lines().last().unwrap_or_default(), "opened")
+}
+
+fn image_mount() -> Tested {
+    let place = Place::new()?;
+    let spec = probe(&[
+        "list /whole/seed",
+        "cat /part/file",
+        "write /part/new x",
+        "cat /deep",
+        "write /closed/new x",
+    ])?
+    .mount(Mount::parse_mount_flag("type=image,source=probe,target=/whole")?)
+    .mount(Mount::parse_mount_flag(
+        "type=image,src=probe:latest,dst=/part,image-subpath=seed",
+    )?)
+    .mount(Mount::parse_mount_flag(
+        "type=image,source=probe,target=/deep,image-subpath=seed/below/deep",
+    )?)
+    .mount(Mount::parse_mount_flag(
+        "type=image,source=probe,target=/closed,readonly",
+    )?);
+    let expected = "below file\nfrom the image\nwritten\ndeep\nerrno 30\n";
+    same(place.says(&spec)?.as_str(), expected)?;
+    // What was written is gone.
+    same(place.says(&spec)?.as_str(), expected)?;
+    let spec = probe(&[])?.mount(Mount::parse_mount_flag("type=image,source=none:1,target=/x")?);
+    match place.run(&spec) {
+        Err(error) => match *error.downcast::<Error>()? {
+            Error::NoSuchImage { .. } | Error::Pull { .. } => Ok(()),
+            other => Err(format!("{other:?}").into()),
+        },
+        Ok(ran) => Err(format!("{ran:?}").into()),
+    }
 }
