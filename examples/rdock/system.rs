@@ -63,6 +63,9 @@ pub(crate) struct ImagePrune {
     /// All that no container uses, not only those without a name
     #[arg(short, long)]
     all: bool,
+    /// until=, label=, label!=
+    #[arg(long)]
+    filter: Vec<String>,
     /// Do not ask
     #[arg(short, long)]
     force: bool,
@@ -180,7 +183,7 @@ fn may(force: bool, what: &str) -> Result<bool, Failure> {
     Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }
 
-fn containers_of(filters: &[String]) -> Result<ContainerPruneFilter, Failure> {
+fn filter_of(filters: &[String]) -> Result<ContainerPruneFilter, Failure> {
     let mut filter = ContainerPruneFilter::default();
     for condition in filters {
         filter.add(condition)?;
@@ -198,7 +201,7 @@ fn listed(heading: &str, names: &[String]) {
 
 impl Prune {
     async fn execute(self, runtime: &Runtime) -> Outcome {
-        let filter = containers_of(&self.filter)?;
+        let filter = filter_of(&self.filter)?;
         let images = if self.all {
             "all images without a container"
         } else {
@@ -223,7 +226,7 @@ impl Prune {
         let containers = runtime.prune_containers(&filter).await?;
         listed("Deleted Containers:", &containers.ids);
         let mut bytes = containers.bytes;
-        // What a filter of containers says of labels and times has no meaning for the rest.
+        // What a filter says of labels and times has no meaning for networks.
         let networks = match self.filter.is_empty() {
             true => runtime.networks().prune(|_| true)?,
             false => Vec::new(),
@@ -234,8 +237,9 @@ impl Prune {
             listed("Deleted Volumes:", &volumes.names);
             bytes += volumes.bytes;
         }
+        bytes += images_pruned(runtime, &filter.of_images(self.all))?;
+        // Steps of builds have no labels, and are used or not.
         if self.filter.is_empty() {
-            bytes += images_pruned(runtime, self.all)?;
             let cache = crate::build::prune(runtime, self.all)?;
             let ids: Vec<String> = cache.entries.into_iter().map(|entry| entry.id).collect();
             listed("Deleted build cache objects:", &ids);
@@ -246,8 +250,8 @@ impl Prune {
     }
 }
 
-fn images_pruned(runtime: &Runtime, all: bool) -> Result<u64, Failure> {
-    let pruned = runtime.images().prune(&PruneFilter { all })?;
+fn images_pruned(runtime: &Runtime, filter: &PruneFilter) -> Result<u64, Failure> {
+    let pruned = runtime.images().prune(filter)?;
     let ids: Vec<String> = pruned.images.iter().map(|id| format!("deleted: {id}")).collect();
     listed("Deleted Images:", &ids);
     Ok(pruned.bytes)
@@ -255,7 +259,7 @@ fn images_pruned(runtime: &Runtime, all: bool) -> Result<u64, Failure> {
 
 impl ContainerPrune {
     pub(crate) async fn execute(self, runtime: &Runtime) -> Outcome {
-        let filter = containers_of(&self.filter)?;
+        let filter = filter_of(&self.filter)?;
         if !may(self.force, "all stopped containers")? {
             return Ok(0);
         }
@@ -268,6 +272,7 @@ impl ContainerPrune {
 
 impl ImagePrune {
     pub(crate) fn execute(self, runtime: &Runtime) -> Outcome {
+        let filter = filter_of(&self.filter)?;
         let what = if self.all {
             "all images without a container"
         } else {
@@ -276,7 +281,7 @@ impl ImagePrune {
         if !may(self.force, what)? {
             return Ok(0);
         }
-        let bytes = images_pruned(runtime, self.all)?;
+        let bytes = images_pruned(runtime, &filter.of_images(self.all))?;
         print(&format!("Total reclaimed space: {}", size(bytes)));
         Ok(0)
     }

@@ -61,12 +61,23 @@ impl Digest {
         &self.0[7..19]
     }
 
+    /// The digest whose hexadecimal part this is: its length says which algorithm.
+    pub(crate) fn of_hex(hex: &str) -> Option<Self> {
+        let algorithm = match hex.len() {
+            64 => "sha256",
+            96 => "sha384",
+            128 => "sha512",
+            _ => return None,
+        };
+        Self::parse(&format!("{algorithm}:{hex}")).ok()
+    }
+
     pub(crate) fn from_sha256(hash: &[u8]) -> Self {
         Self(with_hex("sha256:", hash))
     }
 
     /// Returns the digest of `bytes` in the algorithm of `self`.
-    pub(crate) fn of_same_kind(&self, bytes: &[u8]) -> Self {
+    pub fn of_same_kind(&self, bytes: &[u8]) -> Self {
         let mut hasher = Hasher::like(self);
         hasher.update(bytes);
         hasher.finish()

@@ -23,6 +23,9 @@ pub enum Durability {
     /// was not yet forced to the disk when the machine went down is not trusted afterwards.
     #[default]
     Image,
+    /// As [`Durability::Image`], and each layer by a `syncfs` of its own as soon as it is there: after a power loss a
+    /// pull that was cut off begins with the first missing layer.
+    Layer,
 }
 
 /// Names within `<root>/image`.
@@ -237,7 +240,7 @@ impl Layout {
     pub(crate) fn sync_file(&self, file: &File) -> std::io::Result<()> {
         match self.durability {
             Durability::None => Ok(()),
-            Durability::Image => file.sync_data(),
+            Durability::Image | Durability::Layer => file.sync_data(),
         }
     }
 

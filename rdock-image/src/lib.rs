@@ -59,6 +59,6 @@ pub use snapshot::{Mount, Snapshot, SnapshotOptions};
 pub use source::{ImageSource, ResolvedImage};
 pub use stop::{OnStop, Stop};
 pub use store::{
-    Change, Finding, FsckReport, ImageStore, LayerOptions, Limits, MadeLayer, Observer, Origin, Partial,
-    PruneFilter, Pruned, Removed, RepairReport, ScratchLayer, StoreInfo, StoreOptions,
+    Change, Finding, FsckReport, ImageStore, ImageUsage, LayerOptions, Limits, MadeLayer, Observer, Origin,
+    Partial, PruneFilter, Pruned, Removed, RepairReport, ScratchLayer, StoreInfo, StoreOptions, StoreUsage,
 };

@@ -74,6 +74,27 @@ impl ResolvedImage {
     /// [`Error::DigestMismatch`] for another config than the manifest's.
     pub fn new(reference: &Reference, manifest_bytes: Vec<u8>, config_bytes: Vec<u8>) -> Result<Self> {
         let digest = Digest::sha256_of(&manifest_bytes);
+        Self::with_digest(reference, digest, manifest_bytes, config_bytes)
+    }
+
+    /// As [`ResolvedImage::new`], of a manifest that is known by this digest, which may be of another algorithm.
+    ///
+    /// # Errors
+    /// As [`ResolvedImage::new`], and [`Error::DigestMismatch`] when it is not the manifest's digest.
+    pub fn with_digest(
+        reference: &Reference,
+        digest: Digest,
+        manifest_bytes: Vec<u8>,
+        config_bytes: Vec<u8>,
+    ) -> Result<Self> {
+        let found = digest.of_same_kind(&manifest_bytes);
+        if found != digest {
+            return Err(Error::DigestMismatch {
+                what: format!("the manifest of {}", reference.familiar()),
+                expected: digest,
+                found,
+            });
+        }
         let wrong = |reason: String| Error::document(format!("manifest {digest}"), reason);
         let ManifestDocument::Manifest(manifest) = ManifestDocument::parse(&manifest_bytes, None)? else {
             return Err(wrong("it is an index".to_owned()));
@@ -110,7 +131,7 @@ impl ResolvedImage {
     pub fn of(reference: &Reference, image: &Image) -> Result<Self> {
         let manifest = image.store().read_blob(image.manifest_digest())?;
         let config = image.store().read_blob(image.id())?;
-        Self::new(reference, manifest, config)
+        Self::with_digest(reference, image.manifest_digest().clone(), manifest, config)
     }
 
     /// Returns the name that was resolved.

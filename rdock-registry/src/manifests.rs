@@ -135,24 +135,28 @@ pub(crate) async fn document(
             Err(error) => session.pause(&what, &mut attempts, error).await?,
         }
     };
-    let found = Digest::sha256_of(&bytes);
-    // What was asked for by digest must have it (no tag has a colon), and so must what is announced with
-    // one. An announcement by another algorithm says nothing; a wanted digest of one is never met.
-    let asked = Some(wanted).filter(|wanted| wanted.contains(':'));
-    for expected in [
-        asked,
-        announced.as_deref().filter(|text| text.starts_with("sha256:")),
-    ] {
-        if let Some(expected) = expected.filter(|expected| *expected != found.as_str()) {
+    // What was asked for by digest must have it (no tag has a colon), and so must what is announced with one. An
+    // announcement by an unknown algorithm says nothing.
+    let asked = match wanted.contains(':') {
+        true => Some(Digest::parse(wanted)?),
+        false => None,
+    };
+    let announced = announced.and_then(|text| Digest::parse(&text).ok());
+    for expected in [&asked, &announced].into_iter().flatten() {
+        let found = expected.of_same_kind(&bytes);
+        if found != *expected {
             return Err(Error::WrongDigest {
                 registry: session.endpoint.host.clone(),
-                expected: expected.to_owned(),
+                expected: expected.to_string(),
                 found: found.to_string(),
             });
         }
     }
     let document = ManifestDocument::parse(&bytes, content_type.as_deref())?;
-    Ok((found, document, bytes))
+    // By the digest that it is known by, whatever its algorithm.
+    let digest = asked.or(announced);
+    let digest = digest.unwrap_or_else(|| Digest::sha256_of(&bytes));
+    Ok((digest, document, bytes))
 }
 
 /// A manifest's bytes, what they are announced as, and the digest that they are announced with.

@@ -156,11 +156,11 @@ impl Pull {
         wanted: &str,
         platform: &Platform,
     ) -> Result<ResolvedImage> {
-        let (manifest, bytes) = self.manifest(reference, platform, wanted).await?;
+        let (digest, manifest, bytes) = self.manifest(reference, platform, wanted).await?;
         let config = self
             .small_blob(&manifest.config, &manifest.config.digest()?)
             .await?;
-        ResolvedImage::new(reference, bytes, config).map_err(|error| match error {
+        ResolvedImage::with_digest(reference, digest, bytes, config).map_err(|error| match error {
             rdock_image::Error::MalformedDocument { reason, .. } => {
                 self.session.malformed("manifest", reason)
             }
@@ -206,10 +206,10 @@ impl Pull {
         reference: &Reference,
         platform: &Platform,
         wanted: &str,
-    ) -> Result<(Manifest, Vec<u8>)> {
-        let (_, document, bytes) = manifests::document(&self.session, reference, wanted).await?;
+    ) -> Result<(Digest, Manifest, Vec<u8>)> {
+        let (digest, document, bytes) = manifests::document(&self.session, reference, wanted).await?;
         let index = match document {
-            ManifestDocument::Manifest(manifest) => return Ok((manifest, bytes)),
+            ManifestDocument::Manifest(manifest) => return Ok((digest, manifest, bytes)),
             ManifestDocument::Index(index) => index,
         };
         let Some(chosen) = index.select(platform) else {
@@ -226,7 +226,7 @@ impl Pull {
             });
         };
         match manifests::document(&self.session, reference, chosen.digest()?.as_str()).await? {
-            (_, ManifestDocument::Manifest(manifest), bytes) => Ok((manifest, bytes)),
+            (digest, ManifestDocument::Manifest(manifest), bytes) => Ok((digest, manifest, bytes)),
             _ => Err(self.session.malformed("index", "an index in an index".into())),
         }
     }
@@ -250,7 +250,7 @@ impl Pull {
                 Err(error) => self.session.pause(&what, &mut attempts, error).await?,
             }
         };
-        let found = Digest::sha256_of(&bytes);
+        let found = digest.of_same_kind(&bytes);
         if found != *digest {
             return Err(Error::WrongDigest {
                 registry: self.session.endpoint.host.clone(),

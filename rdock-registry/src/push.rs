@@ -83,6 +83,8 @@ struct Sent {
     descriptor: Descriptor,
     /// The layer as it is there.
     diff_id: Digest,
+    /// Somebody here has unpacked the blob, or made it: it is that layer, whatever a manifest claims.
+    verified: bool,
 }
 
 pub(crate) async fn push(
@@ -238,8 +240,14 @@ impl Push {
             return Ok(Sent {
                 descriptor,
                 diff_id: diff_id.clone(),
+                verified: false,
             });
         }
+        let sent = |blob: &Descriptor| Sent {
+            descriptor: blob.clone(),
+            diff_id: diff_id.clone(),
+            verified: origins.iter().any(|origin| origin.digest == blob.digest),
+        };
         // The blob of the manifest, then others of the same layer that are known to be somewhere.
         let mut blobs = Vec::new();
         let made_here = descriptor.digest == diff_id.as_str()
@@ -265,10 +273,7 @@ impl Push {
                     diff_id: diff_id.clone(),
                     digest,
                 });
-                return Ok(Sent {
-                    descriptor: blob.clone(),
-                    diff_id: diff_id.clone(),
-                });
+                return Ok(sent(blob));
             }
             if let Some(from) = self.mounted(blob, &digest, origins, &mut begun).await? {
                 self.progress.emit(PushEvent::LayerMounted {
@@ -276,18 +281,12 @@ impl Push {
                     digest,
                     from,
                 });
-                return Ok(Sent {
-                    descriptor: blob.clone(),
-                    diff_id: diff_id.clone(),
-                });
+                return Ok(sent(blob));
             }
         }
         for blob in &blobs {
             if self.original(diff_id, blob, origins, &mut begun).await? {
-                return Ok(Sent {
-                    descriptor: blob.clone(),
-                    diff_id: diff_id.clone(),
-                });
+                return Ok(sent(blob));
             }
         }
         self.compressed(diff_id, &descriptor, docker, begun).await
@@ -416,6 +415,7 @@ impl Push {
         Ok(Sent {
             descriptor: made,
             diff_id: sent,
+            verified: true,
         })
     }
 

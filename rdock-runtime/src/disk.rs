@@ -15,7 +15,7 @@ use std::path::Path;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct DiskUsage {
-    /// Images; a layer that several have counts once.
+    /// Images, with what is kept to push and save them as they came; a layer that several have counts once.
     pub images: DiskShare,
     /// What containers have written beside their images.
     pub containers: DiskShare,
@@ -82,6 +82,16 @@ impl ContainerPruneFilter {
         Ok(())
     }
 
+    /// The same conditions on images: all that no container uses, or those without a name alone.
+    pub fn of_images(&self, all: bool) -> rdock_image::PruneFilter {
+        let mut filter = rdock_image::PruneFilter::default();
+        filter.all = all;
+        filter.until = self.until.map(i128::from);
+        filter.labels.clone_from(&self.labels);
+        filter.without_labels.clone_from(&self.without_labels);
+        filter
+    }
+
     fn fits(&self, created: &str, labels: &BTreeMap<String, String>) -> bool {
         let has = |(name, value): &(String, Option<String>)| {
             let found = labels.get(name);
@@ -133,7 +143,7 @@ impl Runtime {
         }
         for layer in &all {
             // A damaged one has no size, as it has none for `images`.
-            let Ok(bytes) = self.images().layer_size(layer) else {
+            let Ok(bytes) = self.images().layer_usage(layer) else {
                 continue;
             };
             usage.images.bytes += bytes;

@@ -21,7 +21,7 @@ use std::path::Path;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ImportOptions {
-    /// Refuse an archive with a tag that names another image in the store already.
+    /// Refuse an archive with a tag that names another image in the store already, before anything of it comes in.
     pub keep_tags: bool,
     /// Which image of an index is taken; the host's by default.
     pub platform: Option<Platform>,
@@ -107,9 +107,48 @@ struct Import<'a> {
     report: ImportReport,
 }
 
+/// An image that is to come in.
+struct Planned<'c> {
+    id: Digest,
+    source: Source<'c>,
+    names: Vec<String>,
+}
+
+enum Source<'c> {
+    Manifest(Digest, Manifest),
+    /// Without a manifest of its own.
+    Docker(&'c DockerImage),
+}
+
 impl Import<'_> {
     fn run(mut self) -> Result<ImportReport> {
         let contents = ArchiveContents::read(&self.files, self.store.limits())?;
+        let planned = self.plan(&contents)?;
+        if self.options.keep_tags {
+            self.check_tags(&planned)?;
+        }
+        for Planned { source, names, .. } in planned {
+            let digest = match source {
+                Source::Manifest(digest, manifest) => {
+                    self.manifest(&digest, &manifest)?;
+                    digest
+                }
+                Source::Docker(image) => self.docker_image(image)?,
+            };
+            self.commit(&digest, &names)?;
+        }
+        if self.report.images.is_empty() {
+            return Err(Error::document(
+                self.files.name(),
+                "it holds no image for this platform",
+            ));
+        }
+        Ok(self.report)
+    }
+
+    /// What is to come in, before anything does.
+    fn plan<'c>(&mut self, contents: &'c ArchiveContents) -> Result<Vec<Planned<'c>>> {
+        let mut planned: Vec<Planned<'c>> = Vec::new();
         for entry in &contents.manifests {
             let document = match blob(&self.files, &entry.digest, self.store.limits().json_bytes)? {
                 Some(bytes) => Some(ManifestDocument::parse(&bytes, Some(&entry.media_type))?),
@@ -138,32 +177,40 @@ impl Import<'_> {
             };
             let id = manifest.config.digest()?;
             for image in contents.images.iter().filter(|image| image.id == id) {
-                names.extend(
-                    image
-                        .tags
-                        .iter()
-                        .filter(|tag| !names.contains(tag))
-                        .cloned()
-                        .collect::<Vec<_>>(),
-                );
+                let further = image.tags.iter().filter(|tag| !names.contains(tag));
+                let further: Vec<_> = further.cloned().collect();
+                names.extend(further);
             }
-            self.manifest(&digest, &manifest)?;
-            self.commit(&digest, &names)?;
+            let source = Source::Manifest(digest, manifest);
+            planned.push(Planned { id, source, names });
         }
         for image in &contents.images {
-            if self.report.images.iter().any(|known| *known.id() == image.id) {
-                continue;
+            if planned.iter().all(|known| known.id != image.id) {
+                planned.push(Planned {
+                    id: image.id.clone(),
+                    source: Source::Docker(image),
+                    names: image.tags.clone(),
+                });
             }
-            let digest = self.docker_image(image)?;
-            self.commit(&digest, &image.tags)?;
         }
-        if self.report.images.is_empty() {
-            return Err(Error::document(
-                self.files.name(),
-                "it holds no image for this platform",
-            ));
+        Ok(planned)
+    }
+
+    /// No tag of the archive names another image already.
+    fn check_tags(&self, planned: &[Planned<'_>]) -> Result<()> {
+        for one in planned {
+            for reference in one.names.iter().filter_map(|name| Reference::parse(name).ok()) {
+                if let Ok(Some(old)) = self.store.get(reference.as_str())
+                    && *old.id() != one.id
+                {
+                    return Err(Error::Exists {
+                        what: "tag",
+                        name: reference.familiar(),
+                    });
+                }
+            }
         }
-        Ok(self.report)
+        Ok(())
     }
 
     /// The image of an index for the wanted platform, where the archive holds it.
@@ -299,14 +346,9 @@ impl Import<'_> {
                 continue;
             };
             if let Ok(Some(old)) = self.store.get(reference.as_str())
-                && old.manifest_digest() != manifest
+                // Another manifest of the same config is the same image.
+                && *old.id() != self.store.id_of(manifest)
             {
-                if self.options.keep_tags {
-                    return Err(Error::Exists {
-                        what: "tag",
-                        name: reference.familiar(),
-                    });
-                }
                 self.report
                     .overwritten
                     .push((reference.clone(), old.id().clone()));

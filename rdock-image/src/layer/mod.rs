@@ -84,6 +84,17 @@ impl Layer {
     }
 }
 
+/// Bytes of what is kept in a layer's directory beside content of its tar: the record of the tar, and what is known of
+/// the layer. Content is in the layer's own size, also where a later entry has replaced it and it lies apart.
+pub(crate) fn size_beside(layer: &Path) -> u64 {
+    // Whoever removes the layer meanwhile leaves nothing to count.
+    let entries = fs::read_dir(layer).into_iter().flatten().flatten();
+    let files = entries
+        .filter_map(|entry| entry.metadata().ok())
+        .filter(fs::Metadata::is_file);
+    files.map(|meta| meta.len()).sum()
+}
+
 /// A layer that was never forced to the disk may be garbled after the machine went down.
 fn is_trusted(path: &Path, meta: &LayerMeta) -> bool {
     meta.boot == boot_id() || synced_mark(path).exists()

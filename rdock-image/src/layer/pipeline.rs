@@ -32,25 +32,27 @@ pub(crate) struct Expected {
 
 type Buffer = Arc<Vec<u8>>;
 
-/// Runs `reader` over the inflated `stream`. When the compressed bytes are not the expected ones, that is the error,
+/// Runs `reader` over the inflated `stream`, whose digest is made as that of `diff_id` was. When the compressed bytes are not the expected ones, that is the error,
 /// whatever the reader stumbled over.
 pub(crate) fn pass<T: Send>(
     layer: &str,
     stream: &mut dyn Read,
     expected: Option<&Expected>,
+    diff_id: Option<&Digest>,
     limits: &Limits,
     reader: impl FnOnce(Chunks) -> Result<T> + Send,
 ) -> Result<Passed<T>> {
     let hasher = expected.map_or_else(Hasher::sha256, |expected| Hasher::like(&expected.digest));
     let limit = expected.map_or(limits.layer_bytes, |expected| expected.size);
     let mut inflater = Inflater::new(stream, hasher, limit);
+    let tar_hasher = diff_id.map_or_else(Hasher::sha256, Hasher::like);
     let outcome = std::thread::scope(|scope| {
         let (free, pool) = channel();
         let (to_hash, hash_input) = sync_channel::<Buffer>(BUFFERS);
         let (to_reader, reader_input) = sync_channel::<Option<Buffer>>(BUFFERS);
         let hash_free = free.clone();
         let hashing = scope.spawn(move || {
-            let mut hasher = Hasher::sha256();
+            let mut hasher = tar_hasher;
             for buffer in hash_input {
                 hasher.update(&buffer);
                 give_back(&hash_free, buffer);

@@ -58,7 +58,7 @@ impl ImageStore {
             tar.into_inner().finish(name).map(drop)
         };
         let mut stream = archived(compression, &mut whole);
-        pass(name, &mut stream, None, self.limits(), reader).map(drop)
+        pass(name, &mut stream, None, None, self.limits(), reader).map(drop)
     }
 }
 

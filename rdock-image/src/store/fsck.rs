@@ -273,7 +273,8 @@ impl ImageStore {
 
     fn check_layers(&self, users: &Users, report: &mut FsckReport) -> Result<()> {
         for path in children(&self.layout().layers())? {
-            let Some(diff_id) = digest_of(&path, Path::new("sha256")) else {
+            let name = path.file_name().and_then(|name| name.to_str());
+            let Some(diff_id) = name.and_then(Digest::of_hex) else {
                 report.findings.push(Finding::Leftover { path });
                 continue;
             };

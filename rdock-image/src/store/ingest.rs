@@ -6,7 +6,7 @@ use crate::layer::pipeline::{Chunks, Expected, Passed, pass};
 use crate::layer::remove::remove_tree;
 use crate::layer::skeleton::Recorder;
 use crate::layer::{Layer, synced_mark};
-use crate::layout::{boot_id, make_dir_all};
+use crate::layout::{Durability, boot_id, make_dir_all};
 use crate::lock::OwnedLock;
 use crate::tarstream::TarReader;
 use crate::{Descriptor, Digest, Error, Lease, Result};
@@ -36,6 +36,11 @@ impl ImageStore {
     /// Concurrent calls for one layer, in any process, do the work once: the others wait and then leave their
     /// stream unread. `origin` is the registry and repository the blob comes from (`docker.io/library/busybox`).
     /// When this fails nothing is left.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a layer that its type calls a file system image (EROFS): the kernel would have to be
+    /// trusted with its bytes. [`Error::SizeMismatch`], [`Error::DigestMismatch`], [`Error::LayerMalformed`],
+    /// [`Error::Limit`] for what is wrong with the bytes.
     pub fn ingest_layer(
         &self,
         lease: &Lease,
@@ -48,6 +53,12 @@ impl ImageStore {
             digest: descriptor.digest()?,
             size: descriptor.size,
         };
+        if descriptor.media_type.to_ascii_lowercase().contains("erofs") {
+            return Err(Error::Unsupported {
+                what: format!("a layer of the type {}", descriptor.media_type),
+                on: String::new(),
+            });
+        }
         let origin = Origin {
             digest: descriptor.digest.clone(),
             size: descriptor.size,
@@ -56,12 +67,12 @@ impl ImageStore {
         };
         lease.pin(diff_id)?;
         if Layer::open(self.layout(), diff_id).is_ok() {
-            return self.add_origin(diff_id, &origin);
+            return self.add_place(diff_id, &origin);
         }
         let lock = self.layout().ingest().join(format!("{}.lock", diff_id.hex()));
         let lock = OwnedLock::acquire(self.layout(), &lock)?;
         if Layer::open(self.layout(), diff_id).is_ok() {
-            return self.add_origin(diff_id, &origin);
+            return self.add_place(diff_id, &origin);
         }
         self.unpack(diff_id.as_str(), stream, Some(&expected), Some(diff_id), |_| {
             origin
@@ -106,13 +117,20 @@ impl ImageStore {
         let made = (|| {
             make_dir_all(&scratch.join("fs"))?;
             let fs = scratch.join("fs");
-            let passed = pass(name, stream, expected, self.limits(), |chunks: Chunks| {
-                let mut tar = TarReader::new(Recorder::new(chunks, &scratch)?);
-                let mut extracted = extract(name, &mut tar, &fs, ownership, self.limits(), Form::Layer)?;
-                // Bytes after the end mark belong to the digest.
-                extracted.meta.tar_size = tar.into_inner().finish(name)?;
-                Ok(extracted)
-            })?;
+            let passed = pass(
+                name,
+                stream,
+                expected,
+                diff_id,
+                self.limits(),
+                |chunks: Chunks| {
+                    let mut tar = TarReader::new(Recorder::new(chunks, &scratch)?);
+                    let mut extracted = extract(name, &mut tar, &fs, ownership, self.limits(), Form::Layer)?;
+                    // Bytes after the end mark belong to the digest.
+                    extracted.meta.tar_size = tar.into_inner().finish(name)?;
+                    Ok(extracted)
+                },
+            )?;
             if let Some(wanted) = diff_id
                 && passed.diff_id != *wanted
             {
@@ -126,8 +144,12 @@ impl ImageStore {
             self.publish_layer(&scratch, &passed.diff_id)?;
             Ok(passed)
         })();
-        if made.is_err() {
-            remove_tree(&scratch)?;
+        match &made {
+            Ok(passed) if self.layout().durability == Durability::Layer => {
+                self.sync_layers(std::slice::from_ref(&passed.diff_id))?;
+            }
+            Ok(_) => {}
+            Err(_) => remove_tree(&scratch)?,
         }
         made
     }
@@ -162,7 +184,25 @@ impl ImageStore {
         if published { Ok(()) } else { remove_tree(scratch) }
     }
 
-    /// Remembers one more place of a layer that is in the store.
+    /// Remembers one more place of a layer that is in the store, where its blob is known to be that layer. A manifest's
+    /// claim that another blob is it too says nothing, as long as nobody has unpacked that blob: whoever believed it
+    /// would push somebody else's content as this layer.
+    ///
+    /// # Errors
+    /// When the note cannot be written.
+    pub fn add_place(&self, diff_id: &Digest, origin: &Origin) -> Result<()> {
+        let known = self.origins(diff_id)?;
+        match known.iter().any(|known| known.digest == origin.digest) {
+            true => self.add_origin(diff_id, origin),
+            false => Ok(()),
+        }
+    }
+
+    /// Remembers one more blob of a layer that is in the store, which the caller has seen to be the layer: by making it
+    /// of the layer's tar, or by unpacking it.
+    ///
+    /// # Errors
+    /// When the note cannot be written.
     pub fn add_origin(&self, diff_id: &Digest, origin: &Origin) -> Result<()> {
         if self.origins(diff_id)?.contains(origin) {
             return Ok(());

@@ -8,6 +8,7 @@ mod made;
 mod names;
 mod partial;
 mod prune;
+mod usage;
 
 pub use changes::{Change, Observer};
 pub use fsck::{Finding, FsckReport, RepairReport};
@@ -18,10 +19,11 @@ pub use names::Removed;
 pub(crate) use names::tags_of;
 pub use partial::Partial;
 pub use prune::{PruneFilter, Pruned};
+pub use usage::{ImageUsage, StoreUsage};
 
 use crate::layer::merged::MergedView;
 use crate::layer::meta::Ownership;
-use crate::layer::{Layer, chain, rights};
+use crate::layer::{Layer, chain, rights, size_beside};
 use crate::layout::{Durability, Layout};
 use crate::{Digest, Error, Image, Lease, Result, blobs};
 use std::path::{Path, PathBuf};
@@ -186,6 +188,16 @@ impl ImageStore {
     /// Returns the size of a layer in the store: bytes of its files.
     pub fn layer_size(&self, diff_id: &Digest) -> Result<u64> {
         Ok(Layer::open(self.layout(), diff_id)?.size())
+    }
+
+    /// Returns what a layer in the store takes on the disk: bytes of its files, and of what is kept to make its tar
+    /// again.
+    ///
+    /// # Errors
+    /// [`Error::MissingBlob`] when it is not in the store.
+    pub fn layer_usage(&self, diff_id: &Digest) -> Result<u64> {
+        let size = self.layer_size(diff_id)?;
+        Ok(size + size_beside(&self.layout().layer(diff_id)))
     }
 
     /// Opens the tree of an image's layers for reading, without mounting it.

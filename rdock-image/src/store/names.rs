@@ -407,7 +407,7 @@ impl ImageStore {
     }
 
     /// The image id a manifest leads to; of a damaged image the manifest's own digest.
-    pub(super) fn id_of(&self, manifest: &Digest) -> Digest {
+    pub(crate) fn id_of(&self, manifest: &Digest) -> Digest {
         let config = || match ManifestDocument::parse(&self.read_blob(manifest)?, None)? {
             ManifestDocument::Manifest(document) => document.config.digest(),
             ManifestDocument::Index(_) => Ok(manifest.clone()),

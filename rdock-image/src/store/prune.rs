@@ -5,6 +5,7 @@ use super::{Change, ImageStore};
 use crate::layer::chain::chain_id;
 use crate::layer::meta::LayerMeta;
 use crate::layer::remove::remove_tree;
+use crate::layer::size_beside;
 use crate::layout::{Layout, random_name};
 use crate::lock::{OwnedLock, Owner, StoreLock};
 use crate::{Digest, Error, ImageConfig, Manifest, Result, lease};
@@ -15,10 +16,45 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 /// Which images [`ImageStore::prune`] removes.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PruneFilter {
     /// All that no snapshot uses; otherwise only those without a tag.
     pub all: bool,
+    /// Only those made before this moment, in nanoseconds since 1970. An image that does not say when it was made is
+    /// older than any.
+    pub until: Option<i128>,
+    /// Only those with all of these labels: name, and value where that counts.
+    pub labels: Vec<(String, Option<String>)>,
+    /// Only those with none of these labels.
+    pub without_labels: Vec<(String, Option<String>)>,
+}
+
+impl PruneFilter {
+    /// All images that no snapshot uses.
+    pub fn all() -> Self {
+        Self {
+            all: true,
+            ..Self::default()
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.until.is_none() && self.labels.is_empty() && self.without_labels.is_empty()
+    }
+
+    fn fits(&self, config: &ImageConfig) -> bool {
+        let labels = &config.config.labels;
+        let has = |(name, value): &(String, Option<String>)| {
+            let found = labels.get(name);
+            found.is_some_and(|found| value.as_ref().is_none_or(|value| value == found))
+        };
+        let made = config.created.as_deref().and_then(|text| text.parse().ok());
+        let made = made.map_or(i128::MIN, jiff::Timestamp::as_nanosecond);
+        self.until.is_none_or(|until| made < until)
+            && self.labels.iter().all(has)
+            && !self.without_labels.iter().any(has)
+    }
 }
 
 /// What [`ImageStore::prune`] removed.
@@ -54,6 +90,14 @@ impl ImageStore {
                 if !(filter.all || found.tags.is_empty()) || !self.snapshots_of(&manifest)?.is_empty() {
                     continue;
                 }
+                // Of an image whose config cannot be read nobody knows whether it fits.
+                if !filter.is_open()
+                    && !self
+                        .config_of(&manifest)
+                        .is_some_and(|config| filter.fits(&config))
+                {
+                    continue;
+                }
                 pruned.images.push(self.id_of(&manifest));
                 for file in found.files {
                     fs::remove_file(&file).map_err(|e| Error::io("remove", file, e))?;
@@ -66,6 +110,11 @@ impl ImageStore {
         pruned.bytes = self.collect()?.bytes;
         sweep(self.layout())?;
         Ok(pruned)
+    }
+
+    fn config_of(&self, manifest: &Digest) -> Option<ImageConfig> {
+        let config = self.id_of(manifest);
+        ImageConfig::parse(&self.read_blob(&config).ok()?).ok()
     }
 
     /// Removes what no image, snapshot, lease or kept stack leads to; images stay. Returns bytes in files.
@@ -88,12 +137,12 @@ impl ImageStore {
                 let meta = fs::read(path.join("meta.json"))
                     .ok()
                     .and_then(|text| LayerMeta::parse(&text).ok());
-                collected.bytes += meta.map_or(0, |meta| meta.size);
+                collected.bytes += meta.map_or(0, |meta| meta.size) + size_beside(&path);
                 let name = path
                     .file_name()
                     .and_then(|name| name.to_str())
                     .unwrap_or_default();
-                if let Ok(digest) = Digest::parse(&format!("sha256:{name}")) {
+                if let Some(digest) = Digest::of_hex(name) {
                     collected.layers.push(digest);
                 }
                 victims.push(discard(layout, &path)?);

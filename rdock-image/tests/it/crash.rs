@@ -132,7 +132,7 @@ fn a_killed_ingest_is_swept_and_can_be_done_again() -> Outcome {
             bed.ingest(&tar)?;
             let again = ImageStore::open(&root)?;
             assert!(again.has_layer(&digest));
-            again.prune(&PruneFilter { all: true })?;
+            again.prune(&PruneFilter::all())?;
         } else {
             ImageStore::open(&root)?;
         }

@@ -319,14 +319,14 @@ fn kept_layers() -> Outcome {
         &LayerOptions::default(),
         |root| Ok(fs::write(root.join("n"), "")?),
     )?;
-    bed.store.prune(&PruneFilter { all: true })?;
+    bed.store.prune(&PruneFilter::all())?;
     same(
         bed.store.has_layer(&made.diff_id) && bed.store.has_layer(&below),
         true,
     )?;
     bed.store.release_layers("test")?;
     bed.store.release_layers("test")?;
-    bed.store.prune(&PruneFilter { all: true })?;
+    bed.store.prune(&PruneFilter::all())?;
     same(
         bed.store.has_layer(&made.diff_id) || bed.store.has_layer(&below),
         false,

@@ -7,6 +7,7 @@ mod crash;
 mod documents;
 mod exact;
 mod fsck;
+mod hostile;
 mod made;
 mod security;
 mod store;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     }
     let trials = security::tests()
         .into_iter()
+        .chain(hostile::tests())
         .chain(documents::tests())
         .chain(store::tests())
         .chain(made::tests())

@@ -3,7 +3,8 @@ use crate::children::command;
 use crate::support::{Bed, Outcome, Tar, read};
 use crate::{Needs, Test};
 use rdock_image::{
-    Digest, Error, FileKind, ImageStore, Manifest, Mount, PruneFilter, Reference, SnapshotOptions,
+    Digest, Error, FileKind, ImageConfig, ImageStore, Manifest, Mount, PruneFilter, Reference,
+    SnapshotOptions,
 };
 use rustix::fs::inotify;
 use std::fs;
@@ -29,6 +30,8 @@ pub(crate) fn tests() -> Vec<(&'static str, Needs, Test)> {
             Needs::Nothing,
             notes_of_ids,
         ),
+        ("a_prune_has_conditions", Needs::Nothing, conditions),
+        ("what_the_store_takes_is_added_up", Needs::Nothing, usage),
         (
             "an_id_with_two_manifests_is_removed_whole",
             Needs::Nothing,
@@ -229,6 +232,124 @@ fn notes_of_ids() -> Outcome {
     bed.assert_clean()
 }
 
+/// Makes an image of a config alone.
+fn made(bed: &Bed, name: &str, created: Option<&str>, labels: &[(&str, &str)]) -> Result<Digest, Error> {
+    let mut config = ImageConfig {
+        created: created.map(str::to_owned),
+        author: Some(name.to_owned()),
+        ..ImageConfig::default()
+    };
+    let labels = labels
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    config.config.labels = labels.collect();
+    let lease = bed.store.lease()?;
+    let image = bed
+        .store
+        .write_image(&lease, &config, &[Reference::parse(name)?])?;
+    Ok(image.id().clone())
+}
+
+fn conditions() -> Outcome {
+    let bed = Bed::new()?;
+    let old = made(&bed, "old", Some("2020-01-01T00:00:00Z"), &[("keep", "")])?;
+    let new = made(&bed, "new", Some("2026-01-01T00:00:00.5Z"), &[("stage", "test")])?;
+    let undated = made(&bed, "undated", None, &[("stage", "prod"), ("keep", "yes")])?;
+    let pruned = |change: &dyn Fn(&mut PruneFilter)| -> Result<Vec<Digest>, Error> {
+        let mut filter = PruneFilter::all();
+        change(&mut filter);
+        let mut found = bed.store.prune(&filter)?.images;
+        found.sort();
+        Ok(found)
+    };
+    let label = |name: &str, value: Option<&str>| vec![(name.to_owned(), value.map(str::to_owned))];
+    assert!(
+        bed.store.prune(&PruneFilter::default())?.images.is_empty(),
+        "all have names"
+    );
+    assert!(pruned(&|filter| filter.labels = label("stage", Some("other")))?.is_empty());
+    // Both conditions have to hold.
+    let none = pruned(&|filter| {
+        filter.labels = label("stage", None);
+        filter.without_labels = label("stage", None);
+    })?;
+    assert!(none.is_empty());
+    let moment = 1_767_225_600_500_000_000; // 2026-01-01T00:00:00.5Z
+    assert_eq!(
+        pruned(&|filter| {
+            filter.until = Some(moment);
+            filter.without_labels = label("stage", Some("prod"));
+        })?,
+        [old]
+    );
+    assert_eq!(pruned(&|filter| filter.until = Some(moment))?, [undated]);
+    assert_eq!(
+        pruned(&|filter| filter.labels = label("stage", Some("test")))?,
+        [new]
+    );
+    assert!(bed.store.images()?.is_empty());
+    bed.assert_clean()
+}
+
+fn usage() -> Outcome {
+    let bed = Bed::new()?;
+    let base = Tar::new().file("base", vec![b'b'; 5000]).end();
+    let own = |text: &str| Tar::new().file("own", text.repeat(1000)).end();
+    let image = bed.image("a:1", &[base.clone(), own("a")])?;
+    // One that a later entry of the same tar replaces is kept beside the files.
+    let twice = Tar::new().file("x", vec![1; 7000]).file("x", "2").end();
+    bed.image("b:1", &[base, twice.clone(), twice.clone()])?;
+    let on_disk = |digest: &Digest| -> Result<u64, Box<dyn std::error::Error>> {
+        let mut bytes = 0;
+        let dir = bed.store.root().join("layers").join(digest.hex());
+        for (path, (mode, .., content)) in crate::support::tree(&dir)? {
+            // The list of what is apart is small, and in no sum.
+            if path == dir.join("apart/list") {
+                continue;
+            }
+            bytes += if mode & 0o170_000 == 0o100_000 {
+                content.len() as u64
+            } else {
+                0
+            };
+        }
+        Ok(bytes)
+    };
+    let twice = Digest::sha256_of(&twice);
+    for layer in image.diff_ids().iter().chain([&twice]) {
+        assert_eq!(bed.store.layer_usage(layer)?, on_disk(layer)?, "{layer}");
+        assert!(bed.store.layer_usage(layer)? > bed.store.layer_size(layer)?);
+    }
+    assert!(on_disk(&twice)? > 7000, "what is apart counts");
+    let usage = bed.store.usage()?;
+    let (shared, unique) = (on_disk(&image.diff_ids()[0])?, on_disk(&image.diff_ids()[1])?);
+    let found: Vec<_> = usage.images.iter().map(|one| (one.shared, one.unique)).collect();
+    assert_eq!(
+        found,
+        [(shared, unique), (shared, on_disk(&twice)?)],
+        "once, though it is there twice"
+    );
+    let layers = shared + unique + on_disk(&twice)?;
+    assert!(
+        usage.image_bytes > layers && usage.image_bytes < layers + 4096,
+        "{usage:?}"
+    );
+    assert_eq!(usage.kept_bytes, 0);
+    // What only a build's result needs is no image's.
+    bed.store.keep_layers("step", &image.diff_ids()[1..])?;
+    assert_eq!(bed.store.usage()?.kept_bytes, 0);
+    let removed = bed.store.remove("a:1", false)?;
+    assert_eq!(removed.deleted, [image.id().clone()], "its own layer is kept");
+    assert_eq!(bed.store.usage()?.kept_bytes, unique);
+    bed.store.release_layers("step")?;
+    assert_eq!(
+        bed.store.prune_layers()?,
+        unique,
+        "what is freed is what was counted"
+    );
+    Ok(())
+}
+
 fn two_manifests() -> Outcome {
     let bed = Bed::new()?;
     let layers = [Tar::new().file("a", "1").end()];
@@ -275,10 +396,10 @@ fn a_snapshot_keeps_its_layers() -> Outcome {
         bed.store.remove("x:1", false),
         Err(Error::ImageInUse { .. })
     ));
-    assert!(bed.store.prune(&PruneFilter { all: true })?.images.is_empty());
+    assert!(bed.store.prune(&PruneFilter::all())?.images.is_empty());
     bed.store.remove("x:1", true)?;
     assert!(bed.store.get("x:1")?.is_none());
-    bed.store.prune(&PruneFilter { all: true })?;
+    bed.store.prune(&PruneFilter::all())?;
     let Some(Mount::Overlay {
         lower, upper, work, ..
     }) = snapshot.mounts().pop()

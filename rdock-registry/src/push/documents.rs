@@ -86,8 +86,11 @@ impl Push {
     ) -> Result<()> {
         let origins: Vec<_> = sent
             .iter()
-            // Another tar is another layer, which the store does not have.
-            .filter(|(diff_id, layer)| **diff_id == layer.diff_id && layer.descriptor.urls.is_empty())
+            // Another tar is another layer, which the store does not have. What only this image's manifest claims of a
+            // blob must not become what other images with the layer are pushed with.
+            .filter(|(diff_id, layer)| {
+                **diff_id == layer.diff_id && layer.verified && layer.descriptor.urls.is_empty()
+            })
             .map(|(diff_id, layer)| {
                 let origin = Origin {
                     digest: layer.descriptor.digest.clone(),

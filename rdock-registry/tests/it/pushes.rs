@@ -38,6 +38,10 @@ pub(crate) fn tests() -> Vec<Trial> {
         ),
         trial("a_push_is_a_future_to_spawn", a_push_is_a_future_to_spawn),
         trial("reg_foreign_url_creds", reg_foreign_url_creds),
+        trial(
+            "img_claimed_digest_is_not_what_others_are_pushed_with",
+            img_claimed_digest_is_not_what_others_are_pushed_with,
+        ),
         trial("reg_artifact_title", reg_artifact_title),
     ]
 }
@@ -344,6 +348,64 @@ fn a_push_is_a_future_to_spawn() {
     let runtime = runtime();
     let pushed = runtime.block_on(async { tokio::spawn(work).await });
     assert_eq!(pushed.expect("joined").expect("pushed").digest, content.digest());
+}
+
+/// An image that claims a blob of its own to be the base layer of another one does not make it so.
+fn img_claimed_digest_is_not_what_others_are_pushed_with() {
+    let (good, evil) = (Content::new(1, 130), Content::new(1, 131));
+    // The config of the good one, whose diffID is its layer's, over the blob of the evil one.
+    let manifest = String::from_utf8(good.manifest.clone()).expect("text");
+    let manifest = manifest
+        .replace(good.layer(0).as_str(), evil.layer(0).as_str())
+        .replace(
+            &format!("\"size\":{}", good.layers[0].len()),
+            &format!("\"size\":{}", evil.layers[0].len()),
+        );
+    let claiming = Content {
+        manifest: manifest.into_bytes(),
+        layers: evil.layers.clone(),
+        ..good.clone()
+    };
+    let from = Registry::plain(&good);
+    from.add(&claiming, "evil", "1");
+    let host = pulled(&from);
+    let image = host
+        .pull(quick(), &format!("{}/evil:1", from.host()))
+        .expect("its layer is there already");
+    assert_eq!(image.manifest().layers[0].digest, evil.layer(0).as_str());
+    let to = empty();
+    for (old, new) in [("evil", "shared:evil"), ("a", "shared:good")] {
+        let new = format!("{}/{new}", to.host());
+        tag(&host.store, &format!("{}/{old}:1", from.host()), &new);
+        push(&host, quick(), &new).0.expect("pushed");
+    }
+    // The claim went out as it came in, with its own image alone.
+    assert_eq!(to.tag("shared", "good"), Some(good.digest()));
+    let origins = host.store.origins(&good.diff_ids[0]).expect("read");
+    assert!(
+        origins
+            .iter()
+            .all(|origin| origin.digest != evil.layer(0).as_str()),
+        "{origins:?}"
+    );
+    // An image built here on the layer is pushed with what the layer is.
+    let lease = host.store.lease().expect("a lease");
+    let config = ImageConfig {
+        rootfs: image.config().rootfs.clone(),
+        architecture: Platform::host().architecture,
+        os: "linux".into(),
+        ..ImageConfig::default()
+    };
+    let name = format!("{}/shared:built", to.host());
+    let reference = Reference::parse(&name).expect("a name");
+    host.store
+        .write_image(&lease, &config, &[reference])
+        .expect("an image");
+    push(&host, quick(), &name).0.expect("pushed");
+    let built = Host::new()
+        .pull(quick(), &name)
+        .expect("its layer is what it says");
+    assert_eq!(built.manifest().layers[0].digest, good.layer(0).as_str());
 }
 
 fn reg_foreign_url_creds() {
