@@ -1,9 +1,11 @@
-//! `rdock registry serve`.
+//! `rdock registry serve` and `rdock registry copy`.
 
 use crate::streams::{print, say};
 use crate::{Failure, Outcome};
 use clap::{Args, Subcommand};
+use rdock_registry::image::Reference;
 use rdock_registry::server::{Access, FaultRule, RegistryServer, ServerOptions};
+use rdock_registry::{PushEvent, PushProgress, RegistryClient};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,6 +15,17 @@ use std::time::Duration;
 pub(crate) enum Registry {
     /// Serve a directory as a registry, until Ctrl-C
     Serve(Serve),
+    /// Copy an image, or the images of all platforms, from one registry to another without keeping anything here
+    #[command(visible_alias = "cp")]
+    Copy(Copy),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Copy {
+    /// What it is called
+    source: String,
+    /// What the copy is to be called
+    target: String,
 }
 
 #[derive(Debug, Args)]
@@ -45,8 +58,34 @@ pub(crate) struct Serve {
 
 impl Registry {
     pub(crate) async fn execute(self) -> Outcome {
-        let Self::Serve(serve) = self;
-        serve.execute().await
+        match self {
+            Self::Serve(serve) => serve.execute().await,
+            Self::Copy(copy) => copy.execute().await,
+        }
+    }
+}
+
+impl Copy {
+    async fn execute(self) -> Outcome {
+        let (source, target) = (Reference::parse(&self.source)?, Reference::parse(&self.target)?);
+        let client = RegistryClient::from_environment()?;
+        let progress = PushProgress::new(|event| match event {
+            PushEvent::Warning { text } => say(&text),
+            PushEvent::LayerMounted { digest, from, .. } => {
+                say(&format!("{}: Mounted from {from}", digest.short()));
+            }
+            PushEvent::LayerExists { digest, .. } => say(&format!("{}: Already exists", digest.short())),
+            PushEvent::LayerDone { digest, .. } => say(&format!("{}: Copied", digest.short())),
+            _ => {}
+        });
+        let copied = client.copy(&source, &target, &progress).await?;
+        print(&format!(
+            "{}: digest: {} size: {}",
+            target.familiar(),
+            copied.digest,
+            copied.size
+        ));
+        Ok(0)
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::config::{Capabilities, RegistryConfig};
 use crate::delete;
 use crate::error::{Error, Result};
+use crate::limit::{self, PullLimit};
 use crate::listing::{self, Listing};
 use crate::login::{self, Login};
 use crate::manifests;
@@ -115,6 +116,30 @@ impl RegistryClient {
     }
 }
 
+/// From a registry to another one.
+impl RegistryClient {
+    /// Copies an image, or an index with the images of all its platforms, to another name: of the same registry, which
+    /// takes blobs it has without their being sent, or of another one. Every document and blob stays as it is to the
+    /// byte, and nothing is kept on the way: no store is asked, and no disk. What refers to the image (see
+    /// [`RegistryClient::referrers`]) does not come along.
+    ///
+    /// Events name layers by the digests of their blobs, since nobody unpacks them.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`](crate::Error::NotFound), [`Error::Denied`](crate::Error::Denied) and so on, of either
+    /// registry; [`Error::WrongDigest`](crate::Error::WrongDigest) for a blob that is not what the manifest says. The
+    /// name leads to nothing new then.
+    pub async fn copy(
+        &self,
+        source: &Reference,
+        target: &Reference,
+        progress: &PushProgress,
+    ) -> Result<Pushed> {
+        let transport = Transport::new(&self.config)?;
+        push::copy(&self.config, &transport, source, target, progress).await
+    }
+}
+
 /// Who asks.
 impl RegistryClient {
     /// Asks a registry (`host[:port]`, `docker.io` for Docker Hub) whether it takes this user, and keeps what proves
@@ -176,6 +201,16 @@ impl RegistryClient {
             |session: Session| async move { manifests::digest(&session, reference).await },
         )
         .await
+    }
+
+    /// Asks how many pulls a registry that limits them allows now, without using one up; `None` of one that does not
+    /// say. Asks the registry itself, no mirror.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`](crate::Error::NotFound), [`Error::Denied`](crate::Error::Denied) and so on.
+    pub async fn pull_limit(&self, reference: &Reference) -> Result<Option<PullLimit>> {
+        let transport = Transport::new(&self.config)?;
+        limit::pull_limit(&self.config, &transport, reference).await
     }
 
     /// Lists the tags of the repository that `reference` names, in the registry's order; asks the registry itself, no

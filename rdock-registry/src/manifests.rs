@@ -5,7 +5,7 @@ use crate::auth::{Access, Rights};
 use crate::config::{Capabilities, RegistryConfig};
 use crate::error::{Error, Result};
 use crate::session::{Attempts, LARGEST_DOCUMENT, Remarks, Session};
-use crate::transport::{Request, Transport, Verb};
+use crate::transport::{Answer, Request, Transport, Verb};
 use rdock_image::{Digest, ManifestDocument, Reference, manifest::media_type};
 
 /// What is asked for: of a name that has several, the registry may choose.
@@ -80,16 +80,20 @@ pub(crate) fn wanted(reference: &Reference) -> String {
     }
 }
 
-/// The digest that a name leads to, by HEAD, or by GET where the registry does not say it.
-pub(crate) async fn digest(session: &Session, reference: &Reference) -> Result<Digest> {
-    let wanted = wanted(reference);
-    let path = format!("{}/manifests/{wanted}", session.endpoint.repository);
+/// What a registry says of a manifest without sending it.
+pub(crate) async fn head(session: &Session, reference: &Reference) -> Result<Answer> {
+    let path = format!("{}/manifests/{}", session.endpoint.repository, wanted(reference));
     let request = Request {
         accept: ACCEPTED.to_vec(),
         ..Request::new(Verb::Head)
     };
     let what = format!("the manifest of {}", reference.familiar());
-    let announced = match session.ask(&path, &request, &what, Some(reference)).await {
+    session.ask(&path, &request, &what, Some(reference)).await
+}
+
+/// The digest that a name leads to, by HEAD, or by GET where the registry does not say it.
+pub(crate) async fn digest(session: &Session, reference: &Reference) -> Result<Digest> {
+    let announced = match head(session, reference).await {
         Ok(answer) => {
             session.heed(&answer);
             answer
@@ -112,7 +116,7 @@ pub(crate) async fn digest(session: &Session, reference: &Reference) -> Result<D
         }
         (Some(_), Some(asked)) => Ok(asked.clone()),
         (Some(found), None) => Ok(found),
-        (None, _) => Ok(document(session, reference, &wanted).await?.0),
+        (None, _) => Ok(document(session, reference, &wanted(reference)).await?.0),
     }
 }
 

@@ -1,12 +1,14 @@
 //! A push: layers in parallel, each asked for, mounted, brought from where it came from, or compressed here; then the
 //! config, then the manifest.
 
+mod copy;
 mod documents;
 mod index;
 mod progress;
 mod source;
 mod upload;
 
+pub(crate) use copy::copy;
 pub(crate) use index::push_index;
 pub use progress::{PushEvent, PushProgress};
 pub use source::Compression;
@@ -427,43 +429,52 @@ impl Push {
         expected: Option<&Digest>,
         begun: Option<Place>,
     ) -> Result<upload::Uploaded> {
-        let total = source.size();
-        self.progress.emit(PushEvent::LayerStarted {
-            diff_id: diff_id.clone(),
-            total,
-        });
-        let sent = Arc::new(AtomicU64::new(0));
-        let sending = upload::send(
-            &self.session,
-            source,
-            expected,
-            begun,
-            self.config.chunk_size,
-            &sent,
-        );
-        tokio::pin!(sending);
-        let mut told = 0;
-        let uploaded = loop {
-            let done = tokio::time::timeout(TELL_EVERY, &mut sending).await;
-            let now = sent.load(Ordering::Acquire);
-            if now > told {
-                told = now;
-                self.progress.emit(PushEvent::LayerProgress {
-                    diff_id: diff_id.clone(),
-                    done: now,
-                    total,
-                });
-            }
-            if let Ok(uploaded) = done {
-                break uploaded?;
-            }
-        };
-        self.progress.emit(PushEvent::LayerDone {
-            diff_id: diff_id.clone(),
-            digest: uploaded.digest.clone(),
-        });
-        Ok(uploaded)
+        told(&self.progress, diff_id, source.size(), |sent| async move {
+            let chunk_size = self.config.chunk_size;
+            upload::send(&self.session, source, expected, begun, chunk_size, &sent).await
+        })
+        .await
     }
+}
+
+/// Tells how far an upload is, by the bytes that it counts.
+async fn told<Sending>(
+    progress: &PushProgress,
+    diff_id: &Digest,
+    total: Option<u64>,
+    send: impl FnOnce(Arc<AtomicU64>) -> Sending,
+) -> Result<upload::Uploaded>
+where
+    Sending: Future<Output = Result<upload::Uploaded>>,
+{
+    progress.emit(PushEvent::LayerStarted {
+        diff_id: diff_id.clone(),
+        total,
+    });
+    let sent = Arc::new(AtomicU64::new(0));
+    let sending = send(sent.clone());
+    tokio::pin!(sending);
+    let mut told = 0;
+    let uploaded = loop {
+        let done = tokio::time::timeout(TELL_EVERY, &mut sending).await;
+        let now = sent.load(Ordering::Acquire);
+        if now > told {
+            told = now;
+            progress.emit(PushEvent::LayerProgress {
+                diff_id: diff_id.clone(),
+                done: now,
+                total,
+            });
+        }
+        if let Ok(uploaded) = done {
+            break uploaded?;
+        }
+    };
+    progress.emit(PushEvent::LayerDone {
+        diff_id: diff_id.clone(),
+        digest: uploaded.digest.clone(),
+    });
+    Ok(uploaded)
 }
 
 /// Whether a manifest of this kind can name a blob of this type.

@@ -3,6 +3,7 @@
 use crate::auth::{Access, Authorization};
 use crate::config::{Credential, Credentials, Endpoint, RegistryConfig};
 use crate::error::{Error, Result};
+use crate::limit::PullLimit;
 use crate::protocol::{is_loopback, warning};
 use crate::transport::{Answer, Request, Transport};
 use oci_distribution::errors::OciEnvelope;
@@ -257,10 +258,8 @@ impl Session {
                     .emit(Remark::Warning(format!("{host}: {}", printable(&text))));
             }
         }
-        let remaining = answer
-            .header("ratelimit-remaining")
-            .and_then(|text| text.split(';').next());
-        if let Some(remaining) = remaining.and_then(|text| text.trim().parse::<u64>().ok())
+        if let Some(PullLimit { remaining, .. }) =
+            PullLimit::of(answer.header("ratelimit-remaining"), None, None)
             && remaining <= FEW_PULLS
         {
             let text = format!("{host} allows {remaining} more pulls for now");

@@ -115,7 +115,7 @@ struct Planned<'c> {
 }
 
 enum Source<'c> {
-    Manifest(Digest, Manifest),
+    Manifest(Digest, Box<Manifest>),
     /// Without a manifest of its own.
     Docker(&'c DockerImage),
 }
@@ -181,7 +181,7 @@ impl Import<'_> {
                 let further: Vec<_> = further.cloned().collect();
                 names.extend(further);
             }
-            let source = Source::Manifest(digest, manifest);
+            let source = Source::Manifest(digest, Box::new(manifest));
             planned.push(Planned { id, source, names });
         }
         for image in &contents.images {

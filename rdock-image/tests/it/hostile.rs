@@ -156,8 +156,10 @@ fn img_chown_remap() -> Outcome {
         "remapped:1",
         &[tar, Tar::new().hard_link("link", "etc/file").end()],
     )?;
-    let mut options = SnapshotOptions::default();
-    options.user_namespace = true;
+    let options = SnapshotOptions {
+        user_namespace: true,
+        ..SnapshotOptions::default()
+    };
     let snapshot = bed.store.snapshot(&image, "c1", &options)?;
     fs::write(snapshot.upper().join("written"), "by the container")?;
     std::os::unix::fs::chown(snapshot.upper().join("written"), Some(remapped), Some(remapped))?;

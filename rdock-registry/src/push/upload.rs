@@ -10,12 +10,15 @@ use bytes::{Buf, Bytes, BytesMut};
 use rdock_image::{Digest, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::mpsc;
 use url::Url;
 
 /// An upload that got on by so much before it broke off has another full number of attempts.
 const GOT_ON: u64 = 64 << 10;
 /// A registry may ask for chunks of this size at most; each is kept in memory.
 const LARGEST_CHUNK: u64 = 64 << 20;
+/// Parts between the network and the hashing.
+const BUFFERED: usize = 16;
 /// New tokens in one upload without getting on.
 const MOST_RENEWALS: u32 = 3;
 
@@ -130,7 +133,7 @@ struct Progress {
     place: Option<Place>,
     /// Bytes that the registry has.
     offset: u64,
-    /// Of the bytes from the first one on; shared with the stream that is being sent.
+    /// Of the bytes from the first one on; shared with the thread that hashes what is being sent.
     hashing: Arc<Mutex<Hashing>>,
     renewals: u32,
 }
@@ -161,6 +164,24 @@ impl Hashing {
             self.position += fresh.len() as u64;
         }
     }
+}
+
+/// Parts on their way to the thread that hashes them, each with the position of its first byte.
+type ToHash = mpsc::Sender<(u64, Bytes)>;
+
+/// Hashes beside the network, on a thread of the runtime's pool, which ends with the sender: a connection that has the
+/// other core waits for nobody.
+fn hashes(hashing: Arc<Mutex<Hashing>>) -> (ToHash, tokio::task::JoinHandle<()>) {
+    let (sender, mut parts) = mpsc::channel::<(u64, Bytes)>(BUFFERED);
+    let work = tokio::task::spawn_blocking(move || {
+        while let Some((at, part)) = parts.blocking_recv() {
+            hashing
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .update(at, &part);
+        }
+    });
+    (sender, work)
 }
 
 /// Sends a blob. `expected` is its digest, where it is known; `begun` an upload that has been begun for it.
@@ -327,13 +348,23 @@ async fn attempt(
     let mut tar = None;
     if source.size() != Some(progress.offset) {
         let (Stream { parts, work }, begins) = source.open(progress.offset);
+        let (to_hash, hashed) = hashes(progress.hashing.clone());
+        let parts = Parts {
+            parts,
+            at: begins,
+            to_hash,
+        };
         let streamed = match chunk_size {
-            None => stream(session, source, parts, begins, sent, progress).await,
+            None => stream(session, source, parts, sent, progress).await,
             Some(size) => {
                 let size = size.max(smallest_chunk).max(1);
-                chunks(session, parts, begins, size, sent, progress).await
+                chunks(session, parts, size, sent, progress).await
             }
         };
+        // Nobody sends it anything any more.
+        hashed
+            .await
+            .map_err(|error| Error::Client { source: error.into() })?;
         // What the source has to say comes first: the registry only saw the connection end.
         tar = match (Stream::end(work).await, &streamed) {
             (Ok(tar), _) => tar,
@@ -365,34 +396,44 @@ fn is_cut(error: &Error) -> bool {
         if source.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
+/// What a source gives, hashed on the way.
+struct Parts {
+    parts: mpsc::Receiver<Part>,
+    /// Position of the next part.
+    at: u64,
+    to_hash: ToHash,
+}
+
+impl Parts {
+    /// The next part, as far as it lies behind `offset`; `None` at the end.
+    async fn next(&mut self, offset: u64) -> Option<Part> {
+        loop {
+            let part = match self.parts.recv().await? {
+                Ok(part) => part,
+                error => return Some(error),
+            };
+            // It hashes until the last sender is gone.
+            self.to_hash.send((self.at, part.clone())).await.ok();
+            let part = behind(part, &mut self.at, offset);
+            if !part.is_empty() {
+                return Some(Ok(part));
+            }
+        }
+    }
+}
+
 /// The rest of the blob in one request.
 async fn stream(
     session: &Session,
     source: &Source,
-    mut parts: tokio::sync::mpsc::Receiver<Part>,
-    begins: u64,
+    parts: Parts,
     sent: &Arc<AtomicU64>,
     progress: &mut Progress,
 ) -> Result<(), Broken> {
     let offset = progress.offset;
-    let hashing = progress.hashing.clone();
-    let mut at = begins;
-    let passed = futures_util::stream::poll_fn(move |context| {
-        loop {
-            let part = match std::task::ready!(parts.poll_recv(context)) {
-                None => return std::task::Poll::Ready(None),
-                Some(Ok(part)) => part,
-                Some(error) => return std::task::Poll::Ready(Some(error)),
-            };
-            hashing
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .update(at, &part);
-            let part = behind(part, &mut at, offset);
-            if !part.is_empty() {
-                return std::task::Poll::Ready(Some(Ok(part)));
-            }
-        }
+    let passed = futures_util::stream::unfold(parts, move |mut parts| async move {
+        let part = parts.next(offset).await?;
+        Some((part, parts))
     });
     let length = source.size().map(|size| size - offset);
     let content_range = match (offset, source.size()) {
@@ -403,33 +444,26 @@ async fn stream(
         stream: Box::pin(passed),
         length,
     };
+    let before = sent.load(Ordering::Acquire);
     let answer = patch(session, progress, content_range, upload, sent).await?;
-    progress.offset = match length {
-        Some(length) => offset + length,
-        None => {
-            progress
-                .hashing
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .position
-        }
-    };
+    // Of an encoded layer nobody knows before how long it is.
+    let length = length.unwrap_or_else(|| sent.load(Ordering::Acquire) - before);
+    progress.offset = offset + length;
     Ok(confirmed(session, &answer, progress.offset)?)
 }
 
 /// The rest of the blob in pieces, each of which is kept until the registry has it.
 async fn chunks(
     session: &Session,
-    mut parts: tokio::sync::mpsc::Receiver<Part>,
-    begins: u64,
+    mut parts: Parts,
     size: u64,
     sent: &Arc<AtomicU64>,
     progress: &mut Progress,
 ) -> Result<(), Broken> {
-    let mut at = begins;
+    let begins = progress.offset;
     let mut buffer = BytesMut::new();
     loop {
-        let part = parts.recv().await;
+        let part = parts.next(begins).await;
         let ended = part.is_none();
         if let Some(part) = part {
             let part = part.map_err(|reason| Error::Transport {
@@ -437,12 +471,7 @@ async fn chunks(
                 what: "an upload".into(),
                 source: reason.into(),
             })?;
-            progress
-                .hashing
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .update(at, &part);
-            buffer.extend_from_slice(&behind(part, &mut at, progress.offset));
+            buffer.extend_from_slice(&part);
         }
         while buffer.len() as u64 >= size || (ended && !buffer.is_empty()) {
             let chunk = buffer.split_to(buffer.len().min(size as usize)).freeze();

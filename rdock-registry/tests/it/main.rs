@@ -6,6 +6,7 @@
 mod access;
 mod clients;
 mod content;
+mod copies;
 mod every;
 mod faults;
 mod hosts;
@@ -148,6 +149,7 @@ fn main() -> std::process::ExitCode {
         questions::tests(),
         hosts::tests(),
         clients::tests(),
+        copies::tests(),
         index::tests(),
         resume::tests(),
         real::tests(),
