@@ -3,7 +3,7 @@
 use crate::apply::{ApplyError, ComposeProject};
 use crate::model::Dependencies;
 use crate::names::label;
-use crate::plan::{PlanError, select};
+use crate::plan::PlanError;
 use rdock_runtime::{Container, ContainerFilter, ContainerInfo, Runtime};
 use std::collections::BTreeMap;
 
@@ -117,7 +117,7 @@ impl ComposeProject {
     /// The project's containers, by service, number and name, whatever state they are in.
     ///
     /// # Errors
-    /// [`PlanError::NoSuchService`] for a service that is neither in the files nor has a container; when the state of
+    /// [`PlanError::Select`] for a service that is neither in the files nor has a container; when the state of
     /// the runtime cannot be read.
     pub fn containers(&self, members: &Members) -> Result<Vec<ContainerInfo>, ApplyError> {
         let mut filter = ContainerFilter::default();
@@ -131,7 +131,9 @@ impl ComposeProject {
         for wanted in &members.services {
             // A container is enough, for a project of which only the name is known.
             if !found.iter().any(|(member, _)| member.service == *wanted) {
-                select(self.project(), std::slice::from_ref(wanted), Dependencies::Leave)?;
+                self.project()
+                    .select(std::slice::from_ref(wanted), Dependencies::Leave)
+                    .map_err(PlanError::from)?;
             }
         }
         found.retain(|(member, _)| members.services.is_empty() || members.services.contains(&member.service));

@@ -133,6 +133,15 @@ pub enum Error {
         /// What a name must be.
         reason: &'static str,
     },
+    /// A part of the project was named that cannot be chosen.
+    #[error(transparent)]
+    Select(#[from] SelectError),
+}
+
+/// Why services that were named cannot be chosen.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SelectError {
     /// A service was named that the project does not have.
     #[error("no such service: {name}{}", suggestion.as_ref().map(|s| format!(" (did you mean {s:?}?)")).unwrap_or_default())]
     NoSuchService {

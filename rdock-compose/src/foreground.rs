@@ -4,7 +4,7 @@ use crate::apply::{ApplyError, ComposeProject};
 use crate::containers::{Member, Members};
 use crate::model::{Dependencies, Project};
 use crate::output::{Followed, Heard, OutputEvent};
-use crate::plan::{Plan, select};
+use crate::plan::{Plan, PlanError};
 use rdock_runtime::{ContainerInfo, Exit, Status};
 use std::collections::{BTreeSet, HashSet};
 use std::pin::Pin;
@@ -101,12 +101,16 @@ impl ForegroundOptions {
 
     fn watched(&self, files: &Project) -> Result<Watched, ApplyError> {
         let selected = |dependencies| -> Result<BTreeSet<String>, ApplyError> {
-            let selected = select(files, &self.services, dependencies)?;
+            let selected = files
+                .select(&self.services, dependencies)
+                .map_err(PlanError::from)?;
             Ok(selected.services.keys().cloned().collect())
         };
         let named = self.attach.iter().chain(&self.no_attach);
         for name in named.chain(&self.exit_code_from) {
-            select(files, std::slice::from_ref(name), Dependencies::Leave)?;
+            files
+                .select(std::slice::from_ref(name), Dependencies::Leave)
+                .map_err(PlanError::from)?;
         }
         let mut services = selected(Dependencies::Leave)?;
         let mut shown = match self.attach.as_slice() {

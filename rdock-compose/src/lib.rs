@@ -37,7 +37,7 @@ pub use config::{Format, pinned, variables_in};
 pub use containers::{Member, Members, ProjectSummary};
 pub use digests::DigestError;
 pub use dotenv::{DotenvError, parse_dotenv, parse_raw};
-pub use error::{Error, Finding, FindingKind, Place, Result, Warning, WarningKind};
+pub use error::{Error, Finding, FindingKind, Place, Result, SelectError, Warning, WarningKind};
 pub use foreground::{Abort, ForegroundEnd, ForegroundEvent, ForegroundOptions};
 pub use forms::split_words;
 pub use hash::{Change, changes, network_hash, service_config, service_hash, volume_hash};

@@ -83,17 +83,21 @@ pub(super) async fn up(
         }
     };
     let mut failed: Result<(), Failure> = Ok(());
-    let show = |event| match event {
-        // Nobody reads any more: the containers go on all the same.
-        ForegroundEvent::Output(event) => {
-            if let Err(failure) = printer.event(event) {
-                failed = Err(failure);
+    let show = |event| {
+        // Nothing is drawn where containers write.
+        session.close_screen();
+        match event {
+            // Nobody reads any more: the containers go on all the same.
+            ForegroundEvent::Output(event) => {
+                if let Err(failure) = printer.event(event) {
+                    failed = Err(failure);
+                }
             }
+            ForegroundEvent::Aborting => streams::say("Aborting on container exit..."),
+            ForegroundEvent::Stopping => streams::say("Gracefully Stopping... press Ctrl+C again to force"),
+            ForegroundEvent::Killing => streams::say("Killing..."),
+            _ => {}
         }
-        ForegroundEvent::Aborting => streams::say("Aborting on container exit..."),
-        ForegroundEvent::Stopping => streams::say("Gracefully Stopping... press Ctrl+C again to force"),
-        ForegroundEvent::Killing => streams::say("Killing..."),
-        _ => {}
     };
     let end = project
         .foreground(plan, &flags.options(named, timeout), interrupt, show)

@@ -53,12 +53,73 @@ pub(super) struct Build {
     /// Upload the images afterwards
     #[arg(long)]
     push: bool,
+    #[command(flatten)]
+    others: Others,
     /// Services; all without any
     services: Vec<String>,
 }
 
+/// Flags of docker's that change nothing, and such as nothing comes of yet.
+#[derive(Debug, Args)]
+struct Others {
+    #[arg(long, hide = true)]
+    compress: bool,
+    #[arg(long, hide = true)]
+    force_rm: bool,
+    #[arg(long, hide = true)]
+    no_rm: bool,
+    #[arg(short, long, hide = true)]
+    memory: Option<String>,
+    /// Not supported yet
+    #[arg(long)]
+    ssh: Option<String>,
+    /// Not supported yet
+    #[arg(long)]
+    builder: Option<String>,
+    /// Not supported yet
+    #[arg(long)]
+    provenance: Option<String>,
+    /// Not supported yet
+    #[arg(long)]
+    sbom: Option<String>,
+    /// Not supported yet
+    #[arg(long)]
+    check: bool,
+    /// Not supported yet
+    #[arg(long)]
+    print: bool,
+}
+
+impl Others {
+    /// Says which of the flags that were given does nothing; an error for one that would have to do something.
+    fn tell(&self) -> Result<(), Failure> {
+        let missing = [
+            (self.ssh.is_some(), "--ssh"),
+            (self.builder.is_some(), "--builder"),
+            (self.provenance.is_some(), "--provenance"),
+            (self.sbom.is_some(), "--sbom"),
+            (self.check, "--check"),
+            (self.print, "--print"),
+        ];
+        if let Some((_, flag)) = missing.into_iter().find(|(given, _)| *given) {
+            return Err(Failure::new(format!("{flag} is not supported yet")));
+        }
+        let idle = [
+            (self.compress, "--compress"),
+            (self.force_rm, "--force-rm"),
+            (self.no_rm, "--no-rm"),
+            (self.memory.is_some(), "--memory"),
+        ];
+        for (_, flag) in idle.into_iter().filter(|(given, _)| *given) {
+            streams::say(&format!("WARNING: {flag} has no effect on this builder"));
+        }
+        Ok(())
+    }
+}
+
 impl Build {
     pub(super) async fn execute(self, session: &Session) -> Outcome {
+        self.others.tell()?;
         let mut arguments = Vec::new();
         for text in &self.build_arg {
             match text.split_once('=') {
@@ -210,6 +271,18 @@ fn created(image: Option<&rdock_runtime::image::Image>) -> String {
     created.unwrap_or_default()
 }
 
+/// What the image is for: `linux/arm64/v8`.
+fn platform(image: &rdock_runtime::image::Image) -> String {
+    let config = image.config();
+    let variant = config.variant.iter().map(|variant| format!("/{variant}"));
+    format!(
+        "{}/{}{}",
+        config.os,
+        config.architecture,
+        variant.collect::<String>()
+    )
+}
+
 #[derive(Debug, Args)]
 pub(super) struct Images {
     /// Only ids
@@ -244,6 +317,7 @@ impl Images {
                 id.to_owned(),
                 bytes,
                 created(image.as_ref()),
+                image.as_ref().map(platform).unwrap_or_default(),
             ));
         }
         if self.quiet {
@@ -255,14 +329,19 @@ impl Images {
             "json" => {
                 let rows: Vec<Value> = rows
                     .into_iter()
-                    .map(|(name, repository, tag, id, bytes, _)| {
-                        json!({
+                    .map(|(name, repository, tag, id, bytes, created, platform)| {
+                        let mut row = json!({
                             "ID": format!("sha256:{id}"),
                             "ContainerName": name,
                             "Repository": repository,
                             "Tag": tag,
+                            "Platform": platform,
                             "Size": bytes,
-                        })
+                        });
+                        if !created.is_empty() {
+                            row["Created"] = json!(created);
+                        }
+                        row
                     })
                     .collect();
                 streams::print(&Value::Array(rows).to_string());
@@ -272,7 +351,7 @@ impl Images {
                 let mut lines = vec![heads.map(str::to_owned).to_vec()];
                 lines.extend(
                     rows.into_iter()
-                        .map(|(name, repository, tag, id, bytes, created)| {
+                        .map(|(name, repository, tag, id, bytes, created, _)| {
                             let id = id.chars().take(12).collect();
                             vec![
                                 name,

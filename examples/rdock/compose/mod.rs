@@ -17,7 +17,7 @@ mod up;
 
 use crate::{Failure, Outcome, streams};
 use clap::{Args, Subcommand, ValueEnum};
-use rdock_compose::{ApplyError, LoadOptions, Warning, WarningKind};
+use rdock_compose::{ApplyError, LoadOptions, SelectError, Warning, WarningKind};
 use session::Session;
 use std::ffi::OsString;
 use std::io::Read;
@@ -69,7 +69,7 @@ enum Ansi {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Shown {
-    /// Lines
+    /// Tty on a terminal, unless --ansi is never; else plain
     Auto,
     /// A line a thing, drawn anew; lines where there is no terminal
     Tty,
@@ -97,7 +97,7 @@ pub(crate) struct Files {
     #[arg(long)]
     env_file: Vec<PathBuf>,
     /// The folder that relative paths begin at
-    #[arg(long)]
+    #[arg(long, alias = "workdir")]
     project_directory: Option<PathBuf>,
     /// Networks, volumes, configs and secrets that no service uses, too
     #[arg(long)]
@@ -329,6 +329,12 @@ impl From<rdock_compose::Error> for Failure {
             hint: error.hint(),
             ..Self::new(crate::chain(&error))
         }
+    }
+}
+
+impl From<SelectError> for Failure {
+    fn from(error: SelectError) -> Self {
+        Self::new(error.to_string())
     }
 }
 

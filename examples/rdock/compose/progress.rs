@@ -4,6 +4,7 @@ use super::Shown;
 use crate::build::ProgressKind;
 use crate::build_progress::Screen;
 use crate::streams::say;
+use crate::table::size;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use rdock_compose::plan::{HookKind, Operation, Step, WaitCondition};
 use rdock_compose::{ApplyEvent, ImageEvent};
@@ -11,7 +12,10 @@ use rdock_runtime::image::Event;
 use serde_json::json;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How often what is under way is drawn.
+const TICK: Duration = Duration::from_millis(100);
 
 /// What is not told.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -34,11 +38,33 @@ enum Manner {
     Terminal(Terminal),
 }
 
-/// One line a thing, which says what became of it.
+/// One line a thing, drawn anew, which says what became of it.
 #[derive(Default)]
 struct Terminal {
     screen: MultiProgress,
-    bars: Mutex<HashMap<String, ProgressBar>>,
+    drawn: Mutex<Drawn>,
+}
+
+/// What is on the screen and may still change.
+#[derive(Default)]
+struct Drawn {
+    /// How many of the things are done.
+    head: Option<ProgressBar>,
+    /// In the order in which they came.
+    things: Vec<Thing>,
+    /// Layers that come: bytes that are here, and all.
+    layers: HashMap<(usize, String), (u64, u64)>,
+    /// Others write below from now on: what happens is said in lines.
+    closed: bool,
+}
+
+/// A thing with its line.
+struct Thing {
+    id: String,
+    bar: ProgressBar,
+    /// When the first step for it began.
+    began: Instant,
+    working: bool,
 }
 
 /// How far a step is.
@@ -50,11 +76,12 @@ enum State {
 }
 
 impl Lines {
-    pub(super) fn new(shown: Shown, quiet: Quiet) -> Self {
+    /// Whether this program's terminal may be drawn on, if it has one, is the caller's to say.
+    pub(super) fn new(shown: Shown, quiet: Quiet, drawing: bool) -> Self {
+        let terminal = || rustix::termios::isatty(rustix::stdio::stderr());
         let manner = match shown {
-            Shown::Tty if rustix::termios::isatty(rustix::stdio::stderr()) => {
-                Manner::Terminal(Terminal::default())
-            }
+            Shown::Tty if terminal() => Manner::Terminal(Terminal::default()),
+            Shown::Auto if drawing && terminal() => Manner::Terminal(Terminal::default()),
             Shown::Json => Manner::Json,
             _ => Manner::Plain,
         };
@@ -80,6 +107,21 @@ impl Lines {
             ApplyEvent::Failed { step, .. } => self.step(step, State::Error),
             ApplyEvent::Image { step, event } => self.image(step, event),
             _ => {}
+        }
+    }
+
+    /// What is drawn stays as it is; what happens next is drawn below it.
+    pub(super) fn rest(&self) {
+        if let Manner::Terminal(terminal) = &self.manner {
+            terminal.rest();
+        }
+    }
+
+    /// What is drawn stays as it is, and what happens next is said in lines, since others write to the terminal too.
+    pub(super) fn close(&self) {
+        if let Manner::Terminal(terminal) = &self.manner {
+            terminal.rest();
+            terminal.lock().closed = true;
         }
     }
 
@@ -127,6 +169,15 @@ impl Lines {
 
     fn image(&self, step: &Step, event: &ImageEvent<'_>) {
         match event {
+            ImageEvent::Pull(Event::LayerStarted { digest, total }) if !self.quiet.pull => {
+                self.layer(step, digest.short(), 0, *total);
+            }
+            ImageEvent::Pull(Event::LayerProgress { digest, done, total }) if !self.quiet.pull => {
+                self.layer(step, digest.short(), *done, *total);
+            }
+            ImageEvent::Pull(Event::LayerDone { digest }) if self.draws() && !self.quiet.pull => {
+                self.layer(step, digest.short(), u64::MAX, 0);
+            }
             ImageEvent::Pull(Event::Warning { text }) => self.line(&format!("WARNING: {text}")),
             ImageEvent::Pull(Event::LayerDone { digest }) if !self.quiet.pull => {
                 self.line(&format!(" {}  Pull complete", digest.short()));
@@ -151,32 +202,115 @@ impl Lines {
     }
 }
 
+impl Lines {
+    fn draws(&self) -> bool {
+        matches!(&self.manner, Manner::Terminal(terminal) if !terminal.lock().closed)
+    }
+
+    /// How much of an image is here; lines say nothing of it.
+    fn layer(&self, step: &Step, layer: impl ToString, done: u64, total: u64) {
+        let (Manner::Terminal(terminal), Some(words)) = (&self.manner, Words::of(&step.operation)) else {
+            return;
+        };
+        for name in &words.names {
+            terminal.layer(
+                step.id,
+                &format!("{} {name}", words.kind),
+                words.during,
+                layer.to_string(),
+                (done, total),
+            );
+        }
+    }
+}
+
 impl Terminal {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Drawn> {
+        self.drawn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rest(&self) {
+        let mut drawn = self.lock();
+        drawn.head.iter().for_each(ProgressBar::abandon);
+        drawn.things.iter().for_each(|thing| thing.bar.abandon());
+        *drawn = Drawn {
+            closed: drawn.closed,
+            ..Drawn::default()
+        };
+    }
+
+    fn layer(&self, step: usize, id: &str, text: &str, layer: String, (done, total): (u64, u64)) {
+        let mut drawn = self.lock();
+        let known = drawn.layers.entry((step, layer)).or_default();
+        *known = match done {
+            // All of it, however much that is.
+            u64::MAX => (known.1, known.1),
+            done => (done, total.max(done)),
+        };
+        let of_step = drawn.layers.iter().filter(|((of, _), _)| *of == step);
+        let (done, total) = of_step.fold((0, 0), |(done, total), (_, (a, b))| (done + a, total + b));
+        if let Some(thing) = drawn.things.iter().find(|thing| thing.working && thing.id == id) {
+            thing
+                .bar
+                .set_message(format!("{text}  {} / {}", size(done), size(total)));
+        }
+    }
+
     fn show(&self, id: &str, text: &str, state: State) {
-        let mut bars = self.bars.lock().unwrap_or_else(PoisonError::into_inner);
-        let bar = bars.entry(id.to_owned()).or_insert_with(|| {
-            let bar = self.screen.add(ProgressBar::new_spinner());
-            bar.set_prefix(id.to_owned());
-            bar.enable_steady_tick(Duration::from_millis(100));
-            bar
-        });
         let sign = match state {
             State::Working => "{spinner}",
             State::Done => "✔",
             State::Error => "✘",
         };
-        // A template that is wrong would leave the usual one.
-        if let Ok(style) = ProgressStyle::with_template(&format!(" {sign} {{prefix}}  {{msg}}")) {
-            bar.set_style(style);
-        }
-        match state {
-            State::Working => bar.set_message(text.to_owned()),
-            // Its line stays; the next step of the same thing gets another.
-            State::Done | State::Error => {
-                bar.abandon_with_message(text.to_owned());
-                bars.remove(id);
+        let mut drawn = self.lock();
+        if drawn.closed {
+            match state {
+                State::Working => say(&format!(" {id}  {text}")),
+                _ => say(&format!(" {sign} {id}  {text}")),
             }
+            return;
         }
+        let head = drawn
+            .head
+            .get_or_insert_with(|| self.screen.add(styled("[+] Running {msg}")));
+        let head = head.clone();
+        let known = drawn.things.iter().position(|thing| thing.id == id);
+        let at = known.unwrap_or_else(|| {
+            let bar = self.screen.add(styled(" {spinner} {prefix}  {msg}"));
+            bar.set_prefix(id.to_owned());
+            drawn.things.push(Thing {
+                id: id.to_owned(),
+                bar,
+                began: Instant::now(),
+                working: true,
+            });
+            drawn.things.len() - 1
+        });
+        let thing = &mut drawn.things[at];
+        thing.working = state == State::Working;
+        // A template that is wrong would leave the one before.
+        if let Ok(style) = ProgressStyle::with_template(&format!(" {sign} {{prefix}}  {{msg}}")) {
+            thing.bar.set_style(style);
+        }
+        if thing.working {
+            thing.bar.enable_steady_tick(TICK);
+            thing.bar.set_message(text.to_owned());
+        } else {
+            let took = thing.began.elapsed().as_secs_f64();
+            thing.bar.disable_steady_tick();
+            thing.bar.set_message(format!("{text}  {took:.1}s"));
+        }
+        let done = drawn.things.iter().filter(|thing| !thing.working).count();
+        head.set_message(format!("{done}/{}", drawn.things.len()));
+    }
+}
+
+/// A line of this form; a template that is wrong would leave the usual one.
+fn styled(template: &str) -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
     }
 }
 

@@ -60,6 +60,10 @@ const LISTING: Listing = Listing {
         ("Labels", "LABELS"),
         ("Networks", "NETWORKS"),
         ("Publishers", "PUBLISHERS"),
+        ("Names", "NAMES"),
+        ("Mounts", "MOUNTS"),
+        ("LocalVolumes", "LOCAL VOLUMES"),
+        ("Size", "SIZE"),
     ],
     usual: &[
         "Name",
@@ -160,6 +164,12 @@ impl Ps {
         };
         let created = info.created.parse::<jiff::Timestamp>();
         let created = created.map(|time| time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string());
+        let volumes = info.mounts.iter().filter(|mount| mount.kind == "volume").count();
+        let mounts: Vec<String> = info
+            .mounts
+            .iter()
+            .map(|mount| mount.name.clone().unwrap_or_else(|| mount.source.clone()))
+            .collect();
         let health = info.health.as_ref().map(|health| health.status.to_string());
         let value = json!({
             "ID": info.id.chars().take(if self.no_trunc { usize::MAX } else { 12 }).collect::<String>(),
@@ -178,6 +188,11 @@ impl Ps {
             "Publishers": publishers,
             "Labels": labels.join(","),
             "Networks": crate::ps::networks(info),
+            "Names": info.name,
+            "Mounts": mounts.join(","),
+            "LocalVolumes": volumes.to_string(),
+            // As docker, which does not measure it for this verb.
+            "Size": "0B",
         });
         match value {
             Value::Object(row) => row,

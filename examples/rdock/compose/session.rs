@@ -5,11 +5,14 @@ use super::{Ansi, Files, Manner, warn};
 use crate::{Failure, streams};
 use rdock_compose::{ComposeProject, Error, Member, Members, Plan, Project};
 use rdock_runtime::{ContainerInfo, Runtime};
+use std::sync::{Arc, OnceLock};
 
 pub(super) struct Session {
     runtime: Runtime,
     files: Files,
     manner: Manner,
+    /// What shows how a project changes, once there is one.
+    lines: OnceLock<Arc<Lines>>,
 }
 
 impl Session {
@@ -18,6 +21,7 @@ impl Session {
             runtime,
             files,
             manner,
+            lines: OnceLock::new(),
         }
     }
 
@@ -75,7 +79,11 @@ impl Session {
             Ok(steps) if steps > 0 => project.parallel(steps),
             _ => project,
         };
-        let lines = Lines::new(self.manner.progress, quiet);
+        let drawing = self.manner.ansi != Ansi::Never;
+        let lines = self
+            .lines
+            .get_or_init(|| Arc::new(Lines::new(self.manner.progress, quiet, drawing)));
+        let lines = lines.clone();
         let project = project.builds(crate::build_host::of_host);
         project.on_event(move |event| lines.show(&event))
     }
@@ -87,7 +95,18 @@ impl Session {
             streams::print(plan.to_string().trim_end());
             return Ok(());
         }
-        Ok(project.apply(plan).await?)
+        let applied = project.apply(plan).await;
+        if let Some(lines) = self.lines.get() {
+            lines.rest();
+        }
+        Ok(applied?)
+    }
+
+    /// Others write to the terminal from now on.
+    pub(super) fn close_screen(&self) {
+        if let Some(lines) = self.lines.get() {
+            lines.close();
+        }
     }
 
     /// Says what should be known of a plan.

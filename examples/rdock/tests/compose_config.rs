@@ -229,21 +229,30 @@ fn progress(tiny: &Tiny) -> Tested {
         );
     }
     assert!(!up("tty")?.stderr.contains('\x1b'), "there is no terminal");
+    // On a terminal it is drawn anew, a line a thing; unless that is not wanted.
     let file = shop.path("compose.yaml");
-    let words = [
-        "-f",
-        &file.to_string_lossy(),
-        "--progress",
-        "tty",
-        "up",
-        "-d",
-        "--force-recreate",
-        "-t",
-        "0",
+    let file = file.to_string_lossy();
+    let forms: [(&[&str], bool); 4] = [
+        (&[], true),
+        (&["--progress", "tty"], true),
+        (&["--progress", "plain"], false),
+        (&["--ansi", "never"], false),
     ];
-    let mut screen = Terminal::start(&shop.command(&words)?, 40, 120)?;
-    screen.expect("✔ Container shop-web-1  Started", SOON)?;
-    assert_eq!(screen.wait(SOON)?.code(), Some(0));
+    for (flags, drawn) in forms {
+        let up = ["up", "-d", "--force-recreate", "-t", "0"];
+        let words: Vec<&str> = ["-f", &file].iter().chain(flags).chain(&up).copied().collect();
+        let mut screen = Terminal::start(&shop.command(&words)?, 40, 120)?;
+        let last = match drawn {
+            true => "✔ Container shop-web-1  Started",
+            false => " Container shop-web-1  Started",
+        };
+        screen.expect(last, SOON)?;
+        let seen = screen.until(SOON, |seen| seen.contains("Started").then(|| seen.to_owned()))?;
+        assert_eq!(screen.wait(SOON)?.code(), Some(0), "{flags:?}");
+        assert_eq!(seen.contains("\x1b["), drawn, "{flags:?}: {seen:?}");
+        assert_eq!(seen.contains("[+] Running "), drawn, "{flags:?}: {seen:?}");
+        assert_eq!(seen.contains('✔'), drawn, "{flags:?}: {seen:?}");
+    }
     let down = shop.run(&["--progress", "quiet", "down", "-t", "0"])?;
     assert_eq!((down.code, &*down.stderr), (Some(0), ""));
     Ok(())

@@ -1,6 +1,6 @@
 //! `compose down`, and verbs that know a name alone, or only say what they would do.
 
-use crate::compose_project::Project;
+use crate::compose_project::{PAIR, Project};
 use crate::program::{Tested, needs_root};
 use crate::tiny::{Tiny, trial};
 use libtest_mimic::Trial;
@@ -13,18 +13,6 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("compose_dry_run_changes_nothing", dry_run),
     ]
 }
-
-/// Two that stay until they are stopped.
-const PAIR: &str = r#"
-services:
-  db:
-    image: tiny
-    command: [trap, "15", "0", ",", echo, db ready, ",", sleep, "100"]
-  web:
-    image: tiny
-    command: [trap, "15", "0", ",", echo, web ready, ",", sleep, "100"]
-    depends_on: [db]
-"#;
 
 fn down(tiny: &Tiny) -> Tested {
     needs_root("a container in two networks")?;

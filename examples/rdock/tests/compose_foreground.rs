@@ -1,6 +1,6 @@
 //! `compose up` in the foreground: what is shown, when it ends, and with which code.
 
-use crate::compose_project::{Project, SOON};
+use crate::compose_project::{Project, SOON, Voice};
 use crate::program::Tested;
 use crate::pty::Terminal;
 use crate::tiny::{Tiny, trial};
@@ -25,7 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// Each prints a line and ends by SIGTERM with a code of its own.
-const PAIR: &str = r#"
+const TALKERS: &str = r#"
 services:
   db:
     image: tiny
@@ -35,6 +35,14 @@ services:
     command: [trap, "15", "6", ",", echo, web ready, ",", err, web error, ",", sleep, "100"]
     depends_on: [db]
 "#;
+
+/// What was said until the signal ended it, which must be with this code.
+fn ended(up: Voice, signal: Signal, expected: i32) -> Result<String, Box<dyn std::error::Error>> {
+    up.signal(signal)?;
+    let (code, said) = up.end()?;
+    assert_eq!(code, Some(expected), "{said}");
+    Ok(said)
+}
 
 fn ends(tiny: &Tiny) -> Tested {
     let shop = Project::new(
@@ -77,15 +85,13 @@ services:
 }
 
 fn first_ctrl_c(tiny: &Tiny) -> Tested {
-    let shop = Project::new(tiny, PAIR)?;
+    let shop = Project::new(tiny, TALKERS)?;
     for signal in [Signal::INT, Signal::TERM] {
         let mut up = shop.listen(&["up"])?;
         for line in ["| db ready", "| web ready", "| web error"] {
             up.until_heard(line)?;
         }
-        up.signal(signal)?;
-        let (code, said) = up.end()?;
-        assert_eq!(code, Some(130), "{said}");
+        let said = ended(up, signal, 130)?;
         let place = |text: &str| said.find(text).unwrap_or_else(|| panic!("no {text:?} in {said}"));
         assert!(
             place("Container shop-web-1  Stopped") < place("Container shop-db-1  Stopping"),
@@ -117,16 +123,14 @@ services:
     up.signal(Signal::INT)?;
     up.until("Gracefully Stopping")?;
     up.until("Container shop-db-1  Stopping")?;
-    up.signal(Signal::INT)?;
-    let (code, said) = up.end()?;
-    assert_eq!(code, Some(130), "{said}");
+    let said = ended(up, Signal::INT, 130)?;
     assert!(said.contains("db-1 exited with code 137"), "{said}");
     assert_eq!(shop.states()?, ["shop-db-1 exited"]);
     Ok(())
 }
 
 fn terminal(tiny: &Tiny) -> Tested {
-    let shop = Project::new(tiny, PAIR)?;
+    let shop = Project::new(tiny, TALKERS)?;
     let on_terminal = |words: &[&str], colour: bool, typed: &[u8]| -> Tested {
         let mut command = shop.command(words)?;
         command.env_remove("NO_COLOR");
@@ -143,7 +147,8 @@ fn terminal(tiny: &Tiny) -> Tested {
         let seen = screen.until(SOON, |seen| {
             seen.contains("db-1 exited with code 5").then(|| seen.to_owned())
         })?;
-        assert_eq!(seen.contains("\x1b[3"), colour, "{seen:?}");
+        // The first of docker's colours; what is drawn before the containers speak has none.
+        assert_eq!(seen.contains("\x1b[36m"), colour, "{seen:?}");
         assert_eq!(screen.wait(SOON)?.code(), Some(130), "{words:?}");
         Ok(())
     };
@@ -229,14 +234,10 @@ services:
     // A failure is waited for, not any end; the code of a service is there after Ctrl-C too.
     let mut up = shop.listen(&["--profile", "good", "up", "--abort-on-container-failure"])?;
     up.until("good-1 exited with code 0")?;
-    up.signal(Signal::INT)?;
-    let (code, said) = up.end()?;
-    assert_eq!(code, Some(130), "{said}");
+    ended(up, Signal::INT, 130)?;
     let mut up = shop.listen(&["--profile", "last", "up", "--exit-code-from", "last"])?;
     up.until("here")?;
-    up.signal(Signal::INT)?;
-    let (code, said) = up.end()?;
-    assert_eq!(code, Some(7), "{said}");
+    ended(up, Signal::INT, 7)?;
     for flag in [
         "--abort-on-container-exit",
         "--attach-dependencies",
@@ -269,14 +270,12 @@ services:
     assert_eq!(done.stdout.matches("again-1  | went\n").count(), 3, "{done:?}");
     assert_eq!(done.stdout.matches("exited with code 1").count(), 1, "{done:?}");
     // One that somebody else starts again goes on where it was.
-    let shop = Project::new(tiny, PAIR)?;
+    let shop = Project::new(tiny, TALKERS)?;
     let mut up = shop.listen(&["up"])?;
     up.until("web ready")?;
     shop.ok(&["restart", "-t", "5", "web"])?;
     up.until("web ready")?;
-    up.signal(Signal::INT)?;
-    let (code, said) = up.end()?;
-    assert_eq!(code, Some(130), "{said}");
+    let said = ended(up, Signal::INT, 130)?;
     assert_eq!(said.matches("web-1  | web ready").count(), 2, "{said}");
     Ok(())
 }
@@ -343,9 +342,7 @@ services:
     )?;
     let mut up = shop.listen(&["up"])?;
     up.until("slow is there")?;
-    up.signal(Signal::INT)?;
-    let (code, said) = up.end()?;
-    assert_eq!(code, Some(130), "{said}");
+    let said = ended(up, Signal::INT, 130)?;
     assert!(!said.contains("never"), "{said}");
     assert_eq!(shop.states()?, ["shop-slow-1 exited", "shop-web-1 created"]);
     Ok(())

@@ -1,7 +1,7 @@
 //! Verbs of `compose` that change the state of containers: up, create, start, stop, restart, kill, pause, rm, scale,
 //! wait.
 
-use crate::compose_project::Project;
+use crate::compose_project::{PAIR, Project};
 use crate::program::{Tested, needs_root};
 use crate::tiny::{Tiny, trial};
 use libtest_mimic::Trial;
@@ -26,18 +26,6 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("compose_compatibility_names_have_underscores", compatibility),
     ]
 }
-
-/// Two that stay until they are stopped.
-const PAIR: &str = r#"
-services:
-  db:
-    image: tiny
-    command: [trap, "15", "0", ",", echo, db ready, ",", sleep, "100"]
-  web:
-    image: tiny
-    command: [trap, "15", "0", ",", echo, web ready, ",", sleep, "100"]
-    depends_on: [db]
-"#;
 
 fn life(tiny: &Tiny) -> Tested {
     needs_root("containers that stand still")?;

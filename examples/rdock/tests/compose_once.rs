@@ -1,6 +1,6 @@
 //! `compose run` and `exec`.
 
-use crate::compose_project::{Project, SOON};
+use crate::compose_project::{PAIR, Project, SOON};
 use crate::program::{Tested, needs_root};
 use crate::pty::Terminal;
 use crate::tiny::{Tiny, trial};
@@ -20,18 +20,6 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("compose_exec_does_what_its_flags_say", exec),
     ]
 }
-
-/// Two that stay until they are stopped.
-const PAIR: &str = r#"
-services:
-  db:
-    image: tiny
-    command: [trap, "15", "0", ",", echo, db ready, ",", sleep, "100"]
-  web:
-    image: tiny
-    command: [trap, "15", "0", ",", echo, web ready, ",", sleep, "100"]
-    depends_on: [db]
-"#;
 
 fn run(tiny: &Tiny) -> Tested {
     needs_root("users of the image")?;

@@ -11,6 +11,18 @@ use tempfile::TempDir;
 /// How long anything may take.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
+/// A service that needs another; both stay until they are stopped.
+pub(crate) const PAIR: &str = r#"
+services:
+  db:
+    image: tiny
+    command: [trap, "15", "0", ",", echo, db ready, ",", sleep, "100"]
+  web:
+    image: tiny
+    command: [trap, "15", "0", ",", echo, web ready, ",", sleep, "100"]
+    depends_on: [db]
+"#;
+
 type Error = Box<dyn std::error::Error>;
 
 /// A project in a folder of its own. What it made is gone with this value.

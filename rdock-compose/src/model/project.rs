@@ -1,7 +1,7 @@
 //! A project: what the files of a folder make together.
 
 use super::{Config, Extensions, Model, Network, Secret, Service, Volume};
-use crate::error::{Error, Place, Result, Warning, nearest};
+use crate::error::{Place, SelectError, Warning, nearest};
 use crate::source::Sources;
 use crate::yaml::Node;
 use serde::{Deserialize, Serialize};
@@ -84,8 +84,8 @@ impl Project {
     /// An active service.
     ///
     /// # Errors
-    /// [`Error::NoSuchService`] with a similar name.
-    pub fn service(&self, name: &str) -> Result<&Service> {
+    /// [`SelectError::NoSuchService`] with a similar name.
+    pub fn service(&self, name: &str) -> Result<&Service, SelectError> {
         self.services.get(name).ok_or_else(|| self.unknown(name))
     }
 
@@ -96,9 +96,9 @@ impl Project {
             .or_else(|| self.disabled_services.get(name))
     }
 
-    fn unknown(&self, name: &str) -> Error {
+    fn unknown(&self, name: &str) -> SelectError {
         let known = self.services.keys().chain(self.disabled_services.keys());
-        Error::NoSuchService {
+        SelectError::NoSuchService {
             name: name.to_owned(),
             suggestion: nearest(name, known.map(String::as_str)).map(str::to_owned),
         }
@@ -141,8 +141,12 @@ impl Project {
     /// active whatever its profiles say.
     ///
     /// # Errors
-    /// [`Error::NoSuchService`]; [`Error::Disabled`] if one needs a service that is not active.
-    pub fn select<S: AsRef<str>>(&self, names: &[S], dependencies: Dependencies) -> Result<Self> {
+    /// [`SelectError::NoSuchService`]; [`SelectError::Disabled`] if one needs a service that is not active.
+    pub fn select<S: AsRef<str>>(
+        &self,
+        names: &[S],
+        dependencies: Dependencies,
+    ) -> Result<Self, SelectError> {
         if names.is_empty() {
             return Ok(self.clone());
         }
@@ -187,7 +191,7 @@ impl Project {
                     open.push(needed.clone());
                 } else if dependency.required {
                     let profiles = project.disabled_services.get(needed);
-                    return Err(Error::Disabled {
+                    return Err(SelectError::Disabled {
                         service: name,
                         needed: needed.clone(),
                         profiles: profiles

@@ -52,7 +52,7 @@ impl Plan {
     /// # Errors
     /// [`PlanError::NoImage`] for one that is not here and may neither be pulled nor built.
     pub fn images(project: &Project, existing: &Existing, options: &UpOptions) -> Result<Self, PlanError> {
-        let selected = super::select(project, &options.services, options.dependencies)?;
+        let selected = project.select(&options.services, options.dependencies)?;
         let mut plan = Self::new(&project.name);
         let mut pulls: BTreeSet<(String, Option<String>)> = BTreeSet::new();
         let mut builds: BTreeMap<String, usize> = BTreeMap::new();
@@ -115,9 +115,9 @@ impl Plan {
     /// `pull`: the images that services name, unless their policies are against it.
     ///
     /// # Errors
-    /// [`PlanError::NoSuchService`].
+    /// [`PlanError::Select`].
     pub fn pull(project: &Project, existing: &Existing, options: &PullOptions) -> Result<Self, PlanError> {
-        let selected = super::select(project, &options.services, options.dependencies)?;
+        let selected = project.select(&options.services, options.dependencies)?;
         let mut plan = Self::new(&project.name);
         let mut pulled = BTreeMap::new();
         for (name, service) in &selected.services {

@@ -26,8 +26,7 @@ pub use up::{Build, Pull, Recreate, UpOptions};
 
 pub(crate) use order::services as in_order;
 
-use crate::error::{Error, Warning, WarningKind};
-use crate::model::{Dependencies, Project};
+use crate::error::{SelectError, Warning, WarningKind};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -84,26 +83,9 @@ pub enum PlanError {
         /// Its image.
         image: String,
     },
-    /// A verb for a service that is not there.
-    #[error("no such service: {name}{}", did_you_mean(suggestion.as_deref()))]
-    NoSuchService {
-        /// Its name.
-        name: String,
-        /// One with a similar name.
-        suggestion: Option<String>,
-    },
-    /// A service that was named needs one that its profile keeps out.
-    #[error(
-        "service {service:?} needs {needed:?}, which is disabled; one of its profiles {profiles:?} must be active"
-    )]
-    Disabled {
-        /// The service that was named.
-        service: String,
-        /// The one that it needs.
-        needed: String,
-        /// That one's profiles.
-        profiles: Vec<String>,
-    },
+    /// A verb for services that the project cannot run.
+    #[error(transparent)]
+    Select(#[from] SelectError),
     /// A verb for containers that are not there.
     #[error("service {0:?} has no container to start")]
     NoContainer(String),
@@ -115,37 +97,6 @@ pub enum PlanError {
         /// Which of its containers, if one was asked for.
         number: Option<u32>,
     },
-}
-
-fn did_you_mean(suggestion: Option<&str>) -> String {
-    suggestion.map_or_else(String::new, |name| format!(" (did you mean {name:?}?)"))
-}
-
-/// The part of the project that is meant.
-pub(crate) fn select(
-    project: &Project,
-    services: &[String],
-    dependencies: Dependencies,
-) -> Result<Project, PlanError> {
-    project
-        .select(services, dependencies)
-        .map_err(|error| match error {
-            Error::NoSuchService { name, suggestion } => PlanError::NoSuchService { name, suggestion },
-            Error::Disabled {
-                service,
-                needed,
-                profiles,
-            } => PlanError::Disabled {
-                service,
-                needed,
-                profiles,
-            },
-            // Choosing from a project that is loaded fails for nothing else.
-            other => PlanError::NoSuchService {
-                name: other.to_string(),
-                suggestion: None,
-            },
-        })
 }
 
 /// One thing to do.

@@ -49,7 +49,7 @@ impl Plan {
     /// A service that is not there, or what stands in the way of those it needs.
     pub fn run(project: &Project, existing: &Existing, options: &RunOptions) -> Result<Self, PlanError> {
         let name = &options.service;
-        let selected = super::select(project, std::slice::from_ref(name), options.dependencies)?;
+        let selected = project.select(std::slice::from_ref(name), options.dependencies)?;
         // The service itself is not started, but its networks and volumes are there, and what it needs runs.
         let mut up = UpOptions {
             remove_orphans: options.remove_orphans,

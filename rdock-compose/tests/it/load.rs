@@ -1,6 +1,6 @@
 //! Loading whole projects: files, variables, merging, names, and what is said about mistakes.
 
-use rdock_compose::{Dependencies, Error, FindingKind, LoadOptions, Project, WarningKind};
+use rdock_compose::{Dependencies, Error, FindingKind, LoadOptions, Project, SelectError, WarningKind};
 use serde_json::json;
 use std::path::Path;
 
@@ -354,7 +354,7 @@ fn profiles_decide_and_naming_a_service_wakes_it() {
     assert_eq!(all.services.len(), 4);
     assert!(matches!(
         project.select(&["zz"], Dependencies::Include),
-        Err(Error::NoSuchService { .. })
+        Err(SelectError::NoSuchService { .. })
     ));
     let needed = "services: {a: {image: x, depends_on: [b]}, b: {image: x, profiles: [p]}}";
     assert!(text(needed).is_err());

@@ -106,13 +106,13 @@ impl Plan {
     /// The names of volumes that `up` would use although they were made from another configuration.
     ///
     /// # Errors
-    /// [`PlanError::NoSuchService`].
+    /// [`PlanError::Select`].
     pub fn changed_volumes(
         project: &Project,
         existing: &Existing,
         options: &UpOptions,
     ) -> Result<Vec<String>, PlanError> {
-        let selected = super::select(project, &options.services, options.dependencies)?;
+        let selected = project.select(&options.services, options.dependencies)?;
         let used = used_volumes(&selected, options);
         let changed = selected.volumes.iter().filter(|(key, volume)| {
             let there = existing.volume(&volume.name);
@@ -135,7 +135,7 @@ impl Plan {
                 .filter(|name| options.renew_volumes.contains(name))
                 .collect(),
         };
-        let selected = super::select(project, &options.services, options.dependencies)?;
+        let selected = project.select(&options.services, options.dependencies)?;
         let mut plan = Self::new(&selected.name);
         let (mut existing, renamed) = finish_renames(&mut plan, &selected, existing);
         // They go first, and are made like any that are not there.

@@ -5,7 +5,7 @@ use rdock_compose::plan::{
     ContainerState, DownOptions, Existing, ExistingContainer, ExistingMount, PlanError, PullOptions,
     UpOptions,
 };
-use rdock_compose::{Dependencies, Plan, label};
+use rdock_compose::{Dependencies, Plan, SelectError, label};
 
 fn place(all: &[String], line: &str) -> usize {
     let found = all.iter().position(|other| other == line);
@@ -176,7 +176,10 @@ fn wrong_names_are_said_once() {
         of("wab").to_string(),
         "no such service: wab (did you mean \"web\"?)"
     );
-    assert!(matches!(of("web"), PlanError::Disabled { .. }));
+    assert!(matches!(
+        of("web"),
+        PlanError::Select(SelectError::Disabled { .. })
+    ));
     assert_eq!(
         of("web").to_string(),
         "service \"web\" needs \"db\", which is disabled; one of its profiles [\"b\"] must be active"
