@@ -68,6 +68,9 @@ pub struct EndpointInfo {
     /// The default route leads into this network.
     #[serde(default)]
     pub default_route: bool,
+    /// Among several networks the default route leads into that of the highest one.
+    #[serde(default)]
+    pub gateway_priority: i32,
 }
 
 /// A container's place in a network, from before its launch until its end.
@@ -292,6 +295,7 @@ impl Attachment {
             mac: hex(self.mac),
             aliases: self.endpoint.aliases.clone(),
             default_route: self.default_route,
+            gateway_priority: self.endpoint.gateway_priority,
         }
     }
 
@@ -381,6 +385,10 @@ impl Attachment {
                 .definition
                 .as_ref()
                 .is_some_and(|definition| definition.id.starts_with(text))
+    }
+
+    pub(super) fn gateway_priority(&self) -> i32 {
+        self.endpoint.gateway_priority
     }
 
     /// As it was asked for.

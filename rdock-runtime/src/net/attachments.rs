@@ -316,7 +316,14 @@ fn keep(attachment: &Attachment, helper: &Helper) -> Result<(), NetError> {
 
 /// The network that the default route leads into: of the highest priority, the first on a tie.
 fn gateway_of(endpoints: &[EndpointSpec]) -> Option<usize> {
-    (0..endpoints.len()).max_by_key(|index| (endpoints[*index].gateway_priority, std::cmp::Reverse(*index)))
+    next_gateway(endpoints.iter().map(|endpoint| endpoint.gateway_priority))
+}
+
+/// Which of these priorities is the highest; the first on a tie.
+pub(crate) fn next_gateway(priorities: impl Iterator<Item = i32>) -> Option<usize> {
+    let all = priorities.enumerate();
+    all.max_by_key(|(index, priority)| (*priority, std::cmp::Reverse(*index)))
+        .map(|(index, _)| index)
 }
 
 /// A network that a running container is about to join.
@@ -462,13 +469,16 @@ impl Attachments {
         let number = (0..)
             .find(|number| !self.all.iter().any(|attachment| attachment.number == *number))
             .unwrap_or_default();
+        // As docker: the default route leads into the network of the highest priority, and stays where it is on a tie.
+        let highest = self.first().map(Attachment::gateway_priority);
+        let default_route = highest.is_none_or(|highest| endpoint.gateway_priority > highest);
         self.joining = true;
         Ok(Newcomer {
             root: root.to_owned(),
             id: id.to_owned(),
             name: name.to_owned(),
             number,
-            default_route: self.all.is_empty(),
+            default_route,
             first: !self.has_resolver,
             named: network != super::DEFAULT,
             endpoint,
@@ -487,6 +497,14 @@ impl Attachments {
     pub(crate) fn add(&mut self, joined: Joined, helper: &Helper) -> Result<EndpointInfo, NetError> {
         self.joining = false;
         let mut attachment = joined.attachment;
+        if attachment.default_route {
+            // An internal network has no gateway to lead to.
+            if attachment.is_internal() && !self.all.is_empty() {
+                attachment.default_route = false;
+            } else {
+                self.all.iter_mut().for_each(|other| other.default_route = false);
+            }
+        }
         keep(&attachment, helper)?;
         attachment.record_holder(helper.pid())?;
         let info = attachment.info();
@@ -518,9 +536,9 @@ impl Attachments {
         let attachment = self.all.remove(at);
         let mut routes = Vec::new();
         if attachment.default_route
-            && let Some(next) = self.all.first_mut()
+            && let Some(next) = next_gateway(self.all.iter().map(Attachment::gateway_priority))
         {
-            routes = next.take_default_route();
+            routes = self.all[next].take_default_route();
         }
         Ok(Leaving { attachment, routes })
     }

@@ -7,7 +7,8 @@ use super::netlink::{HEADER, Netlink};
 use super::subnet::Subnet;
 use crate::launch::AttachMessage;
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload,
 };
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
@@ -445,7 +446,11 @@ fn default_route(gateway: impl Into<IpAddr>, interface: u32) -> Vec<u8> {
     message.header.scope = RouteScope::Universe;
     message.header.kind = RouteType::Unicast;
     message.attributes = vec![RouteAttribute::Gateway(gateway), RouteAttribute::Oif(interface)];
-    encode(RouteNetlinkMessage::NewRoute(message), NEW)
+    // Of a container that joins one more network, it takes the place of the one that is there.
+    encode(
+        RouteNetlinkMessage::NewRoute(message),
+        NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE,
+    )
 }
 
 /// Where the value of the IFLA_NET_NS_FD attribute with `value` is.

@@ -29,7 +29,7 @@ mod translation;
 
 pub use attachment::EndpointInfo;
 pub(crate) use attachment::Subject;
-pub(crate) use attachments::{Attachments, Joined, Left, SocketKind};
+pub(crate) use attachments::{Attachments, Joined, Left, SocketKind, next_gateway};
 pub(crate) use definition::is_network_name;
 pub use definition::{NetworkSpec, SubnetSpec};
 pub use error::NetError;

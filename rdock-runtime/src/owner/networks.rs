@@ -279,13 +279,19 @@ fn record(owner: &Shared, event: Happened) -> Result<(), String> {
 /// Applies an event to what `inspect` shows.
 pub(crate) fn apply(networks: &mut Vec<EndpointInfo>, event: &Happened) {
     match event {
-        Happened::NetworkConnected { network } => networks.push(network.clone()),
+        Happened::NetworkConnected { network } => {
+            if network.default_route {
+                networks.iter_mut().for_each(|other| other.default_route = false);
+            }
+            networks.push(network.clone());
+        }
         Happened::NetworkDisconnected { network } => {
             networks.retain(|endpoint| endpoint.network != *network);
             if !networks.iter().any(|endpoint| endpoint.default_route)
-                && let Some(first) = networks.first_mut()
+                && let Some(next) =
+                    net::next_gateway(networks.iter().map(|endpoint| endpoint.gateway_priority))
             {
-                first.default_route = true;
+                networks[next].default_route = true;
             }
         }
         _ => {}

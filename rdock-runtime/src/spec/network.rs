@@ -30,7 +30,8 @@ pub struct EndpointSpec {
     pub mac: Option<String>,
     /// More addresses of the interface: of 169.254.0.0/16 or fe80::/64.
     pub link_local: Vec<IpAddr>,
-    /// The default route leads into the network with the highest one; 0 by default, the first of the spec on a tie.
+    /// The default route leads into the network with the highest one; 0 by default. On a tie into the first of the spec;
+    /// one that is joined later takes it only with a higher one.
     pub gateway_priority: i32,
 }
 

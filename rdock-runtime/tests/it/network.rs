@@ -1,8 +1,9 @@
 //! What the default network promises: a way out, closed to the outside, published ports.
 
 use crate::host::{Firewall, HOST, Host, OUTSIDE, inside};
+use crate::lab::Lab;
 use crate::payload::{self, PORT};
-use crate::{Cannot, Tested, needs_root, trial};
+use crate::{Cannot, Tested, needs_root, same, trial};
 use libtest_mimic::Trial;
 use rdock_runtime::{NetError, PortMapping, Runtime, ScopedContainer};
 use std::collections::BTreeSet;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
+        trial("a_network_of_higher_priority_takes_the_default_route", priorities),
         trial("egress_beside_dockers_firewall_and_after_a_flush", egress),
         trial("egress_that_a_firewall_forbids_is_a_warning", forbidden_egress),
         trial(
@@ -353,4 +355,55 @@ fn port_in_use() -> Tested {
             "something half-made is left".into()
         })
     })
+}
+
+/// The interface that the default route of `web` leads through.
+fn default_interface(lab: &mut Lab) -> Tested<String> {
+    let routes = lab.does("in web read FILES=/proc/net/route")?;
+    let default: Vec<_> = routes
+        .split('|')
+        .filter_map(|line| {
+            let mut fields = line.split_whitespace();
+            let interface = fields.next()?;
+            (fields.next()? == "00000000").then(|| interface.to_owned())
+        })
+        .collect();
+    match default.as_slice() {
+        [one] => Ok(one.clone()),
+        _ => Err(format!("not one default route: {routes}").into()),
+    }
+}
+
+fn priorities() -> Tested {
+    let mut lab = Lab::open("")?;
+    for name in ["low", "high", "higher"] {
+        lab.does(&format!("network {name}"))?;
+    }
+    lab.does("network closed internal")?;
+    lab.does("run web net=low")?;
+    let shown = |lab: &mut Lab| -> Tested<Vec<String>> {
+        let info = lab.info("web")?;
+        let networks = info.networks.iter().filter(|endpoint| endpoint.default_route);
+        Ok(networks.map(|endpoint| endpoint.network.clone()).collect())
+    };
+    same(&default_interface(&mut lab)?.as_str(), &"eth0")?;
+    for (order, interface, network) in [
+        // As high, and higher with nowhere to lead to: it stays.
+        ("connect web name=high", "eth0", "low"),
+        ("disconnect web high", "eth0", "low"),
+        ("connect web name=closed,gw-priority=9", "eth0", "low"),
+        ("disconnect web closed", "eth0", "low"),
+        ("connect web name=high,gw-priority=1", "eth1", "high"),
+        ("connect web name=higher,gw-priority=2", "eth2", "higher"),
+        ("disconnect web higher", "eth1", "high"),
+        ("disconnect web high", "eth0", "low"),
+    ] {
+        lab.does(order)?;
+        same(&default_interface(&mut lab)?.as_str(), &interface)
+            .map_err(|error| format!("{order}: {error}"))?;
+        same(&shown(&mut lab)?, &vec![network]).map_err(|error| format!("{order}: {error}"))?;
+        let answer = lab.does("in web dial TO=198.51.100.7:80")?;
+        same(&answer.as_str(), &"you are 192.0.2.2").map_err(|error| format!("{order}: {error}"))?;
+    }
+    lab.does("stop web").map(drop)
 }
