@@ -21,6 +21,7 @@ pub(crate) fn trials(stage: &Arc<Stage>) -> Vec<Trial> {
         stage.trial("the_courses_pytorch_application_trains", pytorch_application),
         trial("builds_of_both_commands_have_the_hosts_proxies", proxies),
         trial("a_build_has_its_limits_from_the_command_line", limits),
+        trial("builds_of_both_commands_fetch_their_context", fetched),
     ]
 }
 
@@ -156,20 +157,33 @@ fn pytorch_application(stage: &Stage) -> Tested {
     Ok(())
 }
 
-/// A proxy that has every file itself, until the test ends.
-fn proxy() -> std::io::Result<String> {
+/// A server, or a proxy, that has `content` under every name until the test ends.
+fn serve(content: Vec<u8>) -> std::io::Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?.to_string();
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
             let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
             let _ = lines.find(String::is_empty);
-            let answer = "HTTP/1.1 200 OK\r\nContent-Length: 7\r\nConnection: close\r\n\r\nproxied";
-            // A client that has gone away needs none.
-            let _ = (&stream).write_all(answer.as_bytes());
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                content.len()
+            );
+            // A client that has gone away needs no answer.
+            let _ = (&stream).write_all(&[head.as_bytes(), &content].concat());
         }
     });
     Ok(address)
+}
+
+/// What a file of an image holds.
+fn printed(tiny: &Tiny, image: &str, path: &str) -> Result<String, Box<dyn std::error::Error>> {
+    let done = tiny.start(&["run", "--name", "reader", image, "cat", path])?;
+    tiny.run(&["rm", "-f", "reader"])?;
+    match done.code {
+        Some(0) => Ok(done.stdout),
+        _ => Err(format!("{image}: {done:?}").into()),
+    }
 }
 
 /// A command that builds, with more words.
@@ -184,7 +198,7 @@ fn proxies(tiny: &Tiny) -> Tested {
     )?;
     shop.write("Dockerfile", file)?;
     let folder = shop.path("").display().to_string();
-    let address = proxy()?;
+    let address = serve(b"proxied".to_vec())?;
     let cleaned = |mut command: Command| {
         for name in ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY"] {
             command.env_remove(name).env_remove(name.to_lowercase());
@@ -213,10 +227,7 @@ fn proxies(tiny: &Tiny) -> Tested {
             said.contains("FROM_IMAGE=yes") && !said.contains("http_proxy="),
             "{said}"
         );
-        assert_eq!(
-            tiny.start(&["run", "--rm", "shop-app", "cat", "/one"])?.stdout,
-            "proxied"
-        );
+        assert_eq!(printed(tiny, "shop-app", "/one")?, "proxied");
         // Those of docker's file are for commands, too, and before the environment's.
         let config = format!(
             r#"{{"proxies": {{"default": {{"httpProxy": "http://user:hidden@{address}", "noProxy": "near.example"}}}}}}"#
@@ -336,4 +347,32 @@ fn limits(tiny: &Tiny) -> Tested {
         "{done:?}"
     );
     Ok(())
+}
+
+fn fetched(tiny: &Tiny) -> Tested {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, text) in [
+        ("Dockerfile", "FROM tiny\nCOPY word /word\n"),
+        ("other", "FROM tiny\nCOPY word /other\n"),
+        ("word", "fetched"),
+    ] {
+        let mut header = tar::Header::new_ustar();
+        header.set_mode(0o644);
+        header.set_size(text.len() as u64);
+        tar.append_data(&mut header, name, text.as_bytes())?;
+    }
+    let address = format!("http://{}/context.tar", serve(tar.into_inner()?)?);
+    let shop = Project::new(
+        tiny,
+        &format!(
+            "services:\n  one: {{build: '{address}'}}\n  two: {{build: {{context: '{address}', dockerfile: other}}}}\n  git: {{build: 'https://host.example/r.git'}}\n"
+        ),
+    )?;
+    shop.ok(&["build", "one", "two"])?;
+    let done = tiny.run(&["build", "-q", "-t", "three", "-f", "other", &address])?;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    for (image, file) in [("shop-one", "/word"), ("shop-two", "/other"), ("three", "/other")] {
+        assert_eq!(printed(tiny, image, file)?, "fetched", "{image}");
+    }
+    shop.fails(&["build", "git"], 1, &["git", "not supported yet"])
 }
