@@ -5,7 +5,6 @@ use super::{Change, ImageStore};
 use crate::layer::chain::chain_id;
 use crate::layer::meta::LayerMeta;
 use crate::layer::remove::remove_tree;
-use crate::layer::size_beside;
 use crate::layout::{Layout, random_name};
 use crate::lock::{OwnedLock, Owner, StoreLock};
 use crate::{Digest, Error, ImageConfig, Manifest, Result, lease};
@@ -137,7 +136,7 @@ impl ImageStore {
                 let meta = fs::read(path.join("meta.json"))
                     .ok()
                     .and_then(|text| LayerMeta::parse(&text).ok());
-                collected.bytes += meta.map_or(0, |meta| meta.size) + size_beside(&path);
+                collected.bytes += meta.map_or(0, |meta| meta.size);
                 let name = path
                     .file_name()
                     .and_then(|name| name.to_str())

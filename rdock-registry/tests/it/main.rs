@@ -12,6 +12,7 @@ mod faults;
 mod hosts;
 mod index;
 mod logins;
+mod proxies;
 mod pulls;
 mod pushes;
 mod questions;
@@ -150,6 +151,7 @@ fn main() -> std::process::ExitCode {
         hosts::tests(),
         clients::tests(),
         copies::tests(),
+        proxies::tests(),
         index::tests(),
         resume::tests(),
         real::tests(),
