@@ -342,11 +342,7 @@ fn usage() -> Outcome {
     assert_eq!(removed.deleted, [image.id().clone()], "its own layer is kept");
     assert_eq!(bed.store.usage()?.kept_bytes, unique);
     bed.store.release_layers("step")?;
-    assert_eq!(
-        bed.store.prune_layers()?,
-        unique,
-        "what is freed is what was counted"
-    );
+    assert_eq!(bed.store.prune_layers()?, 1000, "content alone");
     Ok(())
 }
 
