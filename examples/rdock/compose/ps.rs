@@ -1,6 +1,6 @@
 //! `compose ps`, `ls`, `port` and `top`: what there is.
 
-use super::session::{Session, service};
+use super::session::{Session, number, service};
 use crate::listing::{Form, Listing};
 use crate::streams::print;
 use crate::table::ago;
@@ -321,17 +321,33 @@ pub(super) struct Top {
 impl Top {
     pub(super) async fn execute(self, session: &Session) -> Outcome {
         let project = session.known()?;
+        let mut lines: Vec<Vec<String>> = Vec::new();
         for info in session.containers(&project, &self.services, true)? {
             if !info.status.is_running() {
                 continue;
             }
             let none: [String; 0] = [];
             let top = session.runtime().container(&info.id)?.top(&none).await?;
-            print(&info.name);
-            let mut lines = vec![top.titles];
-            lines.extend(top.processes);
+            // As docker: one table, in which each line says whose process it is.
+            let whose = |service: &str, number: &str, rest: Vec<String>| {
+                [service, number]
+                    .iter()
+                    .map(|&cell| cell.to_owned())
+                    .chain(rest)
+                    .collect()
+            };
+            if lines.is_empty() {
+                lines.push(whose("SERVICE", "#", top.titles));
+            }
+            let (service, number) = (service(&info), number(&info).to_string());
+            lines.extend(
+                top.processes
+                    .into_iter()
+                    .map(|process| whose(&service, &number, process)),
+            );
+        }
+        if !lines.is_empty() {
             crate::listing::columns(&lines);
-            print("");
         }
         Ok(0)
     }

@@ -201,7 +201,7 @@ fn no_file(tiny: &Tiny) -> Tested {
     logs.until("web ready")?;
     assert_eq!(there(&["logs", "web"])?, "web-1  | web ready\n");
     assert_eq!(there(&["exec", "web", "/payload", "echo", "hi"])?, "hi\n");
-    assert!(there(&["top"])?.contains("shop-web-1"));
+    assert!(there(&["top"])?.contains("\nweb "));
     assert!(there(&["images"])?.contains("shop-web-1"));
     for (words, db, web) in [
         (&["stop", "web"][..], "running", "exited"),

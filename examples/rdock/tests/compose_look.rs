@@ -288,8 +288,13 @@ volumes: {data: {}, other: {}}
     )?;
 
     let top = shop.ok(&["top"])?;
-    for name in ["shop-web-1", "shop-web-2", "shop-idle-1"] {
-        assert!(top.contains(&format!("{name}\nUID")), "{top}");
+    let whose: Vec<Vec<&str>> = top
+        .lines()
+        .map(|line| line.split_whitespace().take(3).collect())
+        .collect();
+    assert_eq!(whose[0], ["SERVICE", "#", "UID"], "{top}");
+    for (service, number) in [("web", "1"), ("web", "2"), ("idle", "1")] {
+        assert!(whose.iter().any(|row| row[..2] == [service, number]), "{top}");
     }
     assert!(!shop.ok(&["top", "idle"])?.contains("web"));
 
