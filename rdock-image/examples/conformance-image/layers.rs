@@ -145,6 +145,7 @@ fn only_expected_names(dir: &Path, store: &ImageStore) -> Outcome {
         "chains",
         "snapshots",
         "refs",
+        "ids",
         "leases",
         "ingest",
         "trash",
