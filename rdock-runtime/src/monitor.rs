@@ -54,7 +54,8 @@ pub(crate) enum Task {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Answer {
-    /// With the terminal's master when the starter attaches to one.
+    /// With the container's record, open: one that is removed at its end may be gone before the starter looks. Then
+    /// the terminal's master when the starter attaches to one.
     Started,
     Failed(Failure),
     /// The last message, at the container's end.
@@ -234,20 +235,19 @@ pub(crate) fn ask(
     let (answers, mut attached) = make().map_err(failed)?;
     match crate::control::receive::<Answer>(&answers) {
         Ok(Some((Answer::Started, fds))) => {
+            let mut fds = fds.into_iter();
+            let (dir, record) = runtime.state().loaded(id, fds.next().map(File::from))?;
             if attach.is_some_and(|spec| spec.terminal) {
-                attached.stdin = fds.into_iter().next();
+                attached.stdin = fds.next();
             }
+            let exit = Arc::new(KnownExit::from_monitor(answers));
+            Ok((Container::started(runtime.clone(), dir, record, exit), attached))
         }
-        Ok(Some((Answer::Failed(failure), _))) => return Err(failure.into()),
-        Ok(Some((Answer::Exited(_), _)) | None) | Err(_) => {
-            return Err(Error::NoMonitor {
-                reason: "this program, executed again, ended without an answer".into(),
-            });
-        }
+        Ok(Some((Answer::Failed(failure), _))) => Err(failure.into()),
+        Ok(Some((Answer::Exited(_), _)) | None) | Err(_) => Err(Error::NoMonitor {
+            reason: "this program, executed again, ended without an answer".into(),
+        }),
     }
-    let (dir, record) = runtime.state().load(id)?;
-    let exit = Arc::new(KnownExit::from_monitor(answers));
-    Ok((Container::started(runtime.clone(), dir, record, exit), attached))
 }
 
 fn control_pair() -> std::io::Result<(OwnedFd, OwnedFd)> {
@@ -308,8 +308,13 @@ fn supervise(request: OwnedFd, given: Vec<OwnedFd>, answers: &OwnedFd) -> Result
     let started = begin(&runtime, &request, attached)?;
     let mut events = Loop::new().map_err(Error::system("make an event loop"))?;
     let terminal = started.run.streams.terminal.as_ref().filter(|_| request.attach);
-    let masters: Vec<_> = terminal.map(AsFd::as_fd).into_iter().collect();
-    let told = crate::control::send(answers, &Answer::Started, &masters);
+    let record = started.dir.open_record()?;
+    let fds: Vec<_> = [record.as_fd()]
+        .into_iter()
+        .chain(terminal.map(AsFd::as_fd))
+        .collect();
+    let told = crate::control::send(answers, &Answer::Started, &fds);
+    drop(record);
     if told.is_err() {
         // The starter was killed before it knew: an unnamed container nobody asked for any more would be a
         // leak, a named one is found again. Both go on; `docker run -d` killed at this moment does the same.

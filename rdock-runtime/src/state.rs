@@ -42,6 +42,9 @@ use std::path::{Path, PathBuf};
 /// Version of the layout.
 const FORMAT: &str = "1";
 
+/// What a container was asked to be, in its directory.
+const RECORD: &str = "record.json";
+
 /// How a container is doing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -341,7 +344,7 @@ impl Containers {
         let temporary = self.unfinished(&record.id)?;
         private_dir(&temporary)?;
         let fill = || -> Result<ChangeLock> {
-            write_json(&temporary.join("record.json"), record)?;
+            write_json(&temporary.join(RECORD), record)?;
             if owned {
                 let owner =
                     ProcessIdentity::current().map_err(Error::system("read the identity of this process"))?;
@@ -404,9 +407,16 @@ impl Containers {
     }
 
     pub(crate) fn load(&self, id: &str) -> Result<(ContainerDir, Record)> {
-        let path = self.path(id);
-        let record: Record = read_json(&path.join("record.json"))?;
-        Ok((ContainerDir { path }, record))
+        self.loaded(id, None)
+    }
+
+    /// The same from a record that somebody opened while it was there.
+    pub(crate) fn loaded(&self, id: &str, record: Option<fs::File>) -> Result<(ContainerDir, Record)> {
+        let dir = ContainerDir { path: self.path(id) };
+        let file = record.map_or_else(|| dir.open_record(), Ok)?;
+        let failed = Error::state("read", dir.file(RECORD));
+        let record = io::read_to_string(file).and_then(|text| Ok(serde_json::from_str(&text)?));
+        Ok((dir, record.map_err(failed)?))
     }
 }
 
@@ -423,6 +433,11 @@ impl ContainerDir {
 
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+
+    pub(crate) fn open_record(&self) -> Result<fs::File> {
+        let path = self.file(RECORD);
+        fs::File::open(&path).map_err(Error::state("read", path))
     }
 
     pub(crate) fn owner(&self) -> Result<ProcessIdentity> {

@@ -1,6 +1,6 @@
 //! Changes of a container that exists: who may make them, and its record replaced.
 
-use super::{ContainerDir, Containers, Record, read_json, write_atomically};
+use super::{ContainerDir, Containers, RECORD, Record, read_json, write_atomically};
 use crate::error::{Error, Result};
 use crate::process::ProcessIdentity;
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -66,12 +66,12 @@ impl ContainerDir {
 
     /// The record as it is now.
     pub(crate) fn record(&self) -> Result<Record> {
-        read_json(&self.file("record.json"))
+        read_json(&self.file(RECORD))
     }
 
     /// Replaces the record: a crash leaves the old one or the new one.
     pub(crate) fn write_record(&self, record: &Record) -> Result<()> {
-        let path = self.file("record.json");
+        let path = self.file(RECORD);
         let bytes = serde_json::to_vec(record).map_err(|error| Error::state("write", &path)(error.into()))?;
         write_atomically(&path, &bytes)
     }

@@ -35,6 +35,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_renamed_container_has_its_new_name_alone", renamed),
         trial("update_changes_limits_at_once_and_for_good", updated),
         trial("wait_has_conditions", conditions),
+        trial("a_container_may_be_gone_before_its_start_is_told", gone_at_once),
         trial(
             "health_is_found_soon_and_then_checked_at_the_interval",
             health::health,
@@ -343,6 +344,18 @@ fn limit(pid: i32, controller: &str, v1: &str, v2: &str) -> Tested<String> {
         }
     }
     Err(format!("no {controller} limit in {own}").into())
+}
+
+fn gone_at_once() -> Tested {
+    let place = Place::new()?;
+    blocking::wait(async {
+        for code in 0..50 {
+            let spec = probe(&[&format!("exit {code}")])?.auto_remove(true);
+            let (container, _streams) = spec.start_attached(&place.runtime).await?;
+            same(&container.wait().await?.code(), &code)?;
+        }
+        same(&place.runtime.containers()?.len(), &0)
+    })?
 }
 
 fn conditions() -> Tested {
