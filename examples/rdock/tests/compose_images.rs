@@ -174,7 +174,15 @@ fn share(tiny: &Tiny) -> Tested {
     shop.ok(&["down"])?;
     tiny.run(&["rmi", &format!("{host}/app:1")])?;
     shop.fails(&["up", "-d", "--pull", "never"], 1, &["must not be pulled"])?;
-    pulled(&["up", "-d"], true)
+    pulled(&["up", "-d"], true)?;
+    // What was pulled just now is young enough for a day.
+    for (policy, again) in [("daily", false), ("every_0s", true), ("weekly", false)] {
+        let policy =
+            format!("name: shop\nservices: {{app: {{image: '{host}/app:1', pull_policy: {policy}}}}}\n");
+        shop.write("compose.yaml", &policy)?;
+        pulled(&["create"], again)?;
+    }
+    Ok(())
 }
 
 fn policies(tiny: &Tiny) -> Tested {

@@ -6,6 +6,7 @@ use crate::plan::{
     ContainerState, Existing, ExistingContainer, ExistingImage, ExistingMount, ExistingNetwork,
     ExistingVolume, Health,
 };
+use rdock_runtime::image::Reference;
 use rdock_runtime::{Container, ContainerInfo, Error, HealthStatus, Runtime, Status};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -62,9 +63,14 @@ pub(super) fn existing(runtime: &Runtime, project: &Project) -> Result<Existing,
                 .as_ref()
                 .map_or(String::new(), |variant| format!("/{variant}"));
             let platform = Some(format!("{}/{}{variant}", config.os, config.architecture));
+            let tagged = match Reference::parse(&reference) {
+                Ok(name) => runtime.images().tagged(&name).map_err(Error::from)?,
+                Err(_) => None,
+            };
             let found = ExistingImage {
                 id,
-                age: None,
+                // A clock that was set back makes it new.
+                age: tagged.map(|time| time.elapsed().unwrap_or_default().as_secs()),
                 platform,
             };
             images.insert(reference, found);

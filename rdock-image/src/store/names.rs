@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// What [`ImageStore::remove`] did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -261,6 +262,20 @@ impl ImageStore {
         Ok(())
     }
 
+    /// When a name was last given to an image: by a pull, a build, a load or [`ImageStore::tag`], also to the image that
+    /// had it already. None for a name that no image has.
+    ///
+    /// # Errors
+    /// When the note of the name cannot be looked at.
+    pub fn tagged(&self, name: &Reference) -> Result<Option<SystemTime>> {
+        let path = self.layout().reference(&name.canonical());
+        match fs::metadata(&path).and_then(|meta| meta.modified()) {
+            Ok(time) => Ok(Some(time)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("examine", path, error)),
+        }
+    }
+
     fn name(&self, reference: Option<&Reference>, manifest: &Digest) -> Result<()> {
         let layout = self.layout();
         let contents = |name: Option<String>, manifest: &Digest| {
@@ -291,7 +306,12 @@ impl ImageStore {
         if let Ok(Some(old)) = read(&path)
             && old.manifest == *manifest
         {
-            return Ok(());
+            // When the name was given last, for [`ImageStore::tagged`].
+            return fs::File::options()
+                .write(true)
+                .open(&path)
+                .and_then(|file| file.set_modified(SystemTime::now()))
+                .map_err(|e| Error::io("write", path, e));
         }
         // Another manifest of the same image, with other blobs of the same layers, takes its place.
         if let Ok(Some(old)) = read(&path)

@@ -30,6 +30,11 @@ pub(crate) fn tests() -> Vec<(&'static str, Needs, Test)> {
             Needs::Nothing,
             notes_of_ids,
         ),
+        (
+            "a_name_says_when_it_was_given_last",
+            Needs::Nothing,
+            moments_of_names,
+        ),
         ("a_prune_has_conditions", Needs::Nothing, conditions),
         ("what_the_store_takes_is_added_up", Needs::Nothing, usage),
         (
@@ -203,6 +208,24 @@ fn one_of_many_names() -> Outcome {
     })?;
     assert_eq!(asked, 2 * MANY - 1, "only who asks for all names pays for them");
     Ok(())
+}
+
+fn moments_of_names() -> Outcome {
+    let bed = Bed::new()?;
+    let image = bed.image("x:1", &[Tar::new().file("a", "1").end()])?;
+    let name = Reference::parse("x:1")?;
+    assert!(bed.store.tagged(&name)?.is_some() && bed.store.tagged(&Reference::parse("y:1")?)?.is_none());
+    let long_ago = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1);
+    for file in bed.names("refs")? {
+        let file = fs::File::options()
+            .write(true)
+            .open(bed.store.root().join("refs").join(file))?;
+        file.set_modified(long_ago)?;
+    }
+    assert_eq!(bed.store.tagged(&name)?, Some(long_ago));
+    bed.store.tag(&image, &name)?;
+    assert!(bed.store.tagged(&name)? > Some(long_ago));
+    bed.assert_clean()
 }
 
 fn notes_of_ids() -> Outcome {
