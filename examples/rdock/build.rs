@@ -123,6 +123,9 @@ pub(crate) struct Build {
     ulimit: Vec<String>,
     #[command(flatten)]
     limits: Limits,
+    /// The control group below which those of RUN are made
+    #[arg(long)]
+    cgroup_parent: Option<String>,
     /// Show the certificates of this host to RUN
     #[arg(long)]
     host_certificates: bool,
@@ -276,6 +279,9 @@ impl Build {
             builder = builder.ulimit(name, number(soft)?, number(hard)?);
         }
         builder = builder.resources(self.limits.resources()?);
+        if let Some(group) = &self.cgroup_parent {
+            builder = builder.cgroup_parent(group);
+        }
         builder = builder.host_certificates(self.host_certificates);
         if let Some(seconds) = epoch {
             builder = builder.source_date_epoch(seconds);

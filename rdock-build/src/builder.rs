@@ -66,6 +66,7 @@ pub struct Builder {
     host_certificates: bool,
     source_date_epoch: Option<i64>,
     shm_size: Option<u64>,
+    cgroup_parent: Option<String>,
     ulimits: Vec<(String, u64, u64)>,
     resources: Resources,
     hostname: Option<String>,
@@ -152,6 +153,7 @@ impl Builder {
             host_certificates: false,
             source_date_epoch: None,
             shm_size: None,
+            cgroup_parent: None,
             ulimits: Vec::new(),
             resources: Resources::default(),
             hostname: None,
@@ -361,6 +363,12 @@ impl Builder {
     /// key. What this machine cannot limit is a warning.
     pub fn resources(mut self, resources: Resources) -> Self {
         self.resources = resources;
+        self
+    }
+
+    /// The control group below which those of RUN are made; see [`rdock_runtime::ContainerSpec::cgroup_parent`].
+    pub fn cgroup_parent(mut self, group: impl Into<String>) -> Self {
+        self.cgroup_parent = Some(group.into());
         self
     }
 

@@ -124,6 +124,7 @@ impl Job {
             host_certificates: builder.host_certificates,
             source_date_epoch: plan.epoch,
             shm_size: builder.shm_size,
+            cgroup_parent: builder.cgroup_parent.clone(),
             ulimits: builder.ulimits.clone(),
             resources: builder.resources.clone(),
             hostname: builder.hostname.clone(),

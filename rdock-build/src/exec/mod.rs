@@ -56,6 +56,7 @@ pub(crate) struct Settings {
     pub(crate) host_certificates: bool,
     pub(crate) source_date_epoch: Option<i64>,
     pub(crate) shm_size: Option<u64>,
+    pub(crate) cgroup_parent: Option<String>,
     pub(crate) ulimits: Vec<(String, u64, u64)>,
     pub(crate) resources: Resources,
     pub(crate) hostname: Option<String>,

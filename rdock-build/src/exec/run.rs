@@ -78,6 +78,7 @@ impl Execution<'_> {
         spec.no_hostname_file = true;
         spec.ulimits = self.settings.ulimits.clone();
         spec.resources = self.settings.resources.clone();
+        spec.cgroup_parent = self.settings.cgroup_parent.clone();
         if let Some(size) = self.settings.shm_size {
             spec.shm_size = size;
         }

@@ -15,6 +15,7 @@ pub(super) fn trials() -> Vec<Trial> {
     vec![
         root_trial("commands_have_the_limits_of_the_build", limits),
         root_trial("a_command_has_no_more_memory_than_the_build_gives_it", memory),
+        root_trial("a_parent_group_that_is_no_group_is_refused", parent),
         root_trial("options_that_change_a_commands_result_are_in_its_key", keys),
         root_trial("a_command_has_the_network_that_it_names_or_the_builds", networks),
         root_trial("a_tmpfs_mount_has_its_size_and_leaves_nothing", tmpfs),
@@ -99,6 +100,16 @@ fn memory() -> Tested {
     }
     // Without a limit it is enough.
     bench.build(|builder| builder)?;
+    bench.assert_clean()
+}
+
+fn parent() -> Tested {
+    let bench = Bench::new()?;
+    bench.file("Dockerfile", "FROM base\nRUN true\n")?;
+    let error = bench.fails(|builder| builder.cgroup_parent("../../outside"))?;
+    assert!(error.to_string().contains("../../outside"), "{error}");
+    let (_, seen) = bench.build(|builder| builder.cgroup_parent("rdock-build-parent"))?;
+    assert_eq!(seen.ran(), 1);
     bench.assert_clean()
 }
 
