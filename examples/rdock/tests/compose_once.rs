@@ -278,7 +278,7 @@ fn exec(tiny: &Tiny) -> Tested {
     assert_eq!(child.wait_with_output()?.stdout, b"typed\n");
     let top = shop.ok(&["top", "db"])?;
     assert!(
-        top.starts_with("shop-db-1\n") && top.contains("/payload write /made later"),
+        top.starts_with("SERVICE   #  ") && top.contains("/payload write /made later"),
         "{top}"
     );
     shop.ok(&["stop", "-t", "5", "db"])?;
