@@ -80,6 +80,8 @@ struct Failure {
     launch: Option<LaunchFailure>,
     #[serde(default)]
     already_running: Option<String>,
+    #[serde(default)]
+    no_such_container: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -104,10 +106,12 @@ impl From<Error> for Failure {
             name_in_use: None,
             launch: None,
             already_running: None,
+            no_such_container: None,
         };
         match error {
             Error::NameInUse { name, id } => failure.name_in_use = Some((name, id)),
             Error::AlreadyRunning { name } => failure.already_running = Some(name),
+            Error::NoSuchContainer { name } => failure.no_such_container = Some(name),
             Error::Launch {
                 what,
                 step,
@@ -138,6 +142,9 @@ impl From<Failure> for Error {
         }
         if let Some(name) = failure.already_running {
             return Self::AlreadyRunning { name };
+        }
+        if let Some(name) = failure.no_such_container {
+            return Self::NoSuchContainer { name };
         }
         if let Some(launch) = failure.launch {
             return Self::Launch {
@@ -359,6 +366,10 @@ fn begin(runtime: &Runtime, request: &Request, attached: Option<start::AttachedF
             let (dir, _) = runtime.state().load(&request.id)?;
             let _change = dir.lock_changes()?;
             let record = dir.record()?;
+            // Who began to remove it was killed; the next open finishes that.
+            if crate::remove::is_begun(&dir) {
+                return Err(Error::NoSuchContainer { name: record.name });
+            }
             if matches!(
                 dir.status()?,
                 Status::Running | Status::Paused | Status::Restarting(_)

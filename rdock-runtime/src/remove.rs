@@ -124,6 +124,10 @@ pub(crate) fn finish(runtime: &Runtime, id: &str) -> Result<bool> {
     let Some(_change) = dir.try_lock_changes()? else {
         return Ok(true);
     };
+    // It may have been started since the caller looked: an owner between two runs has no helper.
+    if dir.owner().is_ok_and(|owner| owner.is_alive()) {
+        return Ok(true);
+    }
     if !half(&dir)? || !helper_has_ended(&dir.file("lock")) {
         return Ok(false);
     }
@@ -136,6 +140,11 @@ pub(crate) fn finish(runtime: &Runtime, id: &str) -> Result<bool> {
     // What stays is tried again at the next open.
     everything(runtime, &record);
     Ok(true)
+}
+
+/// Whether somebody has begun to remove it, and has not come to the end.
+pub(crate) fn is_begun(dir: &ContainerDir) -> bool {
+    dir.file(REMOVING).exists()
 }
 
 fn snapshot(runtime: &Runtime, id: &str) -> Result<()> {

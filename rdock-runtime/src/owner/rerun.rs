@@ -131,6 +131,10 @@ pub(super) fn after(events: &mut Loop, owner: &Shared, exit: &Exit) -> Next {
     if !this.removers.is_empty() || !(asked || by_policy) {
         return Next::End;
     }
+    // Whoever removed it is not told of by the kernel; without its directory it would fail to start for ever.
+    if matches!(this.dir.path().try_exists(), Ok(false)) {
+        return Next::End;
+    }
     let ran = this.reruns.began.elapsed();
     let pause = match asked {
         true => Duration::ZERO,

@@ -52,6 +52,11 @@ pub(crate) fn trials() -> Vec<Trial> {
             deaths::helper_killed,
         ),
         trial("a_killed_pair_is_noticed_and_started_again", deaths::both_killed),
+        trial("a_monitor_whose_container_is_gone_ends", deaths::container_gone),
+        trial(
+            "a_container_whose_removal_was_cut_off_is_not_started",
+            deaths::half_removed,
+        ),
         trial(
             "a_reboot_ends_containers_and_starts_those_that_want_it",
             deaths::rebooted,

@@ -3,7 +3,9 @@
 use super::{get, killed, monitor, output, said, until};
 use crate::probe::{Place, probe};
 use crate::{Tested, needs_root, same};
-use rdock_runtime::{ExitReason, NetworkMode, PortMapping, Ready, RestartPolicy, Runtime, Status, blocking};
+use rdock_runtime::{
+    Error, ExitReason, NetworkMode, PortMapping, Ready, RestartPolicy, Runtime, Status, blocking,
+};
 use std::time::Duration;
 
 pub(super) fn adopted() -> Tested {
@@ -106,6 +108,40 @@ pub(super) fn helper_killed() -> Tested {
         said(&container, "up", 2).await?;
         container.remove_with(true, true).await?;
         Ok(())
+    })?
+}
+
+pub(super) fn container_gone() -> Tested {
+    let place = Place::new()?;
+    blocking::wait(async {
+        // Between two runs nearly all the time.
+        let spec = probe(&["exit 1"])?.restart(RestartPolicy::Always);
+        let container = spec.start_detached(&place.runtime).await?;
+        let monitor = rustix::process::Pid::from_raw(monitor(&container)?).ok_or("no pid")?;
+        let monitor = rustix::process::pidfd_open(monitor, rustix::process::PidfdFlags::empty())?;
+        let dir = container.inspect()?.state_dir;
+        std::fs::rename(&dir, place.root.path().join("elsewhere"))?;
+        let mut polled = [rustix::event::PollFd::new(&monitor, rustix::event::PollFlags::IN)];
+        let limit = rustix::event::Timespec {
+            tv_sec: 60,
+            tv_nsec: 0,
+        };
+        let ended = rustix::event::poll(&mut polled, Some(&limit))?;
+        same(&ended, &1).map_err(|_| "the monitor lives on".into())
+    })?
+}
+
+pub(super) fn half_removed() -> Tested {
+    let place = Place::new()?;
+    blocking::wait(async {
+        let container = probe(&["exit 0"])?.start_detached(&place.runtime).await?;
+        container.wait().await?;
+        // What a removal writes first.
+        std::fs::write(container.inspect()?.state_dir.join("removing"), "[]")?;
+        let refused = container.start().await;
+        same(&matches!(refused, Err(Error::NoSuchContainer { .. })), &true)
+            .map_err(|_| format!("{refused:?}"))?;
+        same(&Runtime::open(place.root.path())?.containers()?.len(), &0)
     })?
 }
 
