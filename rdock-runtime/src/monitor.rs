@@ -376,9 +376,10 @@ fn begin(runtime: &Runtime, request: &Request, attached: Option<start::AttachedF
             ) {
                 return Err(Error::AlreadyRunning { name: record.name });
             }
-            dir.claim_owner()?;
             // Somebody may look at its files for a moment; the helper does not wait for that.
             crate::remove::helper_has_ended(&dir.file("lock"));
+            crate::recover::settle(runtime, &dir, &record)?;
+            dir.claim_owner()?;
             let owner = owner(attached, &record.spec)?;
             let host = owner.host_facts(&record.spec);
             let begun = || {

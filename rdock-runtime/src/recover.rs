@@ -92,6 +92,22 @@ fn judge(runtime: &Runtime, dir: &ContainerDir, record: &Record) -> Result<Verdi
     note_end(runtime, dir, record, &history, false)
 }
 
+/// Before a container is started by hand: what a run left whose end nobody saw, or a start that was cut off. Its control
+/// groups would refuse the next run. Under the container's lock, and without an owner.
+///
+/// # Errors
+/// When the end cannot be recorded.
+pub(crate) fn settle(runtime: &Runtime, dir: &ContainerDir, record: &Record) -> Result<()> {
+    let history = dir.history()?;
+    if history.expects_owner() && history.status(false).is_none() {
+        // A start that is cut off now leaves the next one to the policy, as the end by itself would have.
+        return note_end(runtime, dir, record, &history, false).map(drop);
+    }
+    // What stays makes the start fail, which says so.
+    let _ = crate::cgroup::remove_all(&Place::of(&record.id, &record.spec));
+    Ok(())
+}
+
 /// Records the end of a run that nobody saw, and says whether the policy wants another one.
 fn note_end(
     runtime: &Runtime,

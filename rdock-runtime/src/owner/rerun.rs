@@ -275,9 +275,15 @@ pub(crate) fn set_up_failed(error: &Error) -> ExitReason {
         },
         other => ExitReason::SetupFailed {
             step: other.to_string(),
-            errno: 0,
+            errno: system_error(other).unwrap_or(0),
         },
     }
+}
+
+/// The number of the system's error that is the cause of another.
+fn system_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut causes = std::iter::successors(Some(error), |&cause| cause.source());
+    causes.find_map(|cause| cause.downcast_ref::<std::io::Error>()?.raw_os_error())
 }
 
 /// Takes a run over.

@@ -52,6 +52,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             deaths::helper_killed,
         ),
         trial("a_killed_pair_is_noticed_and_started_again", deaths::both_killed),
+        trial(
+            "a_container_is_started_whatever_a_run_or_start_that_nobody_saw_end_left",
+            deaths::unseen_end,
+        ),
         trial("a_monitor_whose_container_is_gone_ends", deaths::container_gone),
         trial(
             "a_container_whose_removal_was_cut_off_is_not_started",

@@ -6,6 +6,7 @@ use crate::{Tested, needs_root, same};
 use rdock_runtime::{
     Error, ExitReason, NetworkMode, PortMapping, Ready, RestartPolicy, Runtime, Status, blocking,
 };
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(super) fn adopted() -> Tested {
@@ -109,6 +110,56 @@ pub(super) fn helper_killed() -> Tested {
         container.remove_with(true, true).await?;
         Ok(())
     })?
+}
+
+pub(super) fn unseen_end() -> Tested {
+    needs_root()?;
+    let place = Place::new()?;
+    blocking::wait(async {
+        let spec = probe(&["say up", "sleep 600000"])?;
+        for policy in [RestartPolicy::No, RestartPolicy::Always] {
+            let container = spec
+                .clone()
+                .restart(policy)
+                .start_detached(&place.runtime)
+                .await?;
+            said(&container, "up", 1).await?;
+            let info = container.inspect()?;
+            killed(monitor(&container)?)?;
+            killed(info.helper_pid.ok_or("no helper")?)?;
+            // Nobody has opened the root since.
+            container.start().await?;
+            said(&container, "up", 2).await?;
+            let events = std::fs::read_to_string(info.state_dir.join("events.jsonl"))?;
+            same(&events.matches("owner_died").count(), &1)?;
+            same(&container.inspect()?.restart_count, &0)?;
+            container.stop(Some(Duration::ZERO)).await?;
+            // What a start leaves that is killed before its payload runs.
+            for groups in groups_of(container.id())? {
+                std::fs::create_dir(&groups)?;
+            }
+            container.start().await?;
+            said(&container, "up", 3).await?;
+            container.remove_with(true, true).await?;
+        }
+        Ok(())
+    })?
+}
+
+/// Where a container has, or had, its control groups: beside those that are there.
+fn groups_of(id: &str) -> Tested<Vec<PathBuf>> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let groups: Vec<_> = mounts
+        .lines()
+        .filter(|line| line.contains(" - cgroup"))
+        .filter_map(|line| Some(Path::new(line.split(' ').nth(4)?).join("rdock")))
+        .filter(|parent| parent.is_dir())
+        .map(|parent| parent.join(id))
+        .collect();
+    if groups.is_empty() {
+        return Err("no control groups".into());
+    }
+    Ok(groups)
 }
 
 pub(super) fn container_gone() -> Tested {
