@@ -116,7 +116,9 @@ pub(super) fn unseen_end() -> Tested {
     needs_root()?;
     let place = Place::new()?;
     blocking::wait(async {
-        let spec = probe(&["say up", "sleep 600000"])?;
+        let spec = probe(&["listen 0.0.0.0:8080", "say up", "sleep 600000"])?
+            .network(NetworkMode::Default)
+            .publish(PortMapping::tcp(8080));
         for policy in [RestartPolicy::No, RestartPolicy::Always] {
             let container = spec
                 .clone()
@@ -130,6 +132,9 @@ pub(super) fn unseen_end() -> Tested {
             // Nobody has opened the root since.
             container.start().await?;
             said(&container, "up", 2).await?;
+            let address = container.host_addr(8080)?;
+            let answer = tokio::task::spawn_blocking(move || get(address)).await??;
+            same(&answer.starts_with("HTTP/1.1 204"), &true)?;
             let events = std::fs::read_to_string(info.state_dir.join("events.jsonl"))?;
             same(&events.matches("owner_died").count(), &1)?;
             same(&container.inspect()?.restart_count, &0)?;
