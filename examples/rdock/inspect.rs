@@ -222,6 +222,7 @@ fn container_json(runtime: &Runtime, container: &Container, sized: bool) -> Resu
         "Image": info.image_id,
         "Config": config,
         "HostConfig": {
+            "Annotations": info.spec.annotations,
             "AutoRemove": info.spec.auto_remove,
             "LogConfig": {"Type": info.spec.log.driver.as_str(), "Config": info.spec.log.options()},
             "Binds": binds,

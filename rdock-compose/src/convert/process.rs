@@ -65,12 +65,9 @@ pub(super) fn fill(
     spec.restart = restart(service)?;
     spec.health = service.healthcheck.as_ref().map(health).transpose()?;
     spec.log = log(service)?;
-    note(
-        notes,
-        !service.annotations.is_empty(),
-        "annotations",
-        "they are for an OCI runtime's hooks, and there are none",
-    );
+    for (name, value) in &service.annotations {
+        spec.annotations.insert(name.clone(), value.clone());
+    }
     Ok(())
 }
 

@@ -171,6 +171,10 @@ pub struct ContainerSpec {
     pub log: LogConfig,
     /// Free text kept with the container.
     pub labels: BTreeMap<String, String>,
+    /// Free text for programs that look at the container beside its labels, as the runtime specification has it
+    /// ("Annotations"). Nothing in rdock acts on it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
     /// Whether the payload is run again when it ends; never by default. Only for a detached container.
     pub restart: RestartPolicy,
     /// How its health is checked; as the image says when `None`.
@@ -237,6 +241,7 @@ impl Default for ContainerSpec {
             auto_remove: false,
             log: LogConfig::default(),
             labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
             restart: RestartPolicy::No,
             health: None,
         }

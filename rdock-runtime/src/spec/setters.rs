@@ -175,6 +175,11 @@ impl ContainerSpec {
         self.labels.insert(name.into(), value.into());
         self
     }
+    /// Adds an annotation.
+    pub fn annotation(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.annotations.insert(name.into(), value.into());
+        self
+    }
     /// Gives the container a terminal.
     pub fn terminal(mut self, terminal: bool) -> Self {
         self.terminal = terminal;
