@@ -159,6 +159,7 @@ fn container_json(runtime: &Runtime, container: &Container, sized: bool) -> Resu
                 "IPv6Gateway": endpoint.gateway6.map(|ip| ip.to_string()).unwrap_or_default(),
                 "MacAddress": endpoint.mac,
                 "Aliases": endpoint.aliases,
+                "Links": endpoint.links.iter().map(|(name, alias)| format!("{name}:{alias}")).collect::<Vec<_>>(),
             });
             (endpoint.network.clone(), place)
         })

@@ -114,6 +114,9 @@ pub(crate) struct Connect {
     /// Link-local address
     #[arg(long)]
     link_local_ip: Vec<IpAddr>,
+    /// com.docker.network.endpoint.ifname=NAME or com.docker.network.endpoint.sysctls=NAME=VALUE,...
+    #[arg(long)]
+    driver_opt: Vec<String>,
     /// How much the default route is wanted by this network
     #[arg(long, default_value_t = 0, allow_hyphen_values = true)]
     gw_priority: i32,
@@ -130,6 +133,13 @@ impl Connect {
         endpoint.ip = self.ip;
         endpoint.ip6 = self.ip6;
         endpoint.link_local = self.link_local_ip;
+        for option in &self.driver_opt {
+            let (name, value) = option
+                .split_once('=')
+                .ok_or_else(|| Failure::new(format!("--driver-opt {option:?} is not NAME=VALUE")))?;
+            let taken = endpoint.driver_option(name, value);
+            endpoint = taken.map_err(|error| Failure::new(error.to_string()))?;
+        }
         runtime
             .container(&self.container)?
             .connect_network(endpoint)

@@ -4,7 +4,7 @@ use crate::error::{Warning, WarningKind};
 use crate::model::Project;
 
 /// Attributes of a service, as paths into its JSON, and why nothing comes of them.
-const SERVICE: [(&str, &str); 24] = [
+const SERVICE: [(&str, &str); 23] = [
     ("cpu_count", "it is for Windows containers"),
     ("cpu_percent", "it is for Windows containers"),
     ("credential_spec", "it is for Windows containers"),
@@ -18,10 +18,6 @@ const SERVICE: [(&str, &str); 24] = [
     (
         "use_api_socket",
         "there is no container engine whose socket could be mounted",
-    ),
-    (
-        "external_links",
-        "names of other projects' containers are found on a shared network",
     ),
     ("gpus", "no driver that hands out GPUs is known"),
     (

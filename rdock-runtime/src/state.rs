@@ -32,7 +32,7 @@ pub(crate) use history::History;
 
 use crate::error::{Error, Result};
 use crate::process::ProcessIdentity;
-use crate::spec::{ContainerSpec, Protocol};
+use crate::spec::{BindRecursion, ContainerSpec, Protocol};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
@@ -202,6 +202,9 @@ pub struct MountInfo {
     /// The directory inside the volume that is shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subpath: Option<PathBuf>,
+    /// What became of the mounts below a bind.
+    #[serde(default, skip_serializing_if = "BindRecursion::is_default")]
+    pub recursion: BindRecursion,
 }
 
 /// A published port as it is bound.

@@ -2,7 +2,7 @@
 
 use super::{Making, first_of, note, wrong};
 use crate::model::{Service, ServiceVolume};
-use rdock_runtime::{ContainerSpec, Mount, MountSource, VolumesFrom};
+use rdock_runtime::{BindRecursion, ContainerSpec, Mount, MountSource, VolumesFrom};
 use std::path::PathBuf;
 
 pub(super) fn fill(
@@ -16,6 +16,22 @@ pub(super) fn fill(
         if let Some(source) = source(making, volume, &attribute, notes)? {
             let mut mount = Mount::new(source, &volume.target);
             mount.read_only = volume.read_only;
+            if let Some(word) = volume.bind.as_ref().and_then(|bind| bind.recursive.as_deref()) {
+                mount.recursion = BindRecursion::parse(word).ok_or_else(|| {
+                    wrong(
+                        &attribute,
+                        format!("bind.recursive: {word:?} is not enabled, disabled, writable or readonly"),
+                    )
+                })?;
+            }
+            // Those of a volume that has a name stand at the volume.
+            if let (Some(options), true) = (&volume.volume, is_anonymous(&mount)) {
+                mount.volume_labels = options
+                    .labels
+                    .iter()
+                    .map(|(name, value)| (name.clone(), value.clone()))
+                    .collect();
+            }
             spec.mounts.push(mount);
         }
     }
@@ -80,12 +96,6 @@ fn source(
                 attribute,
                 "containers run in their caller's SELinux domain: nothing is relabelled",
             );
-            note(
-                notes,
-                bind.is_some_and(|bind| bind.recursive.is_some()),
-                attribute,
-                "mounts below a bind are as writable as it",
-            );
             MountSource::Bind {
                 path: PathBuf::from(named()?),
                 create: bind.and_then(|bind| bind.create_host_path).unwrap_or(true),
@@ -105,9 +115,9 @@ fn source(
             let options = volume.volume.as_ref();
             note(
                 notes,
-                options.is_some_and(|options| !options.labels.is_empty()) && name.is_none(),
+                options.is_some_and(|options| !options.labels.is_empty()) && name.is_some(),
                 attribute,
-                "an anonymous volume has no labels",
+                "the labels of a volume with a name are those of the project's volumes",
             );
             MountSource::Volume {
                 name,

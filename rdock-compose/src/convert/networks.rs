@@ -87,8 +87,8 @@ fn endpoints(
                 endpoint.aliases.push(name);
             }
             endpoint.aliases.extend(network.aliases.iter().cloned());
-            endpoint.aliases.extend(linked_as(project, making.service));
         }
+        endpoint.links = links(project, service);
         let address = |name: &str, text: &str| -> Result<IpAddr, String> {
             text.parse()
                 .map_err(|error| wrong(&attribute(name), format!("{text:?}: {error}")))
@@ -116,18 +116,22 @@ fn endpoints(
         endpoint.mac = mac.or_else(|| service.mac_address.clone().filter(|_| index == 0));
         endpoint.gateway_priority =
             i32::try_from(network.gw_priority).map_err(|error| wrong(&attribute("gw_priority"), error))?;
-        note(
-            notes,
-            network.interface_name.is_some(),
-            &attribute("interface_name"),
-            "interfaces are named eth0, eth1...",
-        );
-        note(
-            notes,
-            !network.driver_opts.is_empty(),
-            &attribute("driver_opts"),
-            "an interface has no options here",
-        );
+        for (name, value) in &network.driver_opts {
+            let known = name.starts_with("com.docker.network.endpoint.");
+            match endpoint.clone().driver_option(name, value) {
+                Ok(taken) => endpoint = taken,
+                Err(error) if known => return Err(wrong(&attribute("driver_opts"), error)),
+                Err(_) => note(
+                    notes,
+                    true,
+                    &attribute("driver_opts"),
+                    &format!("an interface has no option {name:?} here"),
+                ),
+            }
+        }
+        if network.interface_name.is_some() {
+            endpoint.interface.clone_from(&network.interface_name);
+        }
         spec.networks.push(endpoint);
     }
     if spec.networks.is_empty() {
@@ -136,14 +140,29 @@ fn endpoints(
     Ok(())
 }
 
-/// The names under which other services link to this one.
-fn linked_as(project: &Project, service: &str) -> Vec<String> {
-    let links = project.services.values().flat_map(|other| &other.links);
+/// What the service calls others: services it links to, by an alias, their names and numbers, and containers outside
+/// the project. Each is found on whichever network is shared with it.
+fn links(project: &Project, service: &Service) -> Vec<(String, String)> {
+    let mut links = Vec::new();
+    for link in &service.links {
+        let (to, alias) = link.split_once(':').unwrap_or((link, link));
+        // Every container of a service has its name.
+        if alias != to {
+            links.push((to.to_owned(), alias.to_owned()));
+        }
+        let replicas = project.any_service(to).map_or(0, Service::replicas);
+        for number in 1..=replicas {
+            let container = container_name(project, to, number);
+            links.push((container, format!("{to}-{number}")));
+        }
+    }
+    for link in &service.external_links {
+        let (to, alias) = link.split_once(':').unwrap_or((link, link));
+        if alias != to {
+            links.push((to.to_owned(), alias.to_owned()));
+        }
+    }
     links
-        .filter_map(|link| link.split_once(':'))
-        .filter(|(to, _)| *to == service)
-        .map(|(_, alias)| alias.to_owned())
-        .collect()
 }
 
 fn mapping(port: &Port) -> Result<PortMapping, String> {

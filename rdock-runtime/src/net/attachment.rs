@@ -65,6 +65,9 @@ pub struct EndpointInfo {
     /// Names in this network beside the container's own.
     #[serde(default)]
     pub aliases: Vec<String>,
+    /// What the container alone calls others of the network: their names, and its names for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<(String, String)>,
     /// The default route leads into this network.
     #[serde(default)]
     pub default_route: bool,
@@ -87,8 +90,10 @@ pub(crate) struct Attachment {
     pub(super) ip: Ipv4Addr,
     pub(super) ip6: Option<Ipv6Addr>,
     mac: [u8; 6],
-    /// The number in `eth0`.
+    /// Its place among the container's interfaces, from 0.
     pub(super) number: u32,
+    /// The interface's name in the container.
+    pub(super) interface: String,
     pub(super) default_route: bool,
     holder: HolderRecord,
     holder_path: PathBuf,
@@ -117,7 +122,7 @@ impl Attachment {
     pub(super) fn prepare(
         subject: Subject<'_>,
         endpoint: &EndpointSpec,
-        number: u32,
+        (number, interface): (u32, String),
         default_route: bool,
     ) -> Result<Self, NetError> {
         let (dir, definition) = NetworkDir::find(subject.root, endpoint.network_name())?;
@@ -172,7 +177,8 @@ impl Attachment {
             range: &range,
             range6: record.ipv6.as_ref(),
             endpoint,
-            interface: messages::interface_name(number),
+            number,
+            interface: interface.clone(),
         };
         let (holder, holder_path) = place.take(&mut lock, holders)?;
         let new = namespace.is_none();
@@ -190,6 +196,7 @@ impl Attachment {
             subnet,
             endpoint: endpoint.clone(),
             number,
+            interface,
             default_route,
             holder,
             holder_path,
@@ -240,7 +247,11 @@ impl Attachment {
                 .as_deref()
                 .and_then(parse_mac)
                 .unwrap_or_else(|| messages::hardware_address(holder.address)),
-            number: messages::interface_number(&holder.interface).unwrap_or(0),
+            number: holder
+                .number
+                .or_else(|| messages::interface_number(&holder.interface))
+                .unwrap_or(0),
+            interface: holder.interface.clone(),
             dir,
             record,
             definition,
@@ -285,7 +296,7 @@ impl Attachment {
         let range6 = self.record.ipv6.as_ref().filter(|_| self.ip6.is_some());
         EndpointInfo {
             network: self.dir.name.clone(),
-            interface: messages::interface_name(self.number),
+            interface: self.interface.clone(),
             ip: self.ip,
             prefix: self.subnet.prefix,
             gateway: self.record.gateway,
@@ -294,6 +305,7 @@ impl Attachment {
             gateway6: range6.map(|range| range.gateway),
             mac: hex(self.mac),
             aliases: self.endpoint.aliases.clone(),
+            links: self.endpoint.links.clone(),
             default_route: self.default_route,
             gateway_priority: self.endpoint.gateway_priority,
         }
@@ -389,6 +401,10 @@ impl Attachment {
 
     pub(super) fn gateway_priority(&self) -> i32 {
         self.endpoint.gateway_priority
+    }
+
+    pub(super) fn links(&self) -> &[(String, String)] {
+        &self.endpoint.links
     }
 
     /// As it was asked for.

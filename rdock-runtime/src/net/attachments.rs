@@ -5,6 +5,7 @@
 
 use super::attachment::{Attachment, EndpointInfo, Subject};
 use super::error::NetError;
+use super::messages;
 use super::publish::SocketMaker;
 use super::resolver::{Config, Names, Resolver};
 use super::translation::{Published, Translation};
@@ -59,9 +60,11 @@ impl Attachments {
         // One after the other: no two networks are locked at a time. The helper's own comes last, since it stays
         // locked until the helper lives in it.
         let others = (0..endpoints.len()).filter(|index| *index != first);
+        let names = interface_names(endpoints)?;
         for index in others.chain([first]) {
             let endpoint = &endpoints[index];
-            let mut attachment = Attachment::prepare(subject, endpoint, index as u32, index == first)?;
+            let interface = (index as u32, names[index].clone());
+            let mut attachment = Attachment::prepare(subject, endpoint, interface, index == first)?;
             if index != first {
                 this.warnings.extend(attachment.make()?);
             } else if subject.rootless && attachment.is_user_defined() {
@@ -159,11 +162,17 @@ impl Attachments {
 
     /// What the container's resolver answers from now.
     pub(crate) fn resolver_config(&self) -> Config {
-        let named = self.all.iter().filter(|attachment| attachment.is_user_defined());
+        let mut names = Names::default();
+        for attachment in self.all.iter().filter(|attachment| attachment.is_user_defined()) {
+            let at = names.networks.len();
+            let links = attachment.links().iter();
+            names
+                .links
+                .extend(links.map(|(target, alias)| (at, target.clone(), alias.clone())));
+            names.networks.push(attachment.dir.clone());
+        }
         Config {
-            names: Names {
-                networks: named.map(|attachment| attachment.dir.clone()).collect(),
-            },
+            names,
             servers: self.dns.clone(),
             // Servers of the container's own are asked over its networks, which may be internal.
             closed: self.are_internal() && self.dns.is_empty(),
@@ -314,6 +323,35 @@ fn keep(attachment: &Attachment, helper: &Helper) -> Result<(), NetError> {
     }
 }
 
+/// The first name of an interface that is not taken.
+fn free_name(taken: impl Fn(&str) -> bool) -> String {
+    let mut names = (0..).map(messages::interface_name);
+    names.find(|name| !taken(name)).unwrap_or_default()
+}
+
+/// The names of a container's interfaces: as they were asked for, else the first that nobody asked for.
+fn interface_names(endpoints: &[EndpointSpec]) -> Result<Vec<String>, NetError> {
+    let mut names: Vec<Option<String>> = Vec::new();
+    for endpoint in endpoints {
+        if let Some(interface) = endpoint
+            .interface
+            .clone()
+            .filter(|_| names.contains(&endpoint.interface))
+        {
+            let network = endpoint.network_name().to_owned();
+            return Err(NetError::InterfaceTaken { network, interface });
+        }
+        names.push(endpoint.interface.clone());
+    }
+    for at in 0..names.len() {
+        if names[at].is_none() {
+            let free = free_name(|name| names.iter().flatten().any(|taken| taken == name));
+            names[at] = Some(free);
+        }
+    }
+    Ok(names.into_iter().flatten().collect())
+}
+
 /// The network that the default route leads into: of the highest priority, the first on a tie.
 fn gateway_of(endpoints: &[EndpointSpec]) -> Option<usize> {
     next_gateway(endpoints.iter().map(|endpoint| endpoint.gateway_priority))
@@ -333,7 +371,8 @@ pub(crate) struct Newcomer {
     id: String,
     name: String,
     endpoint: EndpointSpec,
-    number: u32,
+    /// Its number and its name.
+    interface: (u32, String),
     default_route: bool,
     /// The container has no resolver yet.
     first: bool,
@@ -390,7 +429,8 @@ impl Newcomer {
             name: &self.name,
             rootless: false,
         };
-        let mut attachment = Attachment::prepare(subject, &self.endpoint, self.number, self.default_route)?;
+        let mut attachment =
+            Attachment::prepare(subject, &self.endpoint, self.interface, self.default_route)?;
         attachment.make()?;
         let mut sockets = sockets.into_iter();
         let route = sockets.next().ok_or_else(|| missing(&attachment))?;
@@ -469,6 +509,17 @@ impl Attachments {
         let number = (0..)
             .find(|number| !self.all.iter().any(|attachment| attachment.number == *number))
             .unwrap_or_default();
+        let names: Vec<&str> = self.all.iter().map(|other| other.interface.as_str()).collect();
+        let interface = match &endpoint.interface {
+            Some(name) if names.contains(&name.as_str()) => {
+                return Err(NetError::InterfaceTaken {
+                    network,
+                    interface: name.clone(),
+                });
+            }
+            Some(name) => name.clone(),
+            None => free_name(|name| names.contains(&name)),
+        };
         // As docker: the default route leads into the network of the highest priority, and stays where it is on a tie.
         let highest = self.first().map(Attachment::gateway_priority);
         let default_route = highest.is_none_or(|highest| endpoint.gateway_priority > highest);
@@ -477,7 +528,7 @@ impl Attachments {
             root: root.to_owned(),
             id: id.to_owned(),
             name: name.to_owned(),
-            number,
+            interface: (number, interface),
             default_route,
             first: !self.has_resolver,
             named: network != super::DEFAULT,

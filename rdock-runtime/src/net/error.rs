@@ -116,6 +116,14 @@ pub enum NetError {
         /// The network's name.
         network: String,
     },
+    /// The container has an interface of that name.
+    #[error("network {network}: the container has another interface named {interface}")]
+    InterfaceTaken {
+        /// The network's name.
+        network: String,
+        /// The interface's name.
+        interface: String,
+    },
     /// The container is not in the network.
     #[error("container {container} is not connected to network {network}")]
     NotConnected {

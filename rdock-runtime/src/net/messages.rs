@@ -47,7 +47,7 @@ pub(super) fn hardware_address(ip: Ipv4Addr) -> [u8; 6] {
     [0x02, 0x42, a, b, c, d]
 }
 
-/// The name of a container's interface.
+/// The name of a container's interface that nobody named.
 pub(super) fn interface_name(number: u32) -> String {
     format!("{CONTAINER_NAME}{number}")
 }
@@ -61,6 +61,7 @@ pub(super) fn interface_number(name: &str) -> Option<u32> {
 #[derive(Debug, Clone)]
 pub(super) struct Interface {
     pub(super) number: u32,
+    pub(super) name: String,
     pub(super) mac: [u8; 6],
     pub(super) mtu: u32,
     /// Address and prefix length.
@@ -107,7 +108,7 @@ pub(super) fn attach(unique: u32, interface: &Interface) -> AttachMessage {
     up(&mut port);
     let mut peer = link(CONTAINER + interface.number);
     peer.attributes = vec![
-        LinkAttribute::IfName(interface_name(interface.number)),
+        LinkAttribute::IfName(interface.name.clone()),
         LinkAttribute::Address(interface.mac.to_vec()),
         LinkAttribute::Mtu(interface.mtu),
         LinkAttribute::NetNsFd(PLACEHOLDER),
@@ -483,6 +484,7 @@ mod tests {
     fn interface(ip: Ipv4Addr, prefix: u8) -> Interface {
         Interface {
             number: 0,
+            name: "lan0".into(),
             mac: hardware_address(ip),
             mtu: 1500,
             ip: (ip, prefix),
@@ -517,6 +519,7 @@ mod tests {
         let peer = peer.expect("a peer");
         assert_eq!(peer.header.index, CONTAINER + 1);
         assert!(peer.attributes.contains(&LinkAttribute::NetNsFd(7)));
+        assert!(peer.attributes.contains(&LinkAttribute::IfName("lan0".into())));
         assert!(
             peer.attributes
                 .contains(&LinkAttribute::Address(vec![2, 0x42, 10, 1, 0, 2]))

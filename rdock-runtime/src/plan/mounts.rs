@@ -2,9 +2,10 @@
 
 use super::{CgroupView, Findings, HostFacts};
 use crate::launch::{IdMappings, MountFlags};
-use crate::spec::{ContainerSpec, Mount, MountSource, NamespaceMode};
+use crate::spec::{BindRecursion, ContainerSpec, Mount, MountSource, NamespaceMode};
 use crate::warning::Warning;
 use rdock_image::ImageConfig;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// One mount, its source not looked at yet.
@@ -33,12 +34,14 @@ pub(crate) enum PlannedSource {
         path: PathBuf,
         create: bool,
         propagation: crate::launch::Propagation,
+        recursive: bool,
     },
     /// A volume; anonymous when it has no name.
     Volume {
         name: Option<String>,
         no_copy: bool,
         subpath: Option<PathBuf>,
+        labels: BTreeMap<String, String>,
     },
     /// Layers of the image store: the spec's mount of that number.
     Layers { number: usize, subpath: Option<PathBuf> },
@@ -169,6 +172,7 @@ pub(super) fn mounts(
                 name: None,
                 no_copy: false,
                 subpath: None,
+                labels: BTreeMap::new(),
             };
             own.push(PlannedMount {
                 target,
@@ -296,9 +300,12 @@ fn of_spec(
     let mut flags = MountFlags {
         read_only: mount.read_only,
         // mount_setattr(2) with AT_RECURSIVE.
-        recursive_read_only: mount.read_only && host.kernel >= (5, 12),
+        recursive_read_only: mount.read_only
+            && mount.recursion != BindRecursion::Writable
+            && host.kernel >= (5, 12),
         ..MountFlags::default()
     };
+    check_recursion(field, mount, host, findings);
     let source = match &mount.source {
         MountSource::Bind {
             path,
@@ -312,6 +319,7 @@ fn of_spec(
                 path: path.clone(),
                 create: *create,
                 propagation: propagation_of(field, propagation.as_deref(), findings),
+                recursive: mount.recursion != BindRecursion::Disabled,
             }
         }
         MountSource::Volume {
@@ -342,6 +350,7 @@ fn of_spec(
                 name: name.clone(),
                 no_copy: *no_copy,
                 subpath: subpath.clone(),
+                labels: mount.volume_labels.clone(),
             }
         }
         // Of an image only the layers are known by the time that it is mounted.
@@ -397,6 +406,27 @@ fn check_target(field: &str, mount: &Mount, findings: &mut Findings) -> String {
         }
     }
     target
+}
+
+/// Whether the mounts below a bind can be what they are to be.
+fn check_recursion(field: &str, mount: &Mount, host: &HostFacts, findings: &mut Findings) {
+    let field_of = |name: &str| format!("{field}.{name}");
+    if !mount.recursion.is_default() && !matches!(mount.source, MountSource::Bind { .. }) {
+        findings.add(field_of("recursion"), "only a bind has mounts below it");
+    }
+    match mount.recursion {
+        BindRecursion::Writable | BindRecursion::ReadOnly if !mount.read_only => {
+            findings.add(field_of("recursion"), "it is for a bind that is read-only");
+        }
+        BindRecursion::ReadOnly if host.kernel < (5, 12) => findings.add(
+            field_of("recursion"),
+            "mounts below a bind can be made read-only from Linux 5.12 on",
+        ),
+        _ => {}
+    }
+    if !mount.volume_labels.is_empty() && !matches!(mount.source, MountSource::Volume { .. }) {
+        findings.add(field_of("volume_labels"), "only a volume has labels");
+    }
 }
 
 fn propagation_of(field: &str, text: Option<&str>, findings: &mut Findings) -> crate::launch::Propagation {

@@ -23,6 +23,13 @@ pub(super) fn networks(spec: &ContainerSpec, findings: &mut Findings) -> Vec<End
         if spec.networks[..index].iter().any(same) {
             findings.add(&field, format!("network {:?} is joined twice", endpoint.network));
         }
+        let named = |other: &EndpointSpec| other.interface.is_some() && other.interface == endpoint.interface;
+        if spec.networks[..index].iter().any(named) {
+            findings.add(
+                format!("{field}.interface"),
+                "another of the container's interfaces has this name",
+            );
+        }
     }
     match spec.networks.is_empty() {
         true => vec![EndpointSpec::new(crate::net::DEFAULT)],
@@ -42,6 +49,13 @@ fn check(endpoint: &EndpointSpec, field: &str, findings: &mut Findings) {
             findings.add(format!("{field}.aliases"), format!("{alias:?} {reason}"));
         }
     }
+    for (other, alias) in &endpoint.links {
+        for name in [other, alias] {
+            if let Err(reason) = identity::check_host_name(name) {
+                findings.add(format!("{field}.links"), format!("{name:?} {reason}"));
+            }
+        }
+    }
     if let Some(mac) = &endpoint.mac
         && parse_mac(mac).is_none()
     {
@@ -49,6 +63,16 @@ fn check(endpoint: &EndpointSpec, field: &str, findings: &mut Findings) {
             format!("{field}.mac"),
             format!("{mac:?} is not the hardware address of an interface"),
         );
+    }
+    if let Some(name) = &endpoint.interface
+        && let Err(reason) = check_interface(name)
+    {
+        findings.add(format!("{field}.interface"), format!("{name:?} {reason}"));
+    }
+    for (name, value) in &endpoint.sysctls {
+        if let Err(reason) = check_sysctl(name, value) {
+            findings.add(format!("{field}.sysctls[{name:?}]"), reason);
+        }
     }
     for address in &endpoint.link_local {
         let is = match address {
@@ -61,6 +85,40 @@ fn check(endpoint: &EndpointSpec, field: &str, findings: &mut Findings) {
                 format!("{address} is not in 169.254.0.0/16 or fe80::/64"),
             );
         }
+    }
+}
+
+/// What the kernel takes as the name of an interface (`dev_valid_name`), but those with a meaning of their own.
+fn check_interface(name: &str) -> Result<(), &'static str> {
+    const LONGEST: usize = 15;
+    match name {
+        "" | "." | ".." => Err("is not the name of an interface"),
+        "lo" => Err("is the loopback's"),
+        // Directories of /proc/sys/net/ipv4/conf that mean every interface, and those to come.
+        "all" | "default" => Err("means more than one interface"),
+        _ if name.len() > LONGEST => Err("is longer than 15 bytes"),
+        _ if name.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':' | '%')) => {
+            Err("has a blank, a slash, a colon or a percent sign in it")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A parameter of one interface: `net.FAMILY.KIND.IFNAME.PARAMETER`.
+fn check_sysctl(name: &str, value: &str) -> Result<(), &'static str> {
+    let word = |part: &str| {
+        let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        !part.is_empty() && part.bytes().all(known)
+    };
+    let parts: Vec<&str> = name.split('.').collect();
+    match parts.as_slice() {
+        ["net", family, kind, "IFNAME", parameter]
+            if [family, kind, parameter].iter().all(|part| word(part)) => {}
+        _ => return Err("is not a parameter of an interface: net.FAMILY.KIND.IFNAME.PARAMETER"),
+    }
+    match value.chars().any(char::is_control) || value.len() > 4096 {
+        true => Err("a line break, another control character, or more than 4096 bytes in the value"),
+        false => Ok(()),
     }
 }
 

@@ -3,6 +3,7 @@
 use super::{LaterSource, Planned, PlannedMount, PlannedSource};
 use crate::MountInfo;
 use crate::launch::{BindPlan, MountFlags, MountKind, MountPlan, Propagation};
+use crate::spec::BindRecursion;
 use crate::volume::{Backing, CopyGuard, VolumeError, VolumeInfo, Volumes};
 use std::collections::BTreeMap;
 use std::io;
@@ -83,8 +84,8 @@ impl Planned {
         // One order for every container: two that fill the same volumes cannot wait for each other.
         let mut names = BTreeMap::new();
         for (index, mount) in self.mounts.iter().enumerate() {
-            if let PlannedSource::Volume { name, .. } = &mount.source {
-                let volume = volumes.reserve(name.as_deref(), &self.id)?;
+            if let PlannedSource::Volume { name, labels, .. } = &mount.source {
+                let volume = volumes.reserve_labelled(name.as_deref(), labels, &self.id)?;
                 if name.is_none() {
                     prepared.anonymous_volumes.push(volume.name.clone());
                 }
@@ -138,6 +139,13 @@ impl Planned {
                 subpath: match &mount.source {
                     PlannedSource::Volume { subpath, .. } => subpath.clone(),
                     _ => None,
+                },
+                recursion: match (&mount.source, mount.flags.read_only) {
+                    (PlannedSource::Bind { recursive: false, .. }, _) => BindRecursion::Disabled,
+                    (PlannedSource::Bind { .. }, true) if !mount.flags.recursive_read_only => {
+                        BindRecursion::Writable
+                    }
+                    _ => BindRecursion::Enabled,
                 },
             };
             match &mount.source {
@@ -199,6 +207,7 @@ fn prepare(
             path,
             create,
             propagation,
+            recursive,
         } => {
             let source = std::path::absolute(path).map_err(VolumeError::io("find", path))?;
             if *create && !source.exists() {
@@ -207,6 +216,7 @@ fn prepare(
             let mut kind = bind(source)?;
             if let MountKind::Bind(plan) = &mut kind {
                 plan.propagation = *propagation;
+                plan.recursive = *recursive;
             }
             kind
         }

@@ -159,19 +159,22 @@ impl fmt::Display for PlannedMount {
                 path,
                 create,
                 propagation,
+                recursive,
             } => {
+                let recursive = if *recursive { "" } else { " nonrecursive" };
                 let create = if *create { " create" } else { "" };
                 let propagation = match propagation {
                     Propagation::Private => "",
                     Propagation::Slave => " slave",
                     Propagation::Shared => " shared",
                 };
-                write!(f, "bind {}{create}{propagation}", path.display())?;
+                write!(f, "bind {}{create}{propagation}{recursive}", path.display())?;
             }
             PlannedSource::Volume {
                 name,
                 no_copy,
                 subpath,
+                labels: _,
             } => {
                 write!(f, "volume {}", name.as_deref().unwrap_or("anonymous"))?;
                 if *no_copy {

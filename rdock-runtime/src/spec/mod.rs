@@ -22,7 +22,7 @@ pub use env::{parse_env_file, parse_env_flag};
 pub use isolation::{NamespaceMode, NetworkMode, Seccomp, UserNamespace};
 pub use lifecycle::{HealthCheck, HealthTest, RestartPolicy};
 pub use logging::{LogConfig, LogDriver};
-pub use mounts::{Mount, MountSource, VolumesFrom};
+pub use mounts::{BindRecursion, Mount, MountSource, VolumesFrom};
 pub(crate) use network::parse_mac;
 pub use network::{EndpointSpec, NetworkJoin, PortForwarding, parse_exposed};
 pub use parse::{ParseError, parse_size};

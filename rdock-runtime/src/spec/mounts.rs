@@ -3,6 +3,7 @@
 use super::{ParseError, parse_size};
 use crate::identity::{NAME_GRAMMAR, is_name};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Something mounted into the container.
@@ -15,6 +16,46 @@ pub struct Mount {
     pub source: MountSource,
     /// Cannot be written.
     pub read_only: bool,
+    /// What becomes of the mounts below the source of a bind.
+    #[serde(default, skip_serializing_if = "BindRecursion::is_default")]
+    pub recursion: BindRecursion,
+    /// Labels of the volume, where this mount makes it: those of one that is there stay as they are.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub volume_labels: BTreeMap<String, String>,
+}
+
+/// What becomes of the mounts below the source of a bind: docker's `bind-recursive`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum BindRecursion {
+    /// They are there too, and as read-only as the bind where the kernel can do that (Linux 5.12).
+    #[default]
+    Enabled,
+    /// They are not there. Without root, where mounts cannot be taken off what they hide, that cannot be had.
+    Disabled,
+    /// They are there, and as writable as on the host: only for a read-only bind.
+    Writable,
+    /// They are there and read-only, or the container is refused: only for a read-only bind.
+    #[serde(rename = "readonly")]
+    ReadOnly,
+}
+
+impl BindRecursion {
+    /// Reads docker's word for it: `enabled`, `disabled`, `writable` or `readonly`.
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "enabled" => Self::Enabled,
+            "disabled" => Self::Disabled,
+            "writable" => Self::Writable,
+            "readonly" => Self::ReadOnly,
+            _ => return None,
+        })
+    }
+
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::Enabled
+    }
 }
 
 /// Where a mount comes from.
@@ -120,47 +161,50 @@ impl Mount {
             target: target.into(),
             source,
             read_only: false,
+            recursion: BindRecursion::default(),
+            volume_labels: BTreeMap::new(),
         }
     }
     /// A bind of `source` (must exist) at `target`.
     pub fn bind(source: impl Into<PathBuf>, target: impl Into<String>) -> Self {
-        Self {
-            target: target.into(),
-            source: MountSource::Bind {
-                path: source.into(),
-                create: false,
-                propagation: None,
-            },
-            read_only: false,
-        }
+        let source = MountSource::Bind {
+            path: source.into(),
+            create: false,
+            propagation: None,
+        };
+        Self::new(source, target)
     }
     /// The named volume at `target`.
     pub fn volume(name: impl Into<String>, target: impl Into<String>) -> Self {
-        Self {
-            target: target.into(),
-            source: MountSource::Volume {
-                name: Some(name.into()),
-                no_copy: false,
-                subpath: None,
-            },
-            read_only: false,
-        }
+        let source = MountSource::Volume {
+            name: Some(name.into()),
+            no_copy: false,
+            subpath: None,
+        };
+        Self::new(source, target)
     }
     /// An empty tmpfs at `target`.
     pub fn tmpfs(target: impl Into<String>) -> Self {
-        Self {
-            target: target.into(),
-            source: MountSource::Tmpfs {
-                size: None,
-                mode: None,
-                options: Vec::new(),
-            },
-            read_only: false,
-        }
+        let source = MountSource::Tmpfs {
+            size: None,
+            mode: None,
+            options: Vec::new(),
+        };
+        Self::new(source, target)
     }
     /// Cannot be written.
     pub fn read_only(mut self) -> Self {
         self.read_only = true;
+        self
+    }
+    /// Says what becomes of the mounts below the source of a bind.
+    pub fn recursion(mut self, recursion: BindRecursion) -> Self {
+        self.recursion = recursion;
+        self
+    }
+    /// Adds a label to the volume that is made for this mount.
+    pub fn volume_label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.volume_labels.insert(name.into(), value.into());
         self
     }
 }
@@ -172,15 +216,12 @@ const TMPFS_FLAG: &str = "a mount of --tmpfs";
 impl Mount {
     /// An anonymous volume at `target`: removed with the container.
     pub fn anonymous(target: impl Into<String>) -> Self {
-        Self {
-            target: target.into(),
-            source: MountSource::Volume {
-                name: None,
-                no_copy: false,
-                subpath: None,
-            },
-            read_only: false,
-        }
+        let source = MountSource::Volume {
+            name: None,
+            no_copy: false,
+            subpath: None,
+        };
+        Self::new(source, target)
     }
 
     /// Parses docker's `-v`: `[source:]target[:options]`. A source with a slash at its start, or `.` or
@@ -212,11 +253,7 @@ impl Mount {
                     create: true,
                     propagation: None,
                 };
-                Self {
-                    target: target.to_owned(),
-                    source,
-                    read_only: false,
-                }
+                Self::new(source, target)
             }
             Some(name) if is_name(name) => Self::volume(name, target),
             Some(_) => {
@@ -249,9 +286,9 @@ impl Mount {
     /// quotes.
     ///
     /// `type` (`volume` when absent, `bind`, `tmpfs`), `source` or `src`, `target`, `dst` or
-    /// `destination`, `readonly` or `ro`, `bind-propagation`, `bind-create-src`, `volume-nocopy`,
-    /// `volume-subpath`, `tmpfs-size`, `tmpfs-mode`. The source of a bind must exist. `consistency` is
-    /// taken and changes nothing.
+    /// `destination`, `readonly` or `ro`, `bind-propagation`, `bind-recursive` (and its older form
+    /// `bind-nonrecursive`), `bind-create-src`, `volume-nocopy`, `volume-label`, `volume-subpath`,
+    /// `tmpfs-size`, `tmpfs-mode`. The source of a bind must exist. `consistency` is taken and changes nothing.
     ///
     /// # Errors
     /// For anything else, and for options of another type of mount.
@@ -286,8 +323,26 @@ impl Mount {
                     }
                     fields.propagation = Some(word);
                 }
+                "bind-recursive" => {
+                    let word = needed()?;
+                    let found = BindRecursion::parse(&word);
+                    fields.recursion = Some(found.ok_or_else(|| {
+                        error(format!("{word:?} is not enabled, disabled, writable or readonly"))
+                    })?);
+                }
+                "bind-nonrecursive" => {
+                    fields.recursion = Some(match flag()? {
+                        true => BindRecursion::Disabled,
+                        false => BindRecursion::Enabled,
+                    });
+                }
                 "bind-create-src" => fields.create = Some(flag()?),
                 "volume-nocopy" => fields.no_copy = Some(flag()?),
+                "volume-label" => {
+                    let label = needed()?;
+                    let (name, value) = label.split_once('=').unwrap_or((&label, ""));
+                    fields.labels.insert(name.to_owned(), value.to_owned());
+                }
                 "volume-subpath" => fields.subpath = Some(PathBuf::from(needed()?)),
                 "image-subpath" => fields.image_subpath = Some(PathBuf::from(needed()?)),
                 "volume-driver" if value.as_deref() == Some("local") => fields.other_volume = true,
@@ -302,11 +357,29 @@ impl Mount {
                 _ => return Err(error(format!("{key:?} is not a key here"))),
             }
         }
+        let recursion = fields.recursion.unwrap_or_default();
+        let private = fields.propagation.as_deref() == Some("rprivate");
+        match recursion {
+            BindRecursion::Writable | BindRecursion::ReadOnly if !read_only => {
+                return Err(error(
+                    "bind-recursive=writable and =readonly need readonly".into(),
+                ));
+            }
+            BindRecursion::ReadOnly if !private => {
+                return Err(error(
+                    "bind-recursive=readonly needs bind-propagation=rprivate".into(),
+                ));
+            }
+            _ => {}
+        }
+        let volume_labels = std::mem::take(&mut fields.labels);
+        fields.other_volume |= !volume_labels.is_empty();
         let (target, source) = fields.into_source(&kind).map_err(error)?;
         Ok(Self {
-            target,
-            source,
             read_only,
+            recursion,
+            volume_labels,
+            ..Self::new(source, target)
         })
     }
 
@@ -343,6 +416,8 @@ struct MountFields {
     source: Option<String>,
     target: Option<String>,
     propagation: Option<String>,
+    recursion: Option<BindRecursion>,
+    labels: BTreeMap<String, String>,
     create: Option<bool>,
     no_copy: Option<bool>,
     subpath: Option<PathBuf>,
@@ -359,7 +434,10 @@ impl MountFields {
             return Err("the path in the container must be absolute".into());
         }
         let used = [
-            ("bind", self.propagation.is_some() || self.create.is_some()),
+            (
+                "bind",
+                self.propagation.is_some() || self.recursion.is_some() || self.create.is_some(),
+            ),
             (
                 "volume",
                 self.no_copy.is_some() || self.subpath.is_some() || self.other_volume,

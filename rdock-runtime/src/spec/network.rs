@@ -2,6 +2,7 @@
 
 use super::{NetworkMode, ParseError, Protocol};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// One network that a container joins, and as what.
@@ -33,7 +34,23 @@ pub struct EndpointSpec {
     /// The default route leads into the network with the highest one; 0 by default. On a tie into the first of the spec;
     /// one that is joined later takes it only with a higher one.
     pub gateway_priority: i32,
+    /// Name of the interface in the container; `eth0`, `eth1`... in the order of the networks when `None`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+    /// Names that this container alone has for others of the network (docker's legacy links): the name or an alias of the
+    /// other, and what it is called here. Found when they are asked for: the other may come later.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<(String, String)>,
+    /// Kernel parameters of the interface, in docker's words: `net.ipv4.conf.IFNAME.log_martians`, in which IFNAME stands
+    /// for its name. Their values.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub sysctls: BTreeMap<String, String>,
 }
+
+/// The option of docker's that names the interface.
+const INTERFACE_OPTION: &str = "com.docker.network.endpoint.ifname";
+/// The option of docker's with kernel parameters of the interface: `NAME=VALUE`, separated by commas.
+const SYSCTLS_OPTION: &str = "com.docker.network.endpoint.sysctls";
 
 impl EndpointSpec {
     /// Joins the network as the container's name alone.
@@ -72,6 +89,44 @@ impl EndpointSpec {
     pub fn gateway_priority(mut self, priority: i32) -> Self {
         self.gateway_priority = priority;
         self
+    }
+
+    /// Adds a name that this container alone has for another one.
+    pub fn link(mut self, container: impl Into<String>, alias: impl Into<String>) -> Self {
+        self.links.push((container.into(), alias.into()));
+        self
+    }
+    /// Names the interface in the container.
+    pub fn interface(mut self, name: impl Into<String>) -> Self {
+        self.interface = Some(name.into());
+        self
+    }
+    /// Sets a kernel parameter of the interface, such as `net.ipv4.conf.IFNAME.log_martians`.
+    pub fn sysctl(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.sysctls.insert(name.into(), value.into());
+        self
+    }
+    /// Takes an option as docker's bridge does (`--driver-opt`): the interface's name
+    /// (`com.docker.network.endpoint.ifname`) and its kernel parameters (`com.docker.network.endpoint.sysctls`).
+    ///
+    /// # Errors
+    /// For any other option, and for parameters without a value.
+    pub fn driver_option(mut self, name: &str, value: &str) -> Result<Self, ParseError> {
+        let error = |reason| ParseError::new("an option of an interface", name, reason);
+        match name {
+            INTERFACE_OPTION => self.interface = Some(value.to_owned()),
+            SYSCTLS_OPTION => {
+                for setting in value.split(',').filter(|setting| !setting.is_empty()) {
+                    let (name, value) = setting
+                        .split_once('=')
+                        .ok_or_else(|| error("each of the parameters is NAME=VALUE"))?;
+                    self.sysctls
+                        .insert(name.trim().to_owned(), value.trim().to_owned());
+                }
+            }
+            _ => return Err(error("an interface has no such option here")),
+        }
+        Ok(self)
     }
 
     /// The name of the network on disk: `bridge` is docker's for `default`.
@@ -129,8 +184,8 @@ const WHAT: &str = "a network";
 
 impl NetworkJoin {
     /// Parses docker's `--network`: `host`, `none`, `container:NAME`, a network's name or id, docker's long form
-    /// `name=NET,alias=A,ip=1.2.3.4,ip6=..,mac-address=..,link-local-ip=..,gw-priority=1`, or podman's
-    /// `NET:alias=A,ip=1.2.3.4`.
+    /// `name=NET,alias=A,ip=1.2.3.4,ip6=..,mac-address=..,link-local-ip=..,gw-priority=1,driver-opt=NAME=VALUE`, or
+    /// podman's `NET:alias=A,ip=1.2.3.4,interface_name=I`.
     ///
     /// # Errors
     /// For an unknown option, a malformed address, and a name that no network can have.
@@ -168,6 +223,17 @@ impl NetworkJoin {
                     .push(value.parse().map_err(|_| wrong("an address"))?),
                 "gw-priority" => {
                     endpoint.gateway_priority = value.parse().map_err(|_| wrong("a number"))?;
+                }
+                "link" => {
+                    let (name, alias) = value.split_once(':').unwrap_or((value, value));
+                    endpoint.links.push((name.to_owned(), alias.to_owned()));
+                }
+                "interface_name" => endpoint.interface = Some(value.to_owned()),
+                "driver-opt" => {
+                    let (name, value) = value
+                        .split_once('=')
+                        .ok_or_else(|| wrong("an option: NAME=VALUE"))?;
+                    endpoint = endpoint.driver_option(name, value)?;
                 }
                 _ => return Err(error(format!("{key:?} is no option of a network here"))),
             }
@@ -252,13 +318,18 @@ mod tests {
             .alias("b")
             .ip([10, 0, 0, 9])
             .mac("02:00:00:00:00:01")
-            .gateway_priority(3);
+            .gateway_priority(3)
+            .interface("lan0");
         assert_eq!(
-            endpoint("name=net1,alias=a,alias=b,ip=10.0.0.9,mac-address=02:00:00:00:00:01,gw-priority=3"),
+            endpoint(
+                "name=net1,alias=a,alias=b,ip=10.0.0.9,mac-address=02:00:00:00:00:01,gw-priority=3,driver-opt=com.docker.network.endpoint.ifname=lan0"
+            ),
             full
         );
         assert_eq!(
-            endpoint("net1:alias=a,alias=b,ip=10.0.0.9,mac=02:00:00:00:00:01,gw-priority=3"),
+            endpoint(
+                "net1:alias=a,alias=b,ip=10.0.0.9,mac=02:00:00:00:00:01,gw-priority=3,interface_name=lan0"
+            ),
             full
         );
         assert_eq!(endpoint("bridge").network_name(), "default");
@@ -278,6 +349,8 @@ mod tests {
             "name=x,color=red",
             "name=x,mac=01:00:00:00:00:01",
             "alias=x",
+            "name=x,driver-opt=com.docker.network.endpoint.ifname",
+            "name=x,driver-opt=color=red",
             "x:alias",
         ] {
             assert!(NetworkJoin::parse(bad).is_err(), "{bad:?}");

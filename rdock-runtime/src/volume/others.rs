@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::runtime::Runtime;
-use crate::spec::{ContainerSpec, Mount, MountSource};
+use crate::spec::{BindRecursion, ContainerSpec, Mount, MountSource};
 use std::path::PathBuf;
 
 impl ContainerSpec {
@@ -44,6 +44,10 @@ impl ContainerSpec {
                 }
                 let mut mount = Mount::new(source, &info.target);
                 mount.read_only = from.read_only.unwrap_or(info.read_only);
+                // Of mounts below a bind that can be written there is nothing to say.
+                if mount.read_only || info.recursion == BindRecursion::Disabled {
+                    mount.recursion = info.recursion;
+                }
                 spec.mounts.push(mount);
             }
         }

@@ -4,6 +4,7 @@ use super::{Backing, VolumeError, VolumeInfo, VolumeOptions, Volumes, open_for_l
 use crate::identity::is_id;
 use crate::process::ProcessIdentity;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -45,10 +46,24 @@ impl Volumes {
     /// Notes that container `id` uses the volume, which is made when missing (anonymous without a name).
     /// As long as the note stands nobody removes it.
     pub(crate) fn reserve(&self, name: Option<&str>, id: &str) -> Result<VolumeInfo, VolumeError> {
+        self.reserve_labelled(name, &BTreeMap::new(), id)
+    }
+
+    /// As [`Self::reserve`]; a volume that is made has these labels.
+    pub(crate) fn reserve_labelled(
+        &self,
+        name: Option<&str>,
+        labels: &BTreeMap<String, String>,
+        id: &str,
+    ) -> Result<VolumeInfo, VolumeError> {
         let _lock = self.lock()?;
+        let options = VolumeOptions {
+            labels: labels.clone(),
+            ..VolumeOptions::default()
+        };
         let info = match name {
-            Some(name) => self.make(name, &VolumeOptions::default(), false, Some(id))?,
-            None => self.make(&self.random_name()?, &VolumeOptions::default(), true, Some(id))?,
+            Some(name) => self.make(name, &options, false, Some(id))?,
+            None => self.make(&self.random_name()?, &options, true, Some(id))?,
         };
         note(&self.users_dir(&info.name), id)?;
         Ok(info)

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("a_network_of_higher_priority_takes_the_default_route", priorities),
+        trial("an_interface_has_the_name_that_was_asked_for", interface_names),
+        trial("a_link_is_a_name_of_one_container_alone", links),
         trial("egress_beside_dockers_firewall_and_after_a_flush", egress),
         trial("egress_that_a_firewall_forbids_is_a_warning", forbidden_egress),
         trial(
@@ -406,4 +408,67 @@ fn priorities() -> Tested {
         same(&answer.as_str(), &"you are 192.0.2.2").map_err(|error| format!("{order}: {error}"))?;
     }
     lab.does("stop web").map(drop)
+}
+
+fn interface_names() -> Tested {
+    let mut lab = Lab::open("")?;
+    for name in ["a", "b", "c", "d"] {
+        lab.does(&format!("network {name}"))?;
+    }
+    const SYSCTL: &str = "com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.log_martians=1";
+    lab.does(&format!(
+        "run web net=a net=name=b,interface_name=lan0,gw-priority=1,driver-opt={SYSCTL} net=name=c,interface_name=eth0"
+    ))?;
+    let names = |lab: &mut Lab| -> Tested<String> {
+        let info = lab.info("web")?;
+        let names = info
+            .networks
+            .iter()
+            .map(|is| format!("{} {}", is.network, is.interface));
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        Ok(names.join(", "))
+    };
+    same(&names(&mut lab)?.as_str(), &"a eth1, b lan0, c eth0")?;
+    same(&default_interface(&mut lab)?.as_str(), &"lan0")?;
+    for (interface, value) in [("lan0", "1"), ("eth1", "0")] {
+        let marked = lab.does(&format!(
+            "in web read FILES=/proc/sys/net/ipv4/conf/{interface}/log_martians"
+        ))?;
+        same(&marked.trim_end_matches(['|', '\n']), &value)?;
+    }
+    let taken = lab.does("connect web name=d,interface_name=lan0");
+    let taken = taken.err().map(|error| error.to_string()).unwrap_or_default();
+    same(&taken.contains("another interface named lan0"), &true).map_err(|_| taken)?;
+    lab.does("connect web name=d,interface_name=lan1,gw-priority=2")?;
+    same(&default_interface(&mut lab)?.as_str(), &"lan1")?;
+    lab.does("disconnect web a")?;
+    lab.does("connect web a")?;
+    same(&names(&mut lab)?.as_str(), &"a eth1, b lan0, c eth0, d lan1")?;
+    lab.does("stop web").map(drop)
+}
+
+fn links() -> Tested {
+    let mut lab = Lab::open("")?;
+    lab.does("network a internal")?;
+    lab.does("run db net=a")?;
+    lab.does("run other net=a")?;
+    lab.does("run web net=name=a,link=db:store,link=later:soon")?;
+    lab.does("run api net=name=a,link=other:store")?;
+    let check = |lab: &mut Lab, who: &str, name: &str, expected: &str| -> Tested {
+        let found = lab.says(&format!("in {who} ask NAME={name} KIND=A BY=udp"))?;
+        same(&found.as_str(), &expected).map_err(|error| format!("{who} asks for {name}: {error}").into())
+    };
+    let address =
+        |lab: &mut Lab, name: &str| -> Tested<String> { Ok(lab.info(name)?.networks[0].ip.to_string()) };
+    for (who, whom) in [("web", "db"), ("api", "other")] {
+        let ip = address(&mut lab, whom)?;
+        check(&mut lab, who, "store", &ip)?;
+    }
+    check(&mut lab, "db", "store", "NameError")?;
+    check(&mut lab, "web", "soon", "NameError")?;
+    // One that comes later is found then.
+    lab.does("run later net=a")?;
+    let ip = address(&mut lab, "later")?;
+    check(&mut lab, "web", "soon", &ip)
 }

@@ -1,9 +1,11 @@
 //! What volumes promise.
 
 use crate::probe::{Place, dir, file, link, probe};
-use crate::{Tested, same, trial};
+use crate::{Cannot, Tested, needs_root, same, trial};
 use libtest_mimic::Trial;
-use rdock_runtime::{Error, Mount, MountSource, VolumeError, VolumeOptions, VolumesFrom, blocking};
+use rdock_runtime::{
+    BindRecursion, Error, Mount, MountSource, VolumeError, VolumeOptions, VolumesFrom, blocking,
+};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -18,6 +20,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("volumes_from_another_container", from_another),
         trial("a_volume_on_a_directory_of_the_host", on_the_host),
         trial("a_volume_in_memory", in_memory),
+        trial("mounts_below_a_bind_are_as_they_are_asked_for", below_a_bind),
+        trial("a_volume_made_for_a_mount_has_its_labels", labels),
     ]
 }
 
@@ -342,6 +346,92 @@ fn in_memory() -> Tested {
         &said.lines().collect::<Vec<_>>(),
         &vec!["1021994", "below file", "42750 0:0", "errno 28"],
     )
+}
+
+/// `/dev` of the host has file systems below it everywhere.
+fn below_a_bind() -> Tested {
+    needs_root()?;
+    const TMPFS: i64 = 0x0102_1994;
+    let device = |path: &str| std::fs::metadata(path).map(|meta| std::os::unix::fs::MetadataExt::dev(&meta));
+    let shm = rustix::fs::statfs("/dev/shm")?;
+    if device("/dev/shm")? == device("/dev")? || shm.f_type as i64 != TMPFS {
+        return Err(Cannot("there is no file system of its own at /dev/shm".into()).into());
+    }
+    let place = Place::new()?;
+    let name = format!("rdock-test-{}", std::process::id());
+    let (write, remove) = (
+        format!("write /host/shm/{name} x"),
+        format!("remove /host/shm/{name}"),
+    );
+    let look = [write.as_str(), remove.as_str()];
+    let says = |mount: Mount, lines: &[&str]| -> Tested<Vec<String>> {
+        let said = place.says(&probe(lines)?.mount(mount))?;
+        Ok(said.lines().map(str::to_owned).collect())
+    };
+    let bind = || Mount::bind("/dev", "/host").read_only();
+    // Linux 5.10 cannot make what is below read-only.
+    let everywhere = says(bind(), &look)?;
+    let read_only = vec!["errno 30".to_owned(), "errno 30".to_owned()];
+    let writable = vec!["written".to_owned(), "removed".to_owned()];
+    let forced = says(bind().recursion(BindRecursion::ReadOnly), &look);
+    match everywhere == read_only {
+        true => same(&forced?, &read_only)?,
+        false => {
+            same(&everywhere, &writable)?;
+            let refused = forced.err().map(|error| error.to_string()).unwrap_or_default();
+            same(&refused.contains("Linux 5.12"), &true)?;
+        }
+    }
+    same(
+        &says(bind().recursion(BindRecursion::Writable), &look)?,
+        &writable,
+    )?;
+    // The directory is there, with nothing of the file system that the host has over it.
+    let file = format!("/dev/shm/{name}-below");
+    std::fs::write(&file, "")?;
+    let path = format!("/host/shm/{name}-below");
+    let seen = |mount: Mount| says(mount, &[&format!("stat {path}"), "stat /host/null"]);
+    let (with, without) = (seen(bind()), seen(bind().recursion(BindRecursion::Disabled)));
+    std::fs::remove_file(&file)?;
+    let (with, without) = (with?, without?);
+    same(
+        &(with[0].starts_with("errno"), with[1].starts_with("errno")),
+        &(false, false),
+    )?;
+    same(
+        &(without[0].as_str(), without[1].starts_with("errno")),
+        &("errno 2", false),
+    )
+}
+
+fn labels() -> Tested {
+    let place = Place::new()?;
+    let spec = probe(&["sleep 1"])?
+        .mount(Mount::anonymous("/data").volume_label("kept", "yes"))
+        .mount(Mount::volume("named", "/named").volume_label("first", "a"));
+    let found = blocking::wait(async {
+        let container = spec.start(&place.runtime).await?;
+        let mounts = container.inspect()?.mounts;
+        let mut labels = Vec::new();
+        for target in ["/data", "/named"] {
+            let mount = mounts.iter().find(|mount| mount.target == target);
+            let name = mount.and_then(|mount| mount.name.clone()).unwrap_or_default();
+            let volume = place.runtime.volumes().get(&name)?;
+            labels.push((volume.anonymous, volume.labels));
+        }
+        container.remove().await?;
+        Ok::<_, Error>(labels)
+    })??;
+    let one =
+        |name: &str, value: &str| std::collections::BTreeMap::from([(name.to_owned(), value.to_owned())]);
+    same(
+        &found,
+        &vec![(true, one("kept", "yes")), (false, one("first", "a"))],
+    )?;
+    // One that is there stays as it is.
+    let mount = Mount::volume("named", "/named").volume_label("second", "b");
+    place.says(&probe(&["list /named"])?.mount(mount))?;
+    same(&place.runtime.volumes().get("named")?.labels, &one("first", "a"))
 }
 
 /// A container swaps the directory that others mount by a subpath of the volume they share.

@@ -18,6 +18,7 @@ pub(super) struct Place<'a> {
     pub(super) range: &'a Range4,
     pub(super) range6: Option<&'a Range6>,
     pub(super) endpoint: &'a EndpointSpec,
+    pub(super) number: u32,
     pub(super) interface: String,
 }
 
@@ -37,6 +38,7 @@ impl Place<'_> {
         holder.name = self.subject.name.to_owned();
         holder.aliases.clone_from(&self.endpoint.aliases);
         holder.interface.clone_from(&self.interface);
+        holder.number = Some(self.number);
         holder.ipv6 = self.ipv6(ip, &holders)?;
         holder.mac = Some(
             self.endpoint

@@ -24,7 +24,7 @@ impl Attachment {
         // A kernel without IPv6 has nothing to switch off.
         let has_ipv6 = Path::new("/proc/sys/net/ipv6").exists();
         let interface = self.interface();
-        let name = messages::interface_name(self.number);
+        let name = self.interface.clone();
         let mut configure_sysctls = Vec::new();
         if has_ipv6 {
             // No IPv6 where the network has none: it would take router advertisements from its neighbours.
@@ -37,6 +37,13 @@ impl Attachment {
                 configure_sysctls.push(setting(&format!("net/ipv6/conf/{which}/disable_ipv6"), off));
                 configure_sysctls.push(setting(&format!("net/ipv6/conf/{which}/accept_ra"), "0"));
             }
+        }
+        for (parameter, value) in &self.endpoint.sysctls {
+            let parts = parameter.split('.').map(|part| match part {
+                "IFNAME" => name.as_str(),
+                part => part,
+            });
+            configure_sysctls.push(setting(&parts.collect::<Vec<_>>().join("/"), value));
         }
         let join = match self.namespace.as_ref().filter(|_| !self.rootless) {
             Some(namespace) => Some(
@@ -125,6 +132,7 @@ impl Attachment {
         let range6 = self.record.ipv6.as_ref();
         Interface {
             number: self.number,
+            name: self.interface.clone(),
             mac: self.mac,
             mtu: self.record.mtu,
             ip: (self.ip, self.subnet.prefix),

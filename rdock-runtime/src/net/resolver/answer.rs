@@ -224,7 +224,10 @@ mod tests {
         }
         Place {
             _root: root,
-            names: Names { networks: vec![dir] },
+            names: Names {
+                networks: vec![dir],
+                links: Vec::new(),
+            },
         }
     }
 

@@ -7,6 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Names {
     pub(in crate::net) networks: Vec<NetworkDir>,
+    /// What the container calls others: the place of the network above, the other's name there, its name here.
+    pub(in crate::net) links: Vec<(usize, String, String)>,
 }
 
 /// Addresses of a name.
@@ -18,31 +20,49 @@ pub(super) struct Addresses {
 
 impl Names {
     /// Every address of a name: a container's name, the first 12 digits of its id, an alias; with or without the
-    /// network's name behind a dot. `None` when no container has it.
+    /// network's name behind a dot. A name of the container's own for another one goes before. `None` when no container
+    /// has it.
     pub(super) fn find(&self, name: &str) -> Option<Addresses> {
         let mut found: Option<Addresses> = None;
-        for dir in &self.networks {
-            let suffix_at = name.len().checked_sub(dir.name.len() + 1);
-            let short = suffix_at.filter(|at| {
-                name.is_char_boundary(*at)
-                    && name[*at..].starts_with('.')
-                    && name[at + 1..].eq_ignore_ascii_case(&dir.name)
-            });
-            let short = short.map(|at| &name[..at]);
-            for holder in self.holders(dir) {
-                let is = |text: &str| {
-                    text.eq_ignore_ascii_case(name)
-                        || short.is_some_and(|short| text.eq_ignore_ascii_case(short))
-                };
-                let id = holder.container.get(..12).unwrap_or(&holder.container);
-                if is(&holder.name) || is(id) || holder.aliases.iter().any(|alias| is(alias)) {
-                    let addresses = found.get_or_insert_default();
+        let links = self
+            .links
+            .iter()
+            .filter(|(.., alias)| alias.eq_ignore_ascii_case(name));
+        for (at, target, _) in links {
+            if let Some(dir) = self.networks.get(*at) {
+                self.find_in(dir, target, &mut found);
+            }
+        }
+        if found.is_none() {
+            self.networks
+                .iter()
+                .for_each(|dir| self.find_in(dir, name, &mut found));
+        }
+        found
+    }
+
+    fn find_in(&self, dir: &NetworkDir, name: &str, found: &mut Option<Addresses>) {
+        let suffix_at = name.len().checked_sub(dir.name.len() + 1);
+        let short = suffix_at.filter(|at| {
+            name.is_char_boundary(*at)
+                && name[*at..].starts_with('.')
+                && name[at + 1..].eq_ignore_ascii_case(&dir.name)
+        });
+        let short = short.map(|at| &name[..at]);
+        for holder in self.holders(dir) {
+            let is = |text: &str| {
+                text.eq_ignore_ascii_case(name) || short.is_some_and(|short| text.eq_ignore_ascii_case(short))
+            };
+            let id = holder.container.get(..12).unwrap_or(&holder.container);
+            if is(&holder.name) || is(id) || holder.aliases.iter().any(|alias| is(alias)) {
+                let addresses = found.get_or_insert_default();
+                // It may have been found by another of its names.
+                if !addresses.ipv4.contains(&holder.address) {
                     addresses.ipv4.push(holder.address);
                     addresses.ipv6.extend(holder.ipv6);
                 }
             }
         }
-        found
     }
 
     /// The name of the container with an address, as `name.network`. `Ok(None)` when the address is in one of the

@@ -29,6 +29,9 @@ pub(in crate::net) struct HolderRecord {
     /// As it is called inside.
     #[serde(default)]
     pub(in crate::net) interface: String,
+    /// Which of the container's interfaces it is; that in its name when `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::net) number: Option<u32>,
     /// Who prepares the container.
     pub(in crate::net) owner: ProcessIdentity,
     /// Who lives in the network's namespace, once it does.
@@ -50,6 +53,7 @@ impl HolderRecord {
             ipv6: None,
             mac: None,
             interface: String::new(),
+            number: None,
             owner,
             helper: None,
             namespace: None,

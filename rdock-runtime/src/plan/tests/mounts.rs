@@ -103,7 +103,8 @@ fn volumes_of_the_image_are_anonymous_unless_something_is_mounted_there() {
         PlannedSource::Volume {
             name: None,
             no_copy: false,
-            subpath: None
+            subpath: None,
+            labels: Default::default(),
         }
     );
     assert!(

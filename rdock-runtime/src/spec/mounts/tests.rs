@@ -9,11 +9,7 @@ fn bind(path: &str, target: &str, create: bool) -> Mount {
         create,
         propagation: None,
     };
-    Mount {
-        target: target.into(),
-        source,
-        read_only: false,
-    }
+    Mount::new(source, target)
 }
 
 fn with_propagation(mut mount: Mount, word: &str) -> Mount {
@@ -127,6 +123,32 @@ fn mount_flags_as_docker_takes_them() {
             bind("/src", "/dst", false),
         ),
         (
+            "type=bind,src=/src,dst=/dst,bind-recursive=disabled",
+            bind("/src", "/dst", false).recursion(BindRecursion::Disabled),
+        ),
+        (
+            "type=bind,src=/src,dst=/dst,bind-nonrecursive",
+            bind("/src", "/dst", false).recursion(BindRecursion::Disabled),
+        ),
+        (
+            "type=bind,src=/src,dst=/dst,ro,bind-recursive=writable",
+            bind("/src", "/dst", false)
+                .read_only()
+                .recursion(BindRecursion::Writable),
+        ),
+        (
+            "type=bind,src=/src,dst=/dst,ro,bind-recursive=readonly,bind-propagation=rprivate",
+            with_propagation(bind("/src", "/dst", false), "rprivate")
+                .read_only()
+                .recursion(BindRecursion::ReadOnly),
+        ),
+        (
+            "dst=/dst,volume-label=a=b,volume-label=c",
+            Mount::anonymous("/dst")
+                .volume_label("a", "b")
+                .volume_label("c", ""),
+        ),
+        (
             "type=bind,src=rel,dst=/dst,bind-create-src",
             bind("rel", "/dst", true),
         ),
@@ -178,6 +200,12 @@ fn bld_mount_option_grammar_what_is_no_mount_flag_is_refused() {
         "type=bind,source=/src,target=/dst,unknown=1",
         "type=bind,source=/src,target=/dst,bare",
         "type=bind,source=/src,target=/dst,bind-propagation=rw",
+        "type=bind,source=/src,target=/dst,bind-recursive=yes",
+        "type=bind,source=/src,target=/dst,bind-recursive=writable",
+        "type=bind,source=/src,target=/dst,ro,bind-recursive=readonly",
+        "type=volume,source=name,target=/dst,bind-recursive=disabled",
+        "type=bind,source=/src,target=/dst,volume-label=a=b",
+        "type=volume,target=/dst,volume-label=",
         "type=bind,source=/src,target=/dst,volume-nocopy",
         "type=bind,source=/src,target=/dst,tmpfs-size=1m",
         "type=volume,source=name,target=/dst,bind-propagation=shared",
