@@ -1,9 +1,9 @@
 //! A thousand kills among processes that start, exec, stop, restart and remove containers at the same time.
 //!
 //! Four workers do so without an end; each says what it does before it does it. Meanwhile starters, monitors, helpers
-//! and payloads are killed at random moments. One second later and one open later nothing is left that should not be:
-//! containers with a restart policy run, every exit code that was recorded is the one that the payload had, and after
-//! their removal the host is as it was.
+//! and payloads are killed at random moments. Ten times in between, one second and one open later, containers with a
+//! restart policy run and every exit code that was recorded is the one that the payload had. In the end all are removed,
+//! and the host is as it was.
 
 use super::remains::{Before, MARK, loopback_up};
 use rdock_runtime::{Container, ContainerSpec, ExitReason, NetworkMode, RestartPolicy, Runtime, Status};
@@ -17,9 +17,11 @@ use std::time::{Duration, Instant};
 
 const KILLS: usize = 1000;
 const LEAST: usize = 10;
+/// After each the survivors are looked at.
+const ROUNDS: usize = 10;
 const WORKERS: usize = 4;
 /// More than this is a hang.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(480);
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
@@ -154,69 +156,18 @@ pub(crate) fn crowd() -> Result<()> {
         container.remove_with(true, true).await
     })?;
     let before = Before::look(&root)?;
-    let mut dice = Dice::new();
-    let mut workers: Vec<Worker> = (0..WORKERS).map(|_| Worker::start()).collect::<Result<_>>()?;
-    let mut kills: BTreeMap<String, usize> = BTreeMap::new();
-    let mut ids = BTreeSet::new();
+    let mut crowd = Crowd::default();
     let began = Instant::now();
-    let count = |kills: &BTreeMap<String, usize>, name: &str| kills.get(name).copied().unwrap_or(0);
-    let enough = |kills: &BTreeMap<String, usize>| {
-        kills.values().sum::<usize>() >= KILLS
-            && STEPS
-                .iter()
-                .chain(&OTHERS)
-                .all(|name| count(kills, name) >= LEAST)
-    };
-    while !enough(&kills) {
-        if began.elapsed() > PATIENCE {
-            return Err(format!("not done after {PATIENCE:?}: {kills:?}").into());
-        }
-        std::thread::sleep(Duration::from_millis(dice.below(60) as u64));
-        let dir = root.join("containers");
-        for entry in std::fs::read_dir(&dir)?.flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name.len() == 64 {
-                ids.insert(name);
-            }
-        }
-        if dice.below(3) == 0 {
-            let at = dice.below(WORKERS);
-            let step = workers[at].step();
-            workers[at].child.kill()?;
-            workers[at].child.wait()?;
-            workers[at] = Worker::start()?;
-            if STEPS.contains(&step.as_str()) {
-                *kills.entry(step).or_default() += 1;
-            }
-            continue;
-        }
-        let victims: Vec<Victims> = ids.iter().filter_map(|id| Victims::of(&dir.join(id))).collect();
-        if victims.is_empty() {
-            continue;
-        }
-        let (victims, name) = (
-            &victims[dice.below(victims.len())],
-            OTHERS[dice.below(OTHERS.len())],
-        );
-        let hit = match name {
-            "monitor" => kill(victims.monitor),
-            "helper" => kill(victims.helper),
-            "payload" => kill(victims.payload),
-            _ => kill(victims.monitor) & kill(victims.helper),
-        };
-        if hit {
-            *kills.entry(name.to_owned()).or_default() += 1;
-        }
+    let (mut running, mut ended) = (0, 0);
+    for round in 1..=ROUNDS {
+        crowd.kill(&root.join("containers"), KILLS * round / ROUNDS, began + PATIENCE)?;
+        std::thread::sleep(Duration::from_secs(1));
+        let found = tokio.block_on(check(&Runtime::open_default()?))?;
+        (running, ended) = (running + found.0, ended + found.1);
     }
     let took = began.elapsed();
-    for mut worker in workers {
-        worker.child.kill()?;
-        worker.child.wait()?;
-    }
-    std::thread::sleep(Duration::from_secs(1));
-    let runtime = Runtime::open_default()?;
-    let (running, ended) = tokio.block_on(check(&runtime))?;
     tokio.block_on(async {
+        let runtime = Runtime::open_default()?;
         for container in runtime.containers()? {
             container.remove_with(true, true).await?;
         }
@@ -224,6 +175,7 @@ pub(crate) fn crowd() -> Result<()> {
     })?;
     std::thread::sleep(Duration::from_secs(1));
     Runtime::open_default()?;
+    let Crowd { kills, ids, .. } = crowd;
     let left = before.remains(&ids)?;
     if !left.is_empty() {
         return Err(format!("left after {kills:?}:\n{}", left.join("\n")).into());
@@ -239,6 +191,86 @@ pub(crate) fn crowd() -> Result<()> {
     }
     std::io::stdout().write_all(table.as_bytes())?;
     Ok(())
+}
+
+/// Who was killed, and which containers were seen.
+struct Crowd {
+    dice: Dice,
+    kills: BTreeMap<String, usize>,
+    ids: BTreeSet<String>,
+}
+
+impl Default for Crowd {
+    fn default() -> Self {
+        Self {
+            dice: Dice::new(),
+            kills: BTreeMap::new(),
+            ids: BTreeSet::new(),
+        }
+    }
+}
+
+impl Crowd {
+    /// Whether so many were killed; of the last round's, of each kind at least [`LEAST`].
+    fn is_enough(&self, all: usize) -> bool {
+        let count = |name: &str| self.kills.get(name).copied().unwrap_or(0);
+        let mut kinds = STEPS.iter().chain(&OTHERS);
+        self.kills.values().sum::<usize>() >= all && (all < KILLS || kinds.all(|name| count(name) >= LEAST))
+    }
+
+    /// Lets workers work, and kills until `all` were killed. Then no worker is left.
+    fn kill(&mut self, dir: &Path, all: usize, deadline: Instant) -> Result<()> {
+        let mut workers: Vec<Worker> = (0..WORKERS).map(|_| Worker::start()).collect::<Result<_>>()?;
+        while !self.is_enough(all) {
+            if Instant::now() > deadline {
+                return Err(format!("not done after {PATIENCE:?}: {:?}", self.kills).into());
+            }
+            std::thread::sleep(Duration::from_millis(self.dice.below(60) as u64));
+            for entry in std::fs::read_dir(dir)?.flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if name.len() == 64 {
+                    self.ids.insert(name);
+                }
+            }
+            if self.dice.below(3) == 0 {
+                let at = self.dice.below(WORKERS);
+                let step = workers[at].step();
+                workers[at].child.kill()?;
+                workers[at].child.wait()?;
+                workers[at] = Worker::start()?;
+                if STEPS.contains(&step.as_str()) {
+                    *self.kills.entry(step).or_default() += 1;
+                }
+                continue;
+            }
+            let victims: Vec<Victims> = self
+                .ids
+                .iter()
+                .filter_map(|id| Victims::of(&dir.join(id)))
+                .collect();
+            if victims.is_empty() {
+                continue;
+            }
+            let (victims, name) = (
+                &victims[self.dice.below(victims.len())],
+                OTHERS[self.dice.below(OTHERS.len())],
+            );
+            let hit = match name {
+                "monitor" => kill(victims.monitor),
+                "helper" => kill(victims.helper),
+                "payload" => kill(victims.payload),
+                _ => kill(victims.monitor) & kill(victims.helper),
+            };
+            if hit {
+                *self.kills.entry(name.to_owned()).or_default() += 1;
+            }
+        }
+        for mut worker in workers {
+            worker.child.kill()?;
+            worker.child.wait()?;
+        }
+        Ok(())
+    }
 }
 
 /// Containers with a policy run, and no exit code is wrong. How many of each were found.
@@ -262,10 +294,12 @@ async fn check(runtime: &Runtime) -> Result<(usize, usize)> {
                 return Err(format!("{} has a policy and has ended: {info:?}", info.name).into());
             }
             Status::Exited(exit) => match &exit.reason {
-                ExitReason::Exited(found) if found.to_string() != code && *found != 0 => {
+                ExitReason::Exited(found) if found.to_string() != code => {
                     return Err(format!("{} ended with {found} instead of {code}", info.name).into());
                 }
-                _ => ended += 1,
+                ExitReason::Exited(_) => ended += 1,
+                // It was killed, or somebody whom its start needed.
+                _ => {}
             },
             other => return Err(format!("{} is {other:?}", info.name).into()),
         }
