@@ -7,8 +7,8 @@ use crate::table::size;
 use crate::{Failure, Outcome, chain};
 use clap::{Args, Subcommand, ValueEnum};
 use rdock_build::{
-    BuildError, BuildOutput, BuildWarning, Builder, CacheFilter, CacheUsage, Context, NamedContext, Output,
-    PullPolicy, Secret,
+    BuildError, BuildOutput, BuildWarning, Builder, CacheFilter, CacheSource, CacheTarget, CacheUsage,
+    Context, NamedContext, Output, PullPolicy, Secret,
 };
 use rdock_runtime::image::{Platform, Reference};
 use rdock_runtime::{NetworkMode, Resources, Runtime, parse_size};
@@ -67,7 +67,7 @@ pub(crate) struct Build {
     /// A secret: id=NAME,src=FILE or id=NAME,env=VARIABLE
     #[arg(long)]
     secret: Vec<String>,
-    /// A context with a name: NAME=DIRECTORY or NAME=docker-image://IMAGE
+    /// A context with a name: NAME=DIRECTORY, NAME=docker-image://IMAGE or NAME=oci-layout://DIRECTORY[:TAG][@DIGEST]
     #[arg(long)]
     build_context: Vec<String>,
     /// Where the result goes: type=local|tar|oci|docker|image,dest=PATH
@@ -92,10 +92,11 @@ pub(crate) struct Build {
     provenance: Option<String>,
     #[arg(long, hide = true, value_parser = ["false"])]
     sbom: Option<String>,
-    /// Caches elsewhere are not used yet: builds are right without them
-    #[arg(long, hide = true)]
+    /// Take steps from a cache elsewhere: NAME, type=registry,ref=NAME or type=local,src=DIRECTORY
+    #[arg(long)]
     cache_from: Vec<String>,
-    #[arg(long, hide = true)]
+    /// Write a cache for other machines: type=inline, type=registry,ref=NAME or type=local,dest=DIRECTORY; mode=max for all stages
+    #[arg(long)]
     cache_to: Vec<String>,
     /// A context is never sent, so nothing is to be compressed
     #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
@@ -191,13 +192,6 @@ impl Build {
         if self.push && self.tag.is_empty() {
             return Err(Failure::new("--push needs a name to push: --tag NAME"));
         }
-        for (flag, given) in [("--cache-from", &self.cache_from), ("--cache-to", &self.cache_to)] {
-            if !given.is_empty() {
-                say(&format!(
-                    "WARNING: {flag} is not supported yet; the cache of this host is used"
-                ));
-            }
-        }
         let epoch = build_host::epoch()?;
         let mut builder = build_host::proxies(self.context()?);
         for tag in &self.tag {
@@ -224,6 +218,12 @@ impl Build {
         for stage in &self.no_cache_filter {
             builder = builder.no_cache_stage(stage);
         }
+        for source in &self.cache_from {
+            builder = builder.cache_from(CacheSource::parse(source).map_err(failure)?);
+        }
+        for target in &self.cache_to {
+            builder = builder.cache_to(CacheTarget::parse(target).map_err(failure)?);
+        }
         if self.pull == Some(true) {
             builder = builder.pull(PullPolicy::Always);
         }
@@ -233,11 +233,7 @@ impl Build {
         }
         for context in &self.build_context {
             let (name, value) = pair("build-context", context)?;
-            let context = match value.strip_prefix("docker-image://") {
-                Some(image) => NamedContext::Image(Reference::parse(image)?),
-                None => NamedContext::Directory(value.into()),
-            };
-            builder = builder.build_context(name, context);
+            builder = builder.build_context(name, NamedContext::parse(value).map_err(failure)?);
         }
         for output in &self.output {
             builder = builder.output(Output::parse(output).map_err(failure)?);

@@ -102,6 +102,13 @@ impl State {
             BuildEvent::Pull(Event::Resolved { reference, .. }) => {
                 self.line(&format!("pulling {}", reference.familiar()))
             }
+            BuildEvent::CacheImporting { from } => {
+                self.line(&format!("importing cache manifest from {from}"))
+            }
+            BuildEvent::CacheExporting { to } => self.line(&format!("exporting cache to {to}")),
+            BuildEvent::CacheExported { digest, .. } => {
+                self.line(&format!("writing cache image manifest {digest}"))
+            }
             BuildEvent::StepStarted { id } => {
                 if let Some(step) = self.steps.get_mut(id) {
                     step.started = Some(Instant::now());
@@ -276,6 +283,12 @@ fn as_json(event: &BuildEvent) -> Option<String> {
             json!({"event": "finished", "id": id, "seconds": took.as_secs_f64()})
         }
         BuildEvent::StepFailed { id } => json!({"event": "failed", "id": id}),
+        BuildEvent::CacheImported { from, steps } => {
+            json!({"event": "cache-imported", "from": from, "steps": steps})
+        }
+        BuildEvent::CacheExported { to, digest } => {
+            json!({"event": "cache-exported", "to": to, "digest": digest.to_string()})
+        }
         BuildEvent::Exporting => json!({"event": "exporting"}),
         BuildEvent::Done { image, names } => json!({"event": "done", "image": image.to_string(),
             "names": names.iter().map(ToString::to_string).collect::<Vec<_>>()}),

@@ -1,12 +1,13 @@
 //! [`Builder`]: what is built from what, and how.
 
 mod bases;
+mod caches;
 mod job;
 mod proxies;
 
 pub(crate) use proxies::Proxies;
 
-use crate::cache::{Cache, CacheFilter, CacheUsage};
+use crate::cache::{Cache, CacheFilter, CacheSource, CacheTarget, CacheUsage};
 use crate::context::Context;
 use crate::error::{BuildError, Result};
 use crate::event::{BuildProgress, BuildWarning};
@@ -58,6 +59,8 @@ pub struct Builder {
     secrets: BTreeMap<String, Secret>,
     no_cache: bool,
     no_cache_stages: BTreeSet<String>,
+    cache_from: Vec<CacheSource>,
+    cache_to: Vec<CacheTarget>,
     pull: PullPolicy,
     platform: Option<Platform>,
     network: NetworkMode,
@@ -145,6 +148,8 @@ impl Builder {
             secrets: BTreeMap::new(),
             no_cache: false,
             no_cache_stages: BTreeSet::new(),
+            cache_from: Vec::new(),
+            cache_to: Vec::new(),
             pull: PullPolicy::default(),
             platform: None,
             network: NetworkMode::Default,
@@ -266,6 +271,19 @@ impl Builder {
     /// Takes no result of a stage from the cache.
     pub fn no_cache_stage(mut self, stage: impl Into<String>) -> Self {
         self.no_cache_stages.insert(stage.into().to_lowercase());
+        self
+    }
+
+    /// Takes steps from a cache of other machines, too; as often as wanted, the first that has a step counts. Its layers
+    /// come when a step needs them, or the result. [`CacheSource`] says whom to trust.
+    pub fn cache_from(mut self, source: CacheSource) -> Self {
+        self.cache_from.push(source);
+        self
+    }
+
+    /// Writes what the steps made for other machines, when the build is done; as often as wanted.
+    pub fn cache_to(mut self, target: CacheTarget) -> Self {
+        self.cache_to.push(target);
         self
     }
 
@@ -420,7 +438,9 @@ impl Builder {
     /// # Errors
     /// As [`Builder::build`]; also for a file whose `# check=error=true` makes its warnings errors.
     pub async fn check(&self, runtime: &Runtime) -> Result<Vec<BuildWarning>> {
-        self.on_thread(runtime, Job::check).await
+        let mut builder = self.clone();
+        builder.cache_from.clear();
+        builder.on_thread(runtime, Job::check).await
     }
 
     async fn on_thread<T: Send + 'static>(

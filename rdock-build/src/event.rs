@@ -111,6 +111,30 @@ pub enum BuildEvent {
         /// Its number.
         id: usize,
     },
+    /// A cache of other machines is looked up.
+    CacheImporting {
+        /// Where.
+        from: String,
+    },
+    /// Its steps are known; layers come when something needs them.
+    CacheImported {
+        /// Where from.
+        from: String,
+        /// How many steps it has.
+        steps: usize,
+    },
+    /// A cache for other machines is written.
+    CacheExporting {
+        /// Where to.
+        to: String,
+    },
+    /// It is there.
+    CacheExported {
+        /// Where.
+        to: String,
+        /// Of its manifest.
+        digest: Digest,
+    },
     /// The image is written.
     Exporting,
     /// The image is there.

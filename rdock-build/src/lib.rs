@@ -6,6 +6,10 @@
 //! is kept in a cache that all processes share. [`Builder::from_graph`] shows how a program makes a graph itself.
 #![forbid(unsafe_code)]
 
+#[cfg(doc)]
+#[doc = include_str!("../CACHE.md")]
+pub mod cache_format {}
+
 mod builder;
 mod cache;
 mod chmod;
@@ -21,7 +25,7 @@ pub mod ignore;
 mod output;
 
 pub use builder::{BuildOutput, Builder, PullPolicy};
-pub use cache::{CacheEntry, CacheFilter, CacheUsage};
+pub use cache::{CacheEntry, CacheFilter, CacheMode, CacheSource, CacheTarget, CacheUsage};
 pub use chmod::Chmod;
 pub use context::Context;
 pub use error::{BuildError, Result};

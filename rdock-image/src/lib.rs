@@ -47,7 +47,9 @@ pub use digest::{Digest, Hasher};
 pub use error::{BoxError, Error, Result};
 pub use export::{ExportOptions, ExportReport};
 pub use image::Image;
-pub use import::{ArchiveContents, DockerImage, ImportOptions, ImportReport, LayoutEntry};
+pub use import::{
+    ArchiveContents, DockerImage, ImportOptions, ImportReport, LayoutEntry, LayoutName, OciLayout,
+};
 pub use layer::merged::{FileInfo, FileKind, MergedView, ViewEntry};
 pub use layout::Durability;
 pub use lease::Lease;

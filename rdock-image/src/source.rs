@@ -52,6 +52,38 @@ pub trait ImageSource: Send + Sync {
         }
         Ok(image)
     }
+
+    /// Brings some layers of an image that was resolved into `store`: those of the diffIDs `wanted` that are not there.
+    /// Nothing is tagged; what pinned them before holds on to them (see [`Lease::pin`](crate::Lease::pin)).
+    ///
+    /// # Errors
+    /// As [`ImageSource::fetch`]; [`Error::Unsupported`] from a source that only knows whole images.
+    fn fetch_layers(
+        &self,
+        resolved: &ResolvedImage,
+        wanted: &[Digest],
+        store: &ImageStore,
+        progress: &Progress,
+    ) -> Result<(), BoxError> {
+        let _ = (wanted, store, progress);
+        Err(Box::new(Error::Unsupported {
+            what: "layers without their image".to_owned(),
+            on: resolved.reference().familiar(),
+        }))
+    }
+
+    /// Puts an image, which its store need not list, where `reference` leads to, and returns the digest of its manifest
+    /// there. Names in the store stay as they are.
+    ///
+    /// # Errors
+    /// When the place does not take it; [`Error::Unsupported`] from a source that only gives.
+    fn publish(&self, reference: &Reference, image: &Image, progress: &Progress) -> Result<Digest, BoxError> {
+        let _ = (image, progress);
+        Err(Box::new(Error::Unsupported {
+            what: "sending images".to_owned(),
+            on: reference.familiar(),
+        }))
+    }
 }
 
 /// What a name led to: the documents of an image, whose layers may be elsewhere.

@@ -8,13 +8,13 @@ use crate::listing::{self, Listing};
 use crate::login::{self, Login};
 use crate::manifests;
 use crate::pull;
-use crate::push::{self, PushProgress, Pushed};
+use crate::push::{self, PushEvent, PushProgress, Pushed};
 use crate::referrers;
 use crate::session::{Remarks, Session};
 use crate::transport::Transport;
 use rdock_image::{
-    BoxError, Descriptor, Digest, Image, ImageSource, ImageStore, Index, Platform, Progress, Reference,
-    ResolvedImage,
+    BoxError, Descriptor, Digest, Event, Image, ImageSource, ImageStore, Index, Platform, Progress,
+    Reference, ResolvedImage,
 };
 use std::sync::Arc;
 
@@ -91,10 +91,30 @@ impl RegistryClient {
         let transport = Transport::new(&self.config)?;
         let target = push::Target {
             reference,
-            image: reference.canonical().to_string(),
+            image: push::Pushing::Named(reference.canonical().to_string()),
             tagged: true,
         };
         push::push(&self.config, &transport, target, store, progress).await
+    }
+
+    /// Sends an image that is at hand to the registry of `reference`. As [`RegistryClient::push`], but the image's
+    /// store need not list it, and gives it no name.
+    ///
+    /// # Errors
+    /// As [`RegistryClient::push`].
+    pub async fn push_image(
+        &self,
+        reference: &Reference,
+        image: &Image,
+        progress: &PushProgress,
+    ) -> Result<Pushed> {
+        let transport = Transport::new(&self.config)?;
+        let target = push::Target {
+            reference,
+            image: push::Pushing::Held(image.clone()),
+            tagged: true,
+        };
+        push::push(&self.config, &transport, target, image.store(), progress).await
     }
 
     /// Sends an index and the images of all platforms that it names, which must all be in `store`, under one name:
@@ -304,6 +324,22 @@ impl RegistryClient {
         pull::pull_resolved(&self.config, &transport, resolved, store, progress).await
     }
 
+    /// Brings some layers of an image into `store` that was resolved: those of the diffIDs `wanted` that are not there.
+    /// Nothing is tagged.
+    ///
+    /// # Errors
+    /// As [`RegistryClient::pull`].
+    pub async fn pull_layers(
+        &self,
+        resolved: &ResolvedImage,
+        wanted: &[Digest],
+        store: &ImageStore,
+        progress: &Progress,
+    ) -> Result<()> {
+        let transport = Transport::new(&self.config)?;
+        pull::pull_layers(&self.config, &transport, resolved, wanted, store, progress).await
+    }
+
     /// Runs work on a runtime of its own, on a thread of its own: the caller may be inside another runtime.
     fn on_thread<T: Send>(
         reference: &Reference,
@@ -364,5 +400,37 @@ impl ImageSource for RegistryClient {
     ) -> Result<Image, BoxError> {
         let work = self.pull_resolved(resolved, store, progress);
         Self::on_thread(resolved.reference(), progress, work)
+    }
+
+    fn fetch_layers(
+        &self,
+        resolved: &ResolvedImage,
+        wanted: &[Digest],
+        store: &ImageStore,
+        progress: &Progress,
+    ) -> Result<(), BoxError> {
+        let work = self.pull_layers(resolved, wanted, store, progress);
+        Self::on_thread(resolved.reference(), progress, work)
+    }
+
+    fn publish(&self, reference: &Reference, image: &Image, progress: &Progress) -> Result<Digest, BoxError> {
+        let told = progress.clone();
+        let told = PushProgress::new(move |event| match event {
+            PushEvent::Warning { text } => told.emit(Event::Warning { text }),
+            PushEvent::Retrying {
+                what,
+                attempt,
+                delay,
+                cause,
+            } => told.emit(Event::Retrying {
+                what,
+                attempt,
+                delay,
+                cause,
+            }),
+            _ => {}
+        });
+        let work = self.push_image(reference, image, &told);
+        Ok(Self::on_thread(reference, progress, work)?.digest)
     }
 }

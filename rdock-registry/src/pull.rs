@@ -92,6 +92,33 @@ pub(crate) async fn pull_resolved(
     .await
 }
 
+/// Some layers of an image whose documents are known, and nothing else.
+pub(crate) async fn pull_layers(
+    config: &RegistryConfig,
+    transport: &Transport,
+    resolved: &ResolvedImage,
+    wanted: &[Digest],
+    store: &ImageStore,
+    progress: &Progress,
+) -> Result<()> {
+    let (parallel, remarks) = (config.parallel_layers.max(1), remarks(progress));
+    let layers = resolved.manifest().layers.iter().cloned();
+    let layers = layers.zip(resolved.diff_ids().iter().cloned());
+    let work: Vec<_> = layers.filter(|(_, diff_id)| wanted.contains(diff_id)).collect();
+    let reference = resolved.reference();
+    let pinned = reference.with_digest(resolved.manifest_digest());
+    let can = |can: &Capabilities| can.pull;
+    manifests::at_places(config, transport, &pinned, can, &remarks, |session| {
+        let pull = Pull::new(session, progress);
+        let work = work.clone();
+        async move {
+            let lease = Arc::new(store.lease()?);
+            pull.layers(work, store, &lease, parallel, reference).await
+        }
+    })
+    .await
+}
+
 /// The tag or digest to ask for, and whether places that know no tags will do.
 async fn meant(
     config: &RegistryConfig,

@@ -65,10 +65,18 @@ struct Push {
 /// What is pushed, and where to.
 pub(crate) struct Target<'a> {
     pub(crate) reference: &'a Reference,
-    /// The image's name in the store.
-    pub(crate) image: String,
+    pub(crate) image: Pushing,
     /// The manifest gets the reference's tag; else it is there by its digest alone.
     pub(crate) tagged: bool,
+}
+
+/// An image that is pushed.
+#[derive(Clone)]
+pub(crate) enum Pushing {
+    /// The one of this name in the store, whose names mean what the registry has from then on.
+    Named(String),
+    /// This one, which the store need not list. Names stay as they are.
+    Held(Image),
 }
 
 fn by_digest(reference: &Reference) -> Error {
@@ -108,7 +116,10 @@ pub(crate) async fn push(
             name: named.clone(),
         };
         let lease = there.lease()?;
-        let image = there.get(&wanted)?.ok_or_else(missing)?;
+        let image = match wanted {
+            Pushing::Named(name) => there.get(&name)?.ok_or_else(missing)?,
+            Pushing::Held(image) => image,
+        };
         lease.pin(image.manifest_digest())?;
         let mut origins = BTreeMap::new();
         for diff_id in image.diff_ids() {

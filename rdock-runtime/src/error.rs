@@ -94,6 +94,14 @@ pub enum Error {
         /// What the source said.
         source: rdock_image::BoxError,
     },
+    /// An image could not be sent.
+    #[error("could not push {reference}")]
+    Push {
+        /// Where to.
+        reference: String,
+        /// What the registry's client said.
+        source: rdock_image::BoxError,
+    },
     /// The image store failed.
     #[error(transparent)]
     Image(#[from] rdock_image::Error),
@@ -321,7 +329,7 @@ impl Error {
                     .into(),
             ),
             Self::Launch { step, source, .. } => step_hint(*step, source.raw_os_error().unwrap_or(0)),
-            Self::Pull { source, .. } => {
+            Self::Pull { source, .. } | Self::Push { source, .. } => {
                 source.downcast_ref::<Self>().and_then(Self::hint).or_else(|| source_hint(source.as_ref()))
             }
             Self::Remains { source, .. } => source.hint(),

@@ -3,7 +3,9 @@
 use crate::container::Container;
 use crate::error::{Error, Result};
 use crate::events::{EventAction, EventKind, Events, Journal};
-use crate::image::{BoxError, Image, ImageSource, ImageStore, Platform, Progress, Reference, ResolvedImage};
+use crate::image::{
+    BoxError, Digest, Image, ImageSource, ImageStore, Platform, Progress, Reference, ResolvedImage,
+};
 use crate::net::Networks;
 use crate::state::Containers;
 use crate::volume::Volumes;
@@ -187,6 +189,49 @@ impl Runtime {
             Ok(image)
         };
         self.ask_source(resolved.reference(), progress, work).await
+    }
+
+    /// Fetches layers of an image that was resolved: those of the diffIDs `wanted` that are not in the store. Nothing is
+    /// tagged; a lease that pinned them before holds on to them.
+    ///
+    /// # Errors
+    /// As [`Self::pull`].
+    pub async fn pull_layers(
+        &self,
+        resolved: &ResolvedImage,
+        wanted: &[Digest],
+        progress: &Progress,
+    ) -> Result<()> {
+        let (known, wanted) = (resolved.clone(), wanted.to_vec());
+        let work = move |source: &dyn ImageSource, _: &Reference, store: &ImageStore, progress: &Progress| {
+            source.fetch_layers(&known, &wanted, store, progress)
+        };
+        self.ask_source(resolved.reference(), progress, work).await
+    }
+
+    /// Sends an image, which the store need not list, to where `reference` leads to; returns the digest of its manifest
+    /// there. Names in the store stay as they are.
+    ///
+    /// # Errors
+    /// [`Error::Push`] with what the registry said.
+    pub async fn publish(&self, reference: &Reference, image: &Image, progress: &Progress) -> Result<Digest> {
+        let failed = |source: BoxError| Error::Push {
+            reference: reference.familiar(),
+            source,
+        };
+        let Some(source) = self.inner.source.clone() else {
+            return Err(failed("no registry client is set up".into()));
+        };
+        let (wanted, image, progress) = (reference.clone(), image.clone(), progress.clone());
+        blocking(move || {
+            source
+                .publish(&wanted, &image, &progress)
+                .map_err(|source| Error::Push {
+                    reference: wanted.familiar(),
+                    source,
+                })
+        })
+        .await
     }
 
     /// Lets the source do something.

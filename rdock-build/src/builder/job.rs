@@ -1,17 +1,17 @@
 //! One build, from the names it gets to the outputs it leaves.
 
-use super::bases::Bases;
-use super::{BuildOutput, Builder, DockerfileAt};
-use crate::cache::Cache;
+use super::bases::{Bases, Layouts};
+use super::{BuildOutput, Builder, DockerfileAt, caches};
+use crate::cache::{Cache, CacheMode, CacheTarget, Imports, portable};
 use crate::context;
 use crate::dockerfile::{BuildArgs, Dockerfile};
 use crate::error::{BuildError, Result};
 use crate::event::{BuildEvent, BuildWarning};
 use crate::exec::{Cancel, Execution, Settings, StepReport};
 use crate::front::{self, Plan, Wishes};
-use crate::graph::{Graph, Operation, StepId};
+use crate::graph::{Graph, NamedContext, Operation, StepId};
 use crate::output::{self, Output};
-use rdock_image::{Digest, History, ImageConfig, Platform, Reference};
+use rdock_image::{Digest, History, ImageConfig, OciLayout, Platform, Reference};
 use rdock_runtime::{NetworkMode, Runtime};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -52,7 +52,7 @@ impl Job {
         Ok(names)
     }
 
-    fn with<T>(&self, work: impl FnOnce(&Plan, &Execution<'_>) -> Result<T>, dry: bool) -> Result<T> {
+    fn with<T>(&self, work: impl Fn(&Plan, &Execution<'_>) -> Result<T>, dry: bool) -> Result<T> {
         let builder = &self.builder;
         let store = self.runtime.images();
         let host = Platform::host();
@@ -71,6 +71,7 @@ impl Job {
         let proxies = builder.proxies.with(&args);
         let fetch = |url: &str| crate::exec::download(url, &cache.dir("tmp"), &proxies, self.cancel.stop());
         let opened = context::open(builder, store, &fetch)?;
+        let (contexts, layouts) = named_contexts(&builder.contexts)?;
         let wishes = Wishes {
             args: BuildArgs {
                 values: args,
@@ -79,7 +80,7 @@ impl Job {
                 ..BuildArgs::default()
             },
             target: builder.target.clone(),
-            contexts: builder.contexts.clone(),
+            contexts,
             no_cache: builder.no_cache,
             no_cache_stages: builder.no_cache_stages.clone(),
             host_network: builder.host_network || builder.network == NetworkMode::Host,
@@ -92,16 +93,29 @@ impl Job {
             lease: &lease,
             cancel: &self.cancel,
             dry,
+            layouts,
             found: Mutex::default(),
         };
         let resolve = |reference: &Reference| bases.resolve(reference);
-        let planned = match &builder.dockerfile {
+        let plan = || match &builder.dockerfile {
             DockerfileAt::Graph(graph, target) => {
                 front::plan_graph(graph, *target, &wishes, &opened.inputs, &resolve)
             }
             _ => Dockerfile::parse_bytes(&opened.dockerfile_name, &opened.dockerfile)
                 .map_err(BuildError::from)
                 .and_then(|file| front::plan(&file, &wishes, &resolve, &|images| bases.ahead(images))),
+        };
+        let (planned, imports) = match builder.cache_from.is_empty() {
+            true => (plan(), Imports::default()),
+            // Both ask registries.
+            false => std::thread::scope(|scope| {
+                let imports = scope.spawn(|| self.imports());
+                let planned = plan();
+                match imports.join() {
+                    Ok(imports) => (planned, imports),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }),
         };
         let plan = match planned {
             // What a pull says that was stopped is its echo.
@@ -132,35 +146,45 @@ impl Job {
             proxies,
             dry,
         };
-        let fetch = |step: StepId| self.fetch(&plan.graph, &bases, step);
-        let execution = Execution {
-            graph: &plan.graph,
-            runtime: &self.runtime,
-            store,
-            cache: &cache,
-            lease: &lease,
-            progress: &builder.progress,
-            cancel: &self.cancel,
-            settings: &settings,
-            fetch: &fetch,
-            said: Mutex::default(),
-        };
-        work(&plan, &execution)
+        let fetch = |step: StepId, cancel: &Cancel| self.fetch(&plan.graph, &bases, step, cancel);
+        loop {
+            // The first failure of a step ends the others, and this attempt alone.
+            let (cancel, _told) = self.cancel.child();
+            let execution = Execution {
+                graph: &plan.graph,
+                runtime: &self.runtime,
+                store,
+                cache: &cache,
+                lease: &lease,
+                imports: &imports,
+                progress: &builder.progress,
+                cancel: &cancel,
+                settings: &settings,
+                fetch: &fetch,
+                said: Mutex::default(),
+            };
+            let lost = imports.lost();
+            let done = work(&plan, &execution);
+            // Hits of a cache that was given up are none: their steps run now. Each attempt has one cache less.
+            if done.is_ok() || imports.lost() == lost || self.cancel.is_cancelled() {
+                return done;
+            }
+        }
     }
 
     /// Brings the layers of a step's image.
-    fn fetch(&self, graph: &Graph, bases: &Bases<'_>, step: StepId) -> Result<()> {
+    fn fetch(&self, graph: &Graph, bases: &Bases<'_>, step: StepId, cancel: &Cancel) -> Result<()> {
         let step = &graph.steps[step.number()];
         let Operation::Image { reference, .. } = &step.operation else {
             return Ok(());
         };
         bases
-            .fetch(reference)
-            .map_err(|source| match self.cancel.is_cancelled() {
+            .fetch(reference, cancel)
+            .map_err(|source| match cancel.is_cancelled() {
                 true => BuildError::Cancelled,
                 false => BuildError::BaseImage {
                     place: Box::new(step.at()),
-                    reference: reference.familiar(),
+                    reference: bases.title(reference),
                     source,
                 },
             })
@@ -185,7 +209,11 @@ impl Job {
             execution.bring(plan.target, &stack)?;
         }
         self.builder.progress.emit(BuildEvent::Exporting);
-        let config = self.config(plan, &results.created, &stack);
+        let mut config = self.config(plan, &results.created, &stack);
+        if self.builder.cache_to.contains(&CacheTarget::Inline) {
+            let records = caches::exported(execution, plan, &results, CacheMode::Min);
+            portable::put(&mut config, &records);
+        }
         let text = serde_json::to_vec(&config).map_err(|error| BuildError::Output {
             what: "the image config".to_owned(),
             source: error.into(),
@@ -195,7 +223,7 @@ impl Job {
             id: Digest::sha256_of(&text),
             config,
             names: Vec::new(),
-            steps: results.reports,
+            steps: results.reports.clone(),
             warnings: plan.warnings.clone(),
         };
         for wanted in outputs {
@@ -214,6 +242,7 @@ impl Job {
                 Output::Nothing => {}
             }
         }
+        self.export_caches(plan, execution, &results)?;
         self.builder.progress.emit(BuildEvent::Done {
             image: output.id.clone(),
             names: output.names.clone(),
@@ -268,4 +297,23 @@ impl Job {
         config.created = last.or_else(|| Some(time(0)));
         config
     }
+}
+
+/// The named contexts, those in layouts under references that lead nowhere else.
+fn named_contexts(
+    given: &BTreeMap<String, NamedContext>,
+) -> Result<(BTreeMap<String, NamedContext>, Layouts)> {
+    let (mut contexts, mut layouts) = (BTreeMap::new(), Layouts::new());
+    for (number, (name, context)) in given.iter().enumerate() {
+        let context = match context {
+            NamedContext::OciLayout { path, name } => {
+                let reference = Reference::parse(&format!("oci-layout.invalid/{number}"))?;
+                layouts.insert(reference.to_string(), (OciLayout::new(path), name.clone()));
+                NamedContext::Image(reference)
+            }
+            other => other.clone(),
+        };
+        contexts.insert(name.clone(), context);
+    }
+    Ok((contexts, layouts))
 }

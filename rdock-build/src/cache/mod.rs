@@ -12,13 +12,19 @@
 //! ```
 //! A key is the sha256 of everything that a step's result depends on. Layers of a result are kept in the image store
 //! under the key's name. The directory may be removed at any time when no build runs: all of it is made again.
+mod import;
 mod lock;
 mod mounts;
+mod place;
+pub(crate) mod portable;
 mod prune;
 mod record;
 
+pub(crate) use import::{Imported, Imports, chain};
 pub(crate) use lock::{Hold, KeyLock};
 pub(crate) use mounts::CacheMount;
+pub use place::{CacheMode, CacheSource, CacheTarget};
+pub(crate) use portable::Exported;
 pub use prune::{CacheEntry, CacheFilter, CacheUsage};
 pub(crate) use record::{Components, Key, Record};
 

@@ -19,6 +19,12 @@ impl Key {
         )
     }
 
+    /// Reads what [`Key::as_str`] gave; `None` for anything else.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let digit = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+        (text.len() == 64 && text.bytes().all(digit)).then(|| Self(text.to_owned()))
+    }
+
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
@@ -76,6 +82,9 @@ pub(crate) struct Record {
     /// The stack it stands on.
     #[serde(default)]
     pub(crate) base: Vec<Digest>,
+    /// The key by the content of the step's inputs, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) content: Option<Key>,
 }
 
 #[cfg(test)]

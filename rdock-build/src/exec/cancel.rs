@@ -1,5 +1,5 @@
 //! Ending a build from outside: the containers that run are killed, and nothing new begins.
-use rdock_image::Stop;
+use rdock_image::{OnStop, Stop};
 use rdock_runtime::LayeredContainer;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,6 +14,14 @@ struct Inner {
 }
 
 impl Cancel {
+    /// One that ends with this one, and may end before it; it is told as long as the second value is held.
+    pub(crate) fn child(&self) -> (Self, OnStop) {
+        let child = Self::default();
+        let told = child.clone();
+        let guard = self.stop().on_stop(move || told.cancel());
+        (child, guard)
+    }
+
     pub(crate) fn is_cancelled(&self) -> bool {
         self.0.stop.is_stopped()
     }

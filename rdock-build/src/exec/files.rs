@@ -134,6 +134,7 @@ impl Execution<'_> {
             name: format!("files of {source} for a mount"),
             created: self.now().max(0).cast_unsigned(),
             base: Vec::new(),
+            content: None,
         };
         if self.bind_key(id, context, source)?.0 == key {
             self.cache

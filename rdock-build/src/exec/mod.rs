@@ -18,12 +18,12 @@ pub use secrets::Secret;
 pub(crate) use secrets::sweep as sweep_secrets;
 
 use crate::builder::Proxies;
-use crate::cache::Cache;
+use crate::cache::{Cache, Exported, Imports};
 use crate::dockerfile::Place;
 use crate::error::{BuildError, Result};
 use crate::event::{BuildEvent, BuildProgress, Hit, StepInfo};
 use crate::graph::{Graph, Operation, StepId};
-use rdock_image::{Digest, ImageStore, Lease};
+use rdock_image::{Digest, ImageStore, Lease, Progress};
 use rdock_runtime::{NetworkMode, Resources, Runtime};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -37,11 +37,13 @@ pub(crate) struct Execution<'a> {
     pub(crate) store: &'a ImageStore,
     pub(crate) cache: &'a Cache,
     pub(crate) lease: &'a Lease,
+    /// Caches of other machines.
+    pub(crate) imports: &'a Imports,
     pub(crate) progress: &'a BuildProgress,
     pub(crate) cancel: &'a Cancel,
     pub(crate) settings: &'a Settings,
     /// Brings the layers of the image of a step into the store.
-    pub(crate) fetch: &'a (dyn Fn(StepId) -> Result<()> + Sync),
+    pub(crate) fetch: &'a (dyn Fn(StepId, &Cancel) -> Result<()> + Sync),
     /// What this machine cannot do for commands, as far as it was said.
     pub(crate) said: Mutex<BTreeSet<String>>,
 }
@@ -139,6 +141,8 @@ pub(crate) struct Results {
     pub(crate) reports: Vec<StepReport>,
     /// When a step's layer was made, in seconds since 1970.
     pub(crate) created: BTreeMap<StepId, u64>,
+    /// What other machines may be told of the steps that made layers; not of those whose files changed meanwhile.
+    pub(crate) made: BTreeMap<StepId, Exported>,
 }
 
 impl Execution<'_> {
@@ -233,7 +237,12 @@ impl Execution<'_> {
             let results = results.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             results.stacks.get(&id).cloned().flatten()
         };
-        let (stack, outcome, created) = match self.step(id, &stack_of) {
+        let step::Done {
+            stack,
+            outcome,
+            created,
+            made,
+        } = match self.step(id, &stack_of) {
             Ok(done) => done,
             Err(error) => {
                 if !matches!(error, BuildError::Cancelled) {
@@ -250,6 +259,7 @@ impl Execution<'_> {
         let mut results = results.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         results.stacks.insert(id, stack);
         results.created.extend(created.map(|time| (id, time)));
+        results.made.extend(made.map(|made| (id, made)));
         results.reports.push(StepReport {
             id: id.0,
             name: self.graph.steps[id.0].name.clone(),
@@ -259,8 +269,8 @@ impl Execution<'_> {
         Ok(())
     }
 
-    /// Brings in what is missing of the layers `needed` by a step; they are those of images below it, or were made by
-    /// this build. False in a dry run, which brings nothing.
+    /// Brings in what is missing of the layers `needed` by a step; they are those of images below it, were made by this
+    /// build, or were found in a cache of another machine. False in a dry run, which brings nothing.
     pub(crate) fn bring(&self, id: StepId, needed: &[Digest]) -> Result<bool> {
         for input in self.graph.reachable(id) {
             let Operation::Image { layers, .. } = &self.graph.steps[input.0].operation else {
@@ -271,10 +281,29 @@ impl Execution<'_> {
                 if self.settings.dry {
                     return Ok(false);
                 }
-                (self.fetch)(input)?;
+                (self.fetch)(input, self.cancel)?;
             }
         }
+        if self.settings.dry {
+            return Ok(needed.iter().all(|layer| self.store.has_layer(layer)));
+        }
+        self.bring_imported(needed)?;
         Ok(true)
+    }
+
+    /// Brings those of the layers that a cache of another machine has, and this store has not.
+    pub(crate) fn bring_imported(&self, layers: &[Digest]) -> Result<()> {
+        let missing = layers.iter().filter(|layer| !self.store.has_layer(layer));
+        let missing: Vec<Digest> = missing.cloned().collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let progress = self.progress.clone();
+        let progress = Progress::new(move |event| progress.emit(BuildEvent::Pull(event)))
+            .stopped_by(self.cancel.stop().clone());
+        let tell = |text| self.warn(text);
+        self.imports
+            .bring(&missing, self.cache, self.runtime, &progress, &tell)
     }
 
     /// Says what this machine cannot do for a command; once, for most have the same to do without.

@@ -1,6 +1,6 @@
 //! One step: its key, its place in the cache, and its work.
 use super::{Execution, Miss, StepOutcome};
-use crate::cache::{Components, Key, Record};
+use crate::cache::{Components, Exported, Key, Record};
 use crate::dockerfile::Network;
 use crate::error::{BuildError, Result};
 use crate::event::{BuildEvent, Hit};
@@ -10,8 +10,45 @@ use crate::ignore::Patterns;
 use rdock_image::Digest;
 use rdock_runtime::NetworkMode;
 
-/// Layers, what came of it, and when its layer was made.
-type Done = (Option<Vec<Digest>>, StepOutcome, Option<u64>);
+/// A step that is done, or that a dry run looked at.
+pub(super) struct Done {
+    /// Its layers; `None` in a dry run that cannot know.
+    pub(super) stack: Option<Vec<Digest>>,
+    pub(super) outcome: StepOutcome,
+    /// When its layer was made.
+    pub(super) created: Option<u64>,
+    pub(super) made: Option<Exported>,
+}
+
+impl Done {
+    fn base(layers: Vec<Digest>) -> Self {
+        Self {
+            stack: Some(layers),
+            outcome: StepOutcome::Base,
+            created: None,
+            made: None,
+        }
+    }
+
+    /// It would have to run.
+    fn missed(why: Vec<Miss>) -> Self {
+        Self {
+            stack: None,
+            outcome: StepOutcome::Missed { why },
+            created: None,
+            made: None,
+        }
+    }
+
+    fn cached(by: Hit, key: &Key, record: Record, below: &[Digest]) -> Self {
+        Self {
+            stack: Some([below, std::slice::from_ref(&record.layer)].concat()),
+            outcome: StepOutcome::Cached { by },
+            created: Some(record.created),
+            made: Some(Exported::of(key, record)),
+        }
+    }
+}
 
 pub(super) type StackOf<'a> = dyn Fn(StepId) -> Option<Vec<Digest>> + 'a;
 
@@ -20,23 +57,14 @@ impl Execution<'_> {
     pub(super) fn step(&self, id: StepId, stack_of: &StackOf<'_>) -> Result<Done> {
         let step = &self.graph.steps[id.0];
         let base = match &step.operation {
-            Operation::Scratch => return Ok((Some(Vec::new()), StepOutcome::Base, None)),
-            Operation::Image { layers, .. } => return Ok((Some(layers.clone()), StepOutcome::Base, None)),
+            Operation::Scratch => return Ok(Done::base(Vec::new())),
+            Operation::Image { layers, .. } => return Ok(Done::base(layers.clone())),
             Operation::Run(run) => run.base,
             Operation::Copy(copy) => copy.base,
             Operation::MakeDirectory { base, .. } => *base,
         };
-        let before = || {
-            (
-                None,
-                StepOutcome::Missed {
-                    why: vec![Miss::Before],
-                },
-                None,
-            )
-        };
         let Some(below) = stack_of(base) else {
-            return Ok(before());
+            return Ok(Done::missed(vec![Miss::Before]));
         };
         if self
             .graph
@@ -44,18 +72,16 @@ impl Execution<'_> {
             .iter()
             .any(|input| stack_of(*input).is_none())
         {
-            return Ok(before());
+            return Ok(Done::missed(vec![Miss::Before]));
         }
         let mut files = FileDigests::default();
         let definition = self.definition(id, &below, stack_of, &mut files)?;
         let kind = kind(&step.operation);
         let key = definition.key(kind);
-        let on_top = |layer: Digest| [&below[..], &[layer]].concat();
         if !step.no_cache
-            && let Some(record) = self.cache.find(self.lease, &key)?
+            && let Some(record) = self.find(id, &key, &below)?
         {
-            let outcome = StepOutcome::Cached { by: Hit::Definition };
-            return Ok((Some(on_top(record.layer)), outcome, Some(record.created)));
+            return Ok(Done::cached(Hit::Definition, &key, record, &below));
         }
         // The position tells what this step was last time, whatever became of its key.
         let context = self.settings.inputs.main();
@@ -79,34 +105,29 @@ impl Execution<'_> {
             false => Some(self.cache.lock(&key, self.cancel.stop())?),
         };
         if !step.no_cache
-            && let Some(record) = self.cache.find(self.lease, &key)?
+            && let Some(record) = self.find(id, &key, &below)?
         {
-            let outcome = StepOutcome::Cached { by: Hit::Definition };
-            return Ok((Some(on_top(record.layer)), outcome, Some(record.created)));
+            return Ok(Done::cached(Hit::Definition, &key, record, &below));
         }
         if self.settings.dry && !self.has_content(&step.operation) {
-            return Ok((None, StepOutcome::Missed { why }, None));
+            return Ok(Done::missed(why));
         }
         if !self.bring(id, &self.needed(&step.operation, &below, stack_of))? {
-            return Ok((None, StepOutcome::Missed { why }, None));
+            return Ok(Done::missed(why));
         }
         let content = self.content(id, &definition, stack_of)?;
         let content_key = content.map(|content| content.key(kind));
         if !step.no_cache
             && let Some(content_key) = &content_key
-            && let Some(record) = self.cache.find(self.lease, content_key)?
+            && let Some(mut record) = self.find(id, content_key, &below)?
         {
-            let stack = on_top(record.layer.clone());
-            self.cache.put(&key, &record, &stack)?;
+            record.content = Some(content_key.clone());
+            self.imports.note(self.cache, self.store, &key, &record)?;
             self.cache.set_last(&position, &noted)?;
-            return Ok((
-                Some(stack),
-                StepOutcome::Cached { by: Hit::Content },
-                Some(record.created),
-            ));
+            return Ok(Done::cached(Hit::Content, &key, record, &below));
         }
         if self.settings.dry {
-            return Ok((None, StepOutcome::Missed { why }, None));
+            return Ok(Done::missed(why));
         }
         self.progress.emit(BuildEvent::StepStarted { id: id.0 });
         // Files of a context may change at any time. What was read of them then is right for this build, and wrong for
@@ -128,7 +149,7 @@ impl Execution<'_> {
                 (self.make_directory(id, path, user, &below)?, true)
             }
             Operation::Scratch | Operation::Image { .. } => {
-                return Ok((Some(below), StepOutcome::Base, None));
+                return Ok(Done::base(below));
             }
         };
         if self.cancel.is_cancelled() {
@@ -140,8 +161,9 @@ impl Execution<'_> {
             name: step.name.clone(),
             created: self.now().max(0).cast_unsigned(),
             base: below.clone(),
+            content: content_key.clone(),
         };
-        let stack = on_top(made.diff_id);
+        let stack = [&below[..], &[made.diff_id]].concat();
         if unchanged {
             self.cache.put(&key, &record, &stack)?;
             if let Some(content_key) = &content_key {
@@ -149,7 +171,35 @@ impl Execution<'_> {
             }
             self.cache.set_last(&position, &noted)?;
         }
-        Ok((Some(stack), StepOutcome::Missed { why }, Some(record.created)))
+        Ok(Done {
+            stack: Some(stack),
+            outcome: StepOutcome::Missed { why },
+            created: Some(record.created),
+            made: unchanged.then(|| Exported::of(&key, record)),
+        })
+    }
+
+    /// A result that this root's cache has, or one of another machine, whose layer may not be here yet.
+    fn find(&self, id: StepId, key: &Key, below: &[Digest]) -> Result<Option<Record>> {
+        if let Some(record) = self.cache.find(self.lease, key)? {
+            return Ok(Some(record));
+        }
+        let Some(found) = self.imports.find(key) else {
+            return Ok(None);
+        };
+        self.lease.pin(&found.layer)?;
+        let record = Record {
+            layer: found.layer,
+            size: 0,
+            name: self.graph.steps[id.0].name.clone(),
+            created: found.created,
+            base: below.to_vec(),
+            content: found.content,
+        };
+        if !self.settings.dry {
+            self.imports.note(self.cache, self.store, key, &record)?;
+        }
+        Ok(Some(record))
     }
 
     /// The layers whose files a step reads.

@@ -451,6 +451,10 @@ impl Front<'_> {
             Some(NamedContext::Directory(path)) => {
                 Err(format!("{} is a directory, no image", path.display()).into())
             }
+            // The job has given it a reference.
+            Some(NamedContext::OciLayout { path, .. }) => {
+                Err(format!("{} was not looked up", path.display()).into())
+            }
             None => Reference::parse(name).map_err(BoxError::from),
         };
         let failed = |source: BoxError| BuildError::BaseImage {

@@ -7,6 +7,7 @@ mod kills;
 mod mounts;
 mod options;
 mod semantics;
+mod shared;
 mod tunnels;
 
 /// Runs as a build in a process of its own, if this is one.
@@ -47,6 +48,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials.extend(mounts::trials());
     trials.extend(options::trials());
     trials.extend(semantics::trials());
+    trials.extend(shared::trials());
     trials.extend(tunnels::trials());
     trials
 }

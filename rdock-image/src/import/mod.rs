@@ -1,8 +1,10 @@
 //! Images come in from archives and layouts: `docker save` (old and new), OCI layouts as directory or tar.
 mod contents;
+mod directory;
 mod files;
 
 pub use contents::{ArchiveContents, DockerImage, LayoutEntry};
+pub use directory::{LayoutName, OciLayout};
 
 use crate::digest::Hasher;
 use crate::layer::compression::Compression;

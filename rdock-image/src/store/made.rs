@@ -281,7 +281,7 @@ impl ImageStore {
                 });
             }
         }
-        let digest = self.write_documents(lease, config)?;
+        let digest = self.write_documents(lease, config, media_type::OCI_CONFIG)?;
         let Some((first, more)) = names.split_first() else {
             return self.commit_untagged(lease, &digest);
         };
@@ -301,12 +301,27 @@ impl ImageStore {
     /// # Errors
     /// [`Error::MissingBlob`] when a layer is missing.
     pub fn unlisted_image(&self, lease: &Lease, config: &ImageConfig) -> Result<Image> {
-        let digest = self.write_documents(lease, config)?;
+        self.unlisted_artifact(lease, config, media_type::OCI_CONFIG)
+    }
+
+    /// As [`ImageStore::unlisted_image`], of something that is kept as an image is and is none: its config has this
+    /// media type, which is the manifest's artifact type too (OCI image specification, "Guidelines for Artifact
+    /// Usage").
+    ///
+    /// # Errors
+    /// As [`ImageStore::unlisted_image`].
+    pub fn unlisted_artifact(
+        &self,
+        lease: &Lease,
+        config: &ImageConfig,
+        config_media_type: &str,
+    ) -> Result<Image> {
+        let digest = self.write_documents(lease, config, config_media_type)?;
         Image::load(self, &digest, Names::Known(Vec::new()))
     }
 
     /// Writes the config and a manifest. Returns the manifest's digest.
-    fn write_documents(&self, lease: &Lease, config: &ImageConfig) -> Result<Digest> {
+    fn write_documents(&self, lease: &Lease, config: &ImageConfig, kind: &str) -> Result<Digest> {
         let text = serde_json::to_vec(config).map_err(|e| Error::document("the image config", e))?;
         let id = Digest::sha256_of(&text);
         self.write_blob(lease, &text, &id)?;
@@ -317,7 +332,8 @@ impl ImageStore {
         let manifest = Manifest {
             schema_version: 2,
             media_type: Some(media_type::OCI_MANIFEST.to_owned()),
-            config: Descriptor::new(media_type::OCI_CONFIG, &id, text.len() as u64),
+            artifact_type: Some(kind.to_owned()).filter(|kind| kind != media_type::OCI_CONFIG),
+            config: Descriptor::new(kind, &id, text.len() as u64),
             layers,
             ..Manifest::default()
         };

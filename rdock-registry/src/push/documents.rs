@@ -1,7 +1,7 @@
 //! What follows the layers of a push: the config, the manifest, and what the store remembers of both.
 
 use super::source::Source;
-use super::{Push, Pushed, Sent, Target, upload};
+use super::{Push, Pushed, Pushing, Sent, Target, upload};
 use crate::error::{Error, Result};
 use crate::session::{Session, blocking};
 use crate::transport::{Request, Verb};
@@ -110,10 +110,10 @@ impl Push {
             }
         }
         // An index that names the image goes on to name it as it is here.
-        let renamed =
-            (target.tagged && pushed.digest != *image.manifest_digest() && pushed.id == *image.id())
-                .then(|| json(&manifest, "the manifest"))
-                .transpose()?;
+        let named = target.tagged && matches!(target.image, Pushing::Named(_));
+        let renamed = (named && pushed.digest != *image.manifest_digest() && pushed.id == *image.id())
+            .then(|| json(&manifest, "the manifest"))
+            .transpose()?;
         // It is the same image by all its names.
         let mut names = image.references().to_vec();
         let own = target.reference.canonical();

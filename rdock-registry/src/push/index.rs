@@ -1,6 +1,6 @@
 //! A push of an index: the images of all its platforms, then the index itself.
 
-use super::{Target, push};
+use super::{Pushing, Target, push};
 use crate::auth::{Access, Rights};
 use crate::config::RegistryConfig;
 use crate::error::{Error, Result};
@@ -95,7 +95,7 @@ async fn one(
 ) -> Result<Pushed> {
     let target = Target {
         reference,
-        image: image.manifest_digest().to_string(),
+        image: Pushing::Held(image.clone()),
         tagged: false,
     };
     push(config, transport, target, store, progress).await

@@ -27,15 +27,15 @@ pub(super) fn trials() -> Vec<Trial> {
 }
 
 /// A bench whose images can be in a registry too.
-struct Remote {
-    bench: Bench,
-    server: RegistryServer,
+pub(super) struct Remote {
+    pub(super) bench: Bench,
+    pub(super) server: RegistryServer,
     client: RegistryClient,
-    _dir: tempfile::TempDir,
+    pub(super) dir: tempfile::TempDir,
 }
 
 impl Remote {
-    fn new() -> Tested<Self> {
+    pub(super) fn new() -> Tested<Self> {
         Self::scripted(|_| None)
     }
 
@@ -50,30 +50,51 @@ impl Remote {
             bench,
             server,
             client,
-            _dir: dir,
+            dir,
         })
     }
 
-    fn name(&self, name: &str) -> String {
+    /// Another machine: a root of its own, and the same registry.
+    pub(super) fn other(&self) -> Tested<Bench> {
+        let mut bench = Bench::new()?;
+        bench.runtime = bench.runtime.clone().with_source(Arc::new(self.client.clone()));
+        Ok(bench)
+    }
+
+    /// As [`Remote::other`], with a Dockerfile and one more file in its context.
+    pub(super) fn other_with(&self, file: &str, content: &str, dockerfile: &str) -> Tested<Bench> {
+        let bench = self.other()?;
+        bench.file(file, content)?;
+        bench.file("Dockerfile", dockerfile)?;
+        Ok(bench)
+    }
+
+    /// Sends an image of the bench.
+    pub(super) fn push(&self, name: &str) -> Tested {
+        let (reference, progress) = (Reference::parse(name)?, PushProgress::default());
+        let store = self.bench.runtime.images();
+        wait(self.client.push(&reference, store, &progress))??;
+        Ok(())
+    }
+
+    pub(super) fn name(&self, name: &str) -> String {
         format!("{}/{name}", self.server.host())
     }
 
     /// Makes an image of `base` with a file `/made` of this text, which only the registry has then. Returns its name.
-    fn publish(&self, name: &str, text: &str) -> Tested<String> {
+    pub(super) fn publish(&self, name: &str, text: &str) -> Tested<String> {
         let name = self.name(name);
         let file = format!("FROM base\nENV MADE={text}\nRUN echo {text} > /made\n");
         self.bench
             .build(|builder| builder.dockerfile_text(file).tag(name.as_str()))?;
-        let store = self.bench.runtime.images();
-        let (reference, progress) = (Reference::parse(&name)?, PushProgress::default());
-        wait(self.client.push(&reference, store, &progress))??;
-        store.remove(&name, true)?;
+        self.push(&name)?;
+        self.bench.runtime.images().remove(&name, true)?;
         Builder::prune(&self.bench.runtime, &CacheFilter::default())?;
         Ok(name)
     }
 
     /// Digest and bytes of a manifest in the registry.
-    fn manifest(&self, name: &str) -> Tested<(Digest, Vec<u8>)> {
+    pub(super) fn manifest(&self, name: &str) -> Tested<(Digest, Vec<u8>)> {
         let reference = Reference::parse(name)?;
         let tag = reference.tag().unwrap_or("latest");
         let digest = self.server.tag(reference.path(), tag).ok_or("no such tag")?;
@@ -82,7 +103,7 @@ impl Remote {
     }
 
     /// How often the layers of an image were asked for.
-    fn layers(&self, name: &str) -> Tested<usize> {
+    pub(super) fn layers(&self, name: &str) -> Tested<usize> {
         let ManifestDocument::Manifest(manifest) = ManifestDocument::parse(&self.manifest(name)?.1, None)?
         else {
             return Err("an index".into());
@@ -95,7 +116,7 @@ impl Remote {
     }
 
     /// Is the image in the store, as a user sees it?
-    fn has(&self, name: &str) -> Tested<bool> {
+    pub(super) fn has(&self, name: &str) -> Tested<bool> {
         let store = self.bench.runtime.images();
         let wanted = Reference::parse(name)?;
         let listed = store
