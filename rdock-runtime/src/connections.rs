@@ -1,13 +1,13 @@
 //! Joining and leaving networks.
 
 use crate::container::Container;
-use crate::control::{Connection, Reply, Request};
+use crate::control::{Reply, Request};
 use crate::error::{Error, Result};
 use crate::net::NetError;
 use crate::network_files::{keep_endpoints, kept_endpoints};
 use crate::runtime::blocking;
 use crate::spec::{ContainerSpec, EndpointSpec, NetworkMode};
-use crate::state::Status;
+use crate::state::{ChangeLock, Status};
 
 impl Container {
     /// Joins one more network, by name or with aliases and addresses; a container that does not run joins it at its
@@ -23,13 +23,13 @@ impl Container {
             // A spec says what is wrong with an alias or an address.
             ContainerSpec::new("image").network(endpoint.clone()).validate()?;
             this.has_networks(&network)?;
-            if this.running() {
+            let Some(_change) = this.without_owner()? else {
                 let connected = this.inspect()?.networks.iter().any(|is| is.network == network);
                 if connected {
                     return Err(this.connected(network).into());
                 }
                 return this.ask_owner(&Request::Connect { endpoint });
-            }
+            };
             let mut endpoints = this.endpoints()?;
             if endpoints.iter().any(|is| is.network_name() == network) {
                 return Err(this.connected(network).into());
@@ -58,12 +58,12 @@ impl Container {
                 container: this.name().to_owned(),
                 network: name.clone(),
             };
-            if this.running() {
+            let Some(_change) = this.without_owner()? else {
                 if !this.inspect()?.networks.iter().any(|is| is.network == name) {
                     return Err(missing().into());
                 }
                 return this.ask_owner(&Request::Disconnect { network: name });
-            }
+            };
             let mut endpoints = this.endpoints()?;
             let before = endpoints.len();
             endpoints.retain(|is| is.network_name() != name);
@@ -75,8 +75,19 @@ impl Container {
         .await
     }
 
-    fn running(&self) -> bool {
-        matches!(self.status(), Ok(Status::Running))
+    /// The right to say what the next start joins; `None` when it runs, or is about to run again: its owner does it.
+    fn without_owner(&self) -> Result<Option<ChangeLock>> {
+        let owned = || {
+            let status = self.status()?;
+            Ok::<_, Error>(status.is_running() || matches!(status, Status::Restarting(_)))
+        };
+        self.see_end()?;
+        if owned()? {
+            return Ok(None);
+        }
+        let change = self.dir().lock_changes()?;
+        // Somebody may have started it meanwhile.
+        Ok((!owned()?).then_some(change))
     }
 
     fn connected(&self, network: String) -> NetError {
@@ -111,11 +122,7 @@ impl Container {
     }
 
     fn ask_owner(&self, request: &Request) -> Result<()> {
-        let gone = || Error::NotRunning {
-            name: self.name().to_owned(),
-        };
-        let connection = Connection::open(self.dir().path(), self.name())?.ok_or_else(gone)?;
-        match connection.ask(request, &[])? {
+        match self.ask(request)? {
             (Reply::Done, _) => Ok(()),
             (reply, _) => Err(self.refused(reply)),
         }

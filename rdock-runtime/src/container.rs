@@ -13,7 +13,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// For what other processes are just about to do.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A container of an opened root. Cloning is cheap; dropping it does nothing to the container.
 #[derive(Debug, Clone)]
@@ -284,27 +287,24 @@ impl Container {
     /// [`Error::NotRunning`].
     pub async fn attach(&self) -> Result<Attached> {
         let this = self.clone();
-        blocking(move || {
-            let connection = this.connect()?;
-            match connection.ask(&Request::Attach, &[])? {
-                (
-                    Reply::Attached {
-                        stdin,
-                        stdout,
-                        stderr,
-                    },
-                    fds,
-                ) => {
-                    let mut fds = fds.into_iter();
-                    let mut take = |named: bool| if named { fds.next() } else { None };
-                    Ok(Attached {
-                        stdin: take(stdin),
-                        stdout: take(stdout),
-                        stderr: take(stderr),
-                    })
-                }
-                (reply, _) => Err(this.refused(reply)),
+        blocking(move || match this.ask(&Request::Attach)? {
+            (
+                Reply::Attached {
+                    stdin,
+                    stdout,
+                    stderr,
+                },
+                fds,
+            ) => {
+                let mut fds = fds.into_iter();
+                let mut take = |named: bool| if named { fds.next() } else { None };
+                Ok(Attached {
+                    stdin: take(stdin),
+                    stdout: take(stdout),
+                    stderr: take(stderr),
+                })
             }
+            (reply, _) => Err(this.refused(reply)),
         })
         .await
     }
@@ -328,6 +328,7 @@ impl Container {
         self.ask_for_exit(Request::Stop {
             signal: self.record.stop_signal,
             timeout_ms: crate::control::milliseconds(timeout),
+            removal: false,
         })
         .await
     }
@@ -335,13 +336,19 @@ impl Container {
     pub(crate) async fn ask_for_exit(&self, request: Request) -> Result<Exit> {
         loop {
             let (this, request) = (self.clone(), request.clone());
-            let connection = blocking(move || match this.open_connection()? {
-                Some(connection) => match connection.send(&request, &[]) {
-                    Ok(()) => Ok(Some(connection)),
-                    Err(Error::OwnerGone { .. }) => Ok(None),
-                    Err(error) => Err(error),
-                },
-                None => Ok(None),
+            let connection = blocking(move || {
+                if matches!(request, Request::Stop { .. }) {
+                    // One that cannot be looked at says so below.
+                    let _ = crate::recover::end_unseen(&this.runtime, &this.dir);
+                }
+                match this.open_connection()? {
+                    Some(connection) => match connection.send(&request, &[]) {
+                        Ok(()) => Ok(Some(connection)),
+                        Err(Error::OwnerGone { .. }) => Ok(None),
+                        Err(error) => Err(error),
+                    },
+                    None => Ok(None),
+                }
             })
             .await?;
             if let Some(connection) = connection {
@@ -364,8 +371,10 @@ impl Container {
     /// The exit of a container whose owner no longer listens; `None` when it has another owner by now.
     fn recorded_exit(&self) -> Result<Option<Exit>> {
         // An owner closes its socket a moment before the last of it is on disk, and a killed one is seen as
-        // dead only when the kernel has ended it.
-        for _ in 0..200 {
+        // dead only when the kernel has ended it; another process may be just about to take it over.
+        let deadline = Instant::now() + PATIENCE;
+        let mut pause = Duration::from_millis(2);
+        loop {
             match (self.dir.status(), self.exit.known.get()) {
                 (Ok(Status::Exited(exit)), _) => return Ok(Some(exit)),
                 (_, Some(exit)) => return Ok(Some(exit.clone())),
@@ -379,14 +388,62 @@ impl Container {
                 (Ok(_), None) if self.record.detached && self.open_connection()?.is_some() => {
                     return Ok(None);
                 }
-                (Ok(_), None) => std::thread::sleep(Duration::from_millis(5)),
+                (Ok(_), None) if Instant::now() >= deadline => {
+                    return Err(Error::OwnerGone {
+                        name: self.name().to_owned(),
+                    });
+                }
+                (Ok(_), None) => {
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(Duration::from_millis(100));
+                }
                 // It has removed itself; who started it is told all the same.
                 (Err(error), None) => return self.exit.get().ok_or(error).map(Some),
             }
         }
-        Err(Error::OwnerGone {
-            name: self.name().to_owned(),
+    }
+
+    /// Looks after it when nobody owns it and nobody would say how it ends: its owner was killed. Blocks.
+    pub(crate) fn look_after(&self) {
+        let unowned = || -> Result<bool> {
+            let owner = self.dir.owner()?;
+            let expected = || Ok::<_, Error>(self.dir.history()?.expects_owner());
+            let goes_with_it = !self.record.detached || self.record.spec.auto_remove;
+            Ok(!owner.is_alive() && (goes_with_it || expected()?))
+        };
+        if unowned().unwrap_or(false) {
+            // Without a monitor to start it stays as it is; who waits looks again.
+            let _ = crate::recover::recover(&self.runtime, self.id());
+        }
+    }
+
+    /// [`Self::look_after`] on a thread that may block.
+    pub(crate) async fn look_after_it(&self) -> Result<()> {
+        let this = self.clone();
+        blocking(move || {
+            this.look_after();
+            Ok(())
         })
+        .await
+    }
+
+    /// Waits for the record of an end that has happened: a helper whose owner was killed tells it to the next one only.
+    /// Blocks, for a bounded time.
+    pub(crate) fn see_end(&self) -> Result<()> {
+        let unseen = || -> Result<bool> {
+            let history = self.dir.history()?;
+            let runs = history.status(true).is_some_and(|status| status.is_running());
+            Ok(runs && crate::owner::recorded_exit(&self.dir, false).is_some())
+        };
+        if !self.record.detached || !unseen()? {
+            return Ok(());
+        }
+        self.look_after();
+        let deadline = Instant::now() + PATIENCE;
+        while unseen()? && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
     }
 
     /// Sends a signal to the payload: `SIGTERM`, `TERM` or a number.
@@ -410,7 +467,7 @@ impl Container {
 
     pub(crate) async fn ask_done(&self, request: Request) -> Result<()> {
         let this = self.clone();
-        blocking(move || match this.connect()?.ask(&request, &[])? {
+        blocking(move || match this.ask(&request)? {
             (Reply::Done, _) => Ok(()),
             (reply, _) => Err(this.refused(reply)),
         })
@@ -424,7 +481,11 @@ impl Container {
     /// [`Error::StillRunning`]; [`Error::Remains`] with the first thing that could not be removed.
     pub async fn remove_with(&self, force: bool, volumes: bool) -> Result<()> {
         let this = self.clone();
-        let (status, unowned) = blocking(move || Ok((this.status()?, this.dir.owner().is_err()))).await?;
+        let look = move || {
+            this.see_end()?;
+            Ok((this.status()?, this.dir.owner().is_err()))
+        };
+        let (status, unowned) = blocking(look).await?;
         let is_over = match status {
             Status::Exited(_) | Status::Dead => true,
             Status::Created => unowned,
@@ -470,6 +531,7 @@ impl Container {
         self.ask_for_exit(Request::Stop {
             signal: libc::SIGKILL,
             timeout_ms: 0,
+            removal: true,
         })
         .await
     }
@@ -482,20 +544,45 @@ impl Container {
     }
 
     /// `None` when nobody owns the container. One that runs on without its owner gets a new one.
-    fn open_connection(&self) -> Result<Option<Connection>> {
+    pub(crate) fn open_connection(&self) -> Result<Option<Connection>> {
         let open = || Connection::open(self.dir.path(), self.name());
-        if let Some(connection) = open()? {
-            return Ok(Some(connection));
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(connection) = open()? {
+                return Ok(Some(connection));
+            }
+            let expected = self.dir.history().is_ok_and(|history| history.expects_owner());
+            if !self.record.detached || !expected {
+                return Ok(None);
+            }
+            // Without a monitor to start it stays as it is.
+            let recovered = crate::recover::recover(&self.runtime, self.id());
+            if let Some(connection) = open()? {
+                return Ok(Some(connection));
+            }
+            // Another process may be just taking it over.
+            let runs = matches!(self.status(), Ok(status) if status.is_running());
+            if recovered.is_err() || !runs || Instant::now() >= deadline {
+                return Ok(None);
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
-        let Ok(history) = self.dir.history() else {
-            return Ok(None);
-        };
-        if !self.record.detached || !history.expects_owner() {
-            return Ok(None);
+    }
+
+    /// Asks the owner. One that goes without an answer has mostly seen the container's end.
+    pub(crate) fn ask(&self, request: &Request) -> Result<(Reply, Vec<OwnedFd>)> {
+        self.connect()?
+            .ask(request, &[])
+            .map_err(|error| self.unanswered(error))
+    }
+
+    /// Why the owner gave no answer.
+    pub(crate) fn unanswered(&self, error: Error) -> Error {
+        let ended = || !matches!(self.status(), Ok(status) if status.is_running());
+        match error {
+            Error::OwnerGone { name } if ended() => Error::NotRunning { name },
+            other => other,
         }
-        // Without a monitor to start it stays as it is.
-        let _ = crate::recover::recover(&self.runtime, self.id());
-        open()
     }
 
     pub(crate) fn refused(&self, reply: Reply) -> Error {
@@ -522,7 +609,7 @@ impl Container {
 
     /// Whether something listens on a TCP port inside. Blocks.
     pub(crate) fn listening(&self, port: u16) -> Result<Listening> {
-        match self.connect()?.ask(&Request::Listening { port }, &[])? {
+        match self.ask(&Request::Listening { port })? {
             (Reply::Listening { state }, _) => Ok(state),
             (reply, _) => Err(self.refused(reply)),
         }

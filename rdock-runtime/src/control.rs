@@ -37,6 +37,9 @@ pub(crate) enum Request {
     Stop {
         signal: i32,
         timeout_ms: u64,
+        /// It is killed to be removed, which is no stop.
+        #[serde(default)]
+        removal: bool,
     },
     /// Stdio descriptors come with it unless a terminal is asked for. The session ends with the connection.
     Exec(ExecRequest),

@@ -242,7 +242,14 @@ impl Drop for Making<'_> {
 
 fn claim_name(runtime: &Runtime, wanted: Option<&str>, id: &str) -> Result<String> {
     if let Some(name) = wanted {
-        runtime.state().claim_name(name, id)?;
+        if let Err(error) = runtime.state().claim_name(name, id) {
+            let Error::NameInUse { id: holder, .. } = &error else {
+                return Err(error);
+            };
+            // Its holder may be what somebody left who was killed.
+            crate::recover::clear(runtime, holder);
+            runtime.state().claim_name(name, id)?;
+        }
         return Ok(name.to_owned());
     }
     let random = || crate::identity::random_name().map_err(Error::system("read random numbers"));

@@ -140,7 +140,8 @@ impl Exec {
             request.terminal.is_some(),
             request.args.first().cloned().unwrap_or_default(),
         );
-        let (reply, mut received) = connection.ask(&Request::Exec(request), &fds)?;
+        let asked = connection.ask(&Request::Exec(request), &fds);
+        let (reply, mut received) = asked.map_err(|error| container.unanswered(error))?;
         match reply {
             Reply::ExecStarted { .. } => {}
             Reply::ExecFailed { step, errno, detail } => {

@@ -135,6 +135,7 @@ impl Container {
         }
         let this = self.clone();
         let (container, attached) = blocking(move || {
+            this.see_end()?;
             let spec = attach.then_some(&this.record().spec);
             let task = Task::Start { by_policy: false };
             monitor::ask(this.runtime(), this.id(), task, spec)
@@ -163,6 +164,7 @@ impl Container {
         let request = Request::Stop {
             signal: self.signal_number(signal)?,
             timeout_ms: milliseconds(timeout),
+            removal: false,
         };
         self.ask_for_exit(request).await
     }
@@ -258,6 +260,12 @@ impl Container {
     pub async fn update(&self, update: &ContainerUpdate) -> Result<()> {
         let (this, update) = (self.clone(), update.clone());
         blocking(move || {
+            let limits = update.resources != Resources::default();
+            // Before the lock: a new owner, where the old one was killed, needs it.
+            let owner = match limits && this.status()?.is_running() {
+                true => this.open_connection()?,
+                false => None,
+            };
             {
                 let _change = this.dir().lock_changes()?;
                 let mut record = this.dir().record()?;
@@ -267,14 +275,20 @@ impl Container {
                 }
                 let host = HostFacts::gather(record.spec.privileged);
                 create::planned(this.runtime(), &record, &host)?;
-                if update.resources != Resources::default() && this.status()?.is_running() {
+                if limits && this.status()?.is_running() {
                     let request = Request::Limits {
                         resources: Box::new(update.resources.with_related(&record.spec.resources)),
                     };
-                    match this.connect()?.ask(&request, &[])? {
+                    let owner = match owner {
+                        Some(owner) => owner,
+                        None => this.connect()?,
+                    };
+                    let asked = owner.ask(&request, &[]);
+                    match asked.map_err(|error| this.unanswered(error)) {
                         // One that has just ended gets them with its next start.
-                        (Reply::Done | Reply::NotRunning, _) => {}
-                        (reply, _) => return Err(this.refused(reply)),
+                        Ok((Reply::Done | Reply::NotRunning, _)) | Err(Error::NotRunning { .. }) => {}
+                        Ok((reply, _)) => return Err(this.refused(reply)),
+                        Err(error) => return Err(error),
                     }
                 }
                 this.dir().write_record(&record)?;
@@ -313,23 +327,27 @@ impl Container {
     /// # Errors
     /// [`Error::NoHealthCheck`]; [`Error::NotRunning`] when it does not run, or ends meanwhile.
     pub async fn wait_health(&self, wanted: Option<HealthStatus>) -> Result<HealthStatus> {
-        let this = self.clone();
-        let connection = blocking(move || {
-            let connection = this.connect()?;
-            connection.send(&Request::Health { wanted }, &[])?;
-            Ok(connection)
-        })
-        .await?;
-        match connection.receive_async().await {
-            Ok((Reply::Health { status }, _)) => Ok(status),
-            Ok((Reply::Refused { .. }, _)) => Err(Error::NoHealthCheck {
-                name: self.name().to_owned(),
-            }),
-            Err(Error::OwnerGone { .. }) => Err(Error::NotRunning {
-                name: self.name().to_owned(),
-            }),
-            Ok((reply, _)) => Err(self.refused(reply)),
-            Err(error) => Err(error),
+        loop {
+            let this = self.clone();
+            let connection = blocking(move || {
+                let connection = this.connect()?;
+                match connection.send(&Request::Health { wanted }, &[]) {
+                    Err(Error::OwnerGone { .. }) => Ok(None),
+                    other => other.map(|()| Some(connection)),
+                }
+            })
+            .await?;
+            let Some(connection) = connection else { continue };
+            return match connection.receive_async().await {
+                Ok((Reply::Health { status }, _)) => Ok(status),
+                Ok((Reply::Refused { .. }, _)) => Err(Error::NoHealthCheck {
+                    name: self.name().to_owned(),
+                }),
+                // It has ended, or runs on under the next owner.
+                Err(Error::OwnerGone { .. }) => continue,
+                Ok((reply, _)) => Err(self.refused(reply)),
+                Err(error) => Err(error),
+            };
         }
     }
 
@@ -351,7 +369,9 @@ impl Container {
                     {
                         return Ok(last);
                     }
-                    watch.changed().await?;
+                    if !watch.changed().await? {
+                        self.look_after_it().await?;
+                    }
                 }
             }
             WaitCondition::Removed => {
@@ -372,7 +392,9 @@ impl Container {
                         }
                         Err(error) => return Err(error),
                     }
-                    watch.changed().await?;
+                    if !watch.changed().await? {
+                        self.look_after_it().await?;
+                    }
                 }
             }
         }
@@ -440,8 +462,10 @@ impl Watch {
         })
     }
 
-    async fn changed(&mut self) -> Result<()> {
+    /// Waits for the next change; false when none came for a while.
+    async fn changed(&mut self) -> Result<bool> {
         let waited = tokio::time::timeout(LOOK_AGAIN, crate::sys::readable(self.watch.as_fd())).await;
+        let changed = waited.is_ok();
         if let Ok(ready) = waited {
             ready.map_err(Error::system("watch the container"))?;
         }
@@ -451,6 +475,6 @@ impl Watch {
         // A start may have replaced the file; where it is the same, this changes nothing. One that is gone is seen by
         // the caller's next look.
         let _ = inotify::add_watch(&self.watch, &self.events, EVENTS);
-        Ok(())
+        Ok(changed)
     }
 }

@@ -12,11 +12,11 @@ use crate::net;
 use crate::owner::{self, Started, Streams};
 use crate::plan::HostFacts;
 use crate::process::ProcessIdentity;
-use crate::remove::{everything, helper_has_ended};
+use crate::remove::{everything, has_ended_within, helper_has_ended};
 use crate::runtime::Runtime;
 use crate::spec::PortForwarding;
 use crate::start::{self, Namespaces, Run};
-use crate::state::{ContainerDir, Exit, ExitReason, Happened, History, Record};
+use crate::state::{ContainerDir, Exit, ExitReason, Happened, History, Record, now};
 use std::time::{Duration, Instant};
 
 /// A helper that waits for an owner answers at once.
@@ -67,10 +67,12 @@ fn judge(runtime: &Runtime, dir: &ContainerDir, record: &Record) -> Result<Verdi
         return Ok(Verdict::Nothing);
     }
     let history = dir.history()?;
-    if record.detached && helper(&history).is_some() {
+    // One without its lock is just ending: it answers no more.
+    let lock = dir.file("lock");
+    if record.detached && helper(&history).is_some() && !has_ended_within(&lock, Duration::ZERO) {
         return Ok(Verdict::Adopt);
     }
-    if !helper_has_ended(&dir.file("lock")) {
+    if !helper_has_ended(&lock) {
         return Ok(Verdict::Nothing);
     }
     if !record.detached || record.spec.auto_remove {
@@ -108,6 +110,52 @@ pub(crate) fn settle(runtime: &Runtime, dir: &ContainerDir, record: &Record) -> 
     Ok(())
 }
 
+/// Before a container is stopped: the end of a run that nobody saw is recorded as one on purpose, so that no policy runs
+/// it once more only to be stopped.
+///
+/// # Errors
+/// When it cannot be looked at, or the end cannot be recorded.
+pub(crate) fn end_unseen(runtime: &Runtime, dir: &ContainerDir) -> Result<()> {
+    let unowned = || -> Result<bool> { Ok(!dir.owner()?.is_alive()) };
+    // Looked at first, since this is asked before every stop.
+    if !unowned()? {
+        return Ok(());
+    }
+    let Some(_change) = dir.try_lock_changes()? else {
+        return Ok(());
+    };
+    let (record, history) = (dir.record()?, dir.history()?);
+    let stays = record.detached && !record.spec.auto_remove;
+    if !stays || !history.expects_owner() || !unowned()? || !helper_has_ended(&dir.file("lock")) {
+        return Ok(());
+    }
+    dir.append(&Happened::StopRequested {
+        time: now(),
+        ends: true,
+    })?;
+    note_end(runtime, dir, &record, &dir.history()?, false).map(drop)
+}
+
+/// Removes container `id` when nobody can use it any more, and names that renames have left: somebody wants its name.
+/// What cannot be removed, or is in use, keeps it.
+pub(crate) fn clear(runtime: &Runtime, id: &str) {
+    runtime.state().sweep_unfinished();
+    let clear = || -> Result<()> {
+        let (dir, record) = runtime.state().load(id)?;
+        let owner = dir.owner().ok();
+        if owner.as_ref().is_some_and(ProcessIdentity::is_alive) || crate::remove::finish(runtime, id)? {
+            return Ok(());
+        }
+        if owner.is_some() && (!record.detached || record.spec.auto_remove) {
+            // One whose helper waits for an owner is in use.
+            judge(runtime, &dir, &record)?;
+        }
+        Ok(())
+    };
+    // The error that matters is that the name is taken.
+    let _ = clear();
+}
+
 /// Records the end of a run that nobody saw, and says whether the policy wants another one.
 fn note_end(
     runtime: &Runtime,
@@ -134,10 +182,10 @@ fn note_end(
         }
     };
     let _ = crate::cgroup::remove_all(&Place::of(&record.id, &record.spec));
-    if !waits {
+    // A start that was cut off never ran.
+    if !waits && history.started.is_some() {
         crate::events::ended(runtime.journal(), record, &exit, false);
     }
-    // A start that was cut off never ran.
     let again = history.started.is_some()
         && !history.stopped
         && (waits || record.spec.restart.applies(exit.code(), history.restarts));

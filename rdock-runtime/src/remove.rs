@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 /// In the directory of a container whose removal has begun: the names of the volumes that go with it.
 const REMOVING: &str = "removing";
 
+/// How long a removal that is asked for waits for the helper's end.
+const REMOVAL_PATIENCE: Duration = Duration::from_secs(20);
+
 /// What a removal could not remove. It goes on after each failure and keeps them all.
 #[derive(Debug, Default)]
 pub(crate) struct Remains(Vec<Error>);
@@ -182,10 +185,15 @@ pub(crate) fn sweep(runtime: &Runtime) -> Result<()> {
 
 /// Whether the helper's lock is free, waiting a moment for a helper that is just ending.
 pub(crate) fn helper_has_ended(lock: &std::path::Path) -> bool {
+    has_ended_within(lock, Duration::from_secs(2))
+}
+
+/// The same, waiting so long.
+pub(crate) fn has_ended_within(lock: &std::path::Path, patience: Duration) -> bool {
     let Ok(file) = rustix::fs::open(lock, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else {
         return true;
     };
-    let deadline = Instant::now() + Duration::from_secs(2);
+    let deadline = Instant::now() + patience;
     loop {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return true,
@@ -201,12 +209,14 @@ pub(crate) fn ended(runtime: &Runtime, record: &Record, volumes: bool) -> Result
     let (dir, _) = runtime.state().load(&record.id)?;
     let _change = dir.lock_changes()?;
     let is_over = matches!(dir.status()?, Status::Exited(_) | Status::Created | Status::Dead);
-    if !is_over || !helper_has_ended(&dir.file("lock")) {
+    // The kernel may have to end many processes, and somebody may look at its files.
+    if !is_over || !has_ended_within(&dir.file("lock"), REMOVAL_PATIENCE) {
         return Err(Error::StillRunning {
             name: record.name.clone(),
         });
     }
     let mut record = dir.record()?;
+    crate::recover::settle(runtime, &dir, &record)?;
     if !volumes && !record.spec.auto_remove {
         record.anonymous_volumes.clear();
     }
@@ -218,4 +228,54 @@ pub(crate) fn ended(runtime: &Runtime, record: &Record, volumes: bool) -> Result
             reason: describe(error).join(": "),
         });
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::ProcessIdentity;
+
+    const ID: &str = "00000000000000000000000000000000000000000000000000000000000000aa";
+
+    /// A container whose removal was cut off, and that somebody has started all the same.
+    #[test]
+    fn a_container_is_not_removed_under_a_monitor_that_came_meanwhile() {
+        let root = tempfile::tempdir().expect("tempdir");
+        let runtime = Runtime::open_only(root.path()).expect("open");
+        let record = Record {
+            version: 1,
+            id: ID.into(),
+            name: "n".into(),
+            image: String::new(),
+            image_id: String::new(),
+            created: String::new(),
+            detached: true,
+            command: Vec::new(),
+            spec: Default::default(),
+            mounts: Vec::new(),
+            anonymous_volumes: Vec::new(),
+            stop_signal: 15,
+            image_config: None,
+        };
+        runtime.state().claim_name("n", ID).expect("name");
+        let (dir, making) = runtime.state().create(&record, true).expect("create");
+        std::fs::write(dir.file(REMOVING), "[]").expect("write");
+        // Whoever opens the root is just here: it has seen a removal that was cut off, and no owner. While the lock is
+        // held that is somebody's affair...
+        assert!(finish(&runtime, ID).expect("finish"));
+        assert!(dir.path().exists());
+        drop(making);
+        // ... and so it is when the owner lives, though no helper holds its lock between two runs.
+        assert!(dir.owner().expect("owner").is_alive());
+        assert!(finish(&runtime, ID).expect("finish"));
+        assert!(dir.path().exists(), "removed under its monitor");
+        // A dead one has nothing to lose.
+        let mut dead = ProcessIdentity::current().expect("identity");
+        dead.start += 1;
+        dir.write_file("owner", &dead).expect("write");
+        assert!(finish(&runtime, ID).expect("finish"));
+        assert!(!dir.path().exists());
+        assert!(runtime.state().ids().expect("ids").is_empty());
+        assert!(!root.path().join("containers/names/n").exists());
+    }
 }

@@ -27,7 +27,7 @@ mod events;
 mod history;
 mod names;
 
-use change::ChangeLock;
+pub(crate) use change::ChangeLock;
 pub(crate) use history::History;
 
 use crate::error::{Error, Result};

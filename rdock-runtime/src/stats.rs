@@ -236,7 +236,9 @@ impl Container {
 
 fn sample(container: &Container) -> Result<Stats> {
     let info = container.inspect()?;
-    let Some(payload) = info.pid else {
+    // One whose end nobody has recorded yet counts as ended.
+    let gone = |pid: &i32| matches!(procfs::stat(*pid), Err(error) if crate::process::is_gone(&error));
+    let Some(payload) = info.pid.filter(|pid| !gone(pid)) else {
         return Err(Error::NotRunning {
             name: info.name.clone(),
         });

@@ -44,6 +44,15 @@ impl Freezer {
         fs::write(self.group.join(file), value)
     }
 
+    /// Whether somebody has asked for it, and not taken that back.
+    pub(crate) fn is_asked(&self) -> bool {
+        let (file, not) = match self.version {
+            Version::Two => ("cgroup.freeze", "0"),
+            Version::One => ("freezer.state", "THAWED"),
+        };
+        fs::read_to_string(self.group.join(file)).is_ok_and(|state| state.trim() != not)
+    }
+
     /// Whether every process is frozen, or none is any more.
     ///
     /// # Errors

@@ -81,8 +81,9 @@ impl Logs {
             };
             let watch = self.watch()?;
             let waited = tokio::time::timeout(limit, crate::sys::readable(watch.as_fd())).await;
-            if let Ok(ready) = waited {
-                ready.map_err(Error::system("watch the log"))?;
+            match waited {
+                Ok(ready) => ready.map_err(Error::system("watch the log"))?,
+                Err(_) => self.container.look_after_it().await?,
             }
         }
     }
@@ -107,6 +108,7 @@ impl Logs {
                 tv_nsec: limit.subsec_nanos() as _,
             };
             match poll(&mut [PollFd::new(self.watch()?, PollFlags::IN)], Some(&wait)) {
+                Ok(0) => self.container.look_after(),
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(errno) => return Err(Error::system("watch the log")(errno.into())),
             }

@@ -29,6 +29,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Everything that a started container holds, on its way to the loop.
 #[derive(Debug)]
@@ -63,6 +64,9 @@ pub(crate) type OnEnd = Box<dyn FnOnce(&mut Loop, Ended)>;
 pub(crate) struct Ended {
     pub(crate) exit: Exit,
 }
+
+/// How long the removal of a container that removes itself waits for others that change it.
+const REMOVAL_PATIENCE: Duration = Duration::from_secs(2);
 
 type Shared = Rc<RefCell<Owner>>;
 type SocketsWanted = net::publish::SocketAnswer;
@@ -169,9 +173,19 @@ pub(crate) fn adopt(events: &mut Loop, started: Started, on_end: OnEnd) -> std::
     let log = LogWriter::open(dir.path(), &record.spec)?;
     let control = Rc::new(control);
     let history = dir.history().unwrap_or_default();
+    let noted = history.status(true) == Some(crate::state::Status::Paused);
+    // The owner before this one may have been killed between freezing it and noting that.
+    let frozen = resumed && cgroup.freezer().map_or(noted, |freezer| freezer.is_asked());
+    if resumed && frozen != noted {
+        let time = crate::state::now();
+        let _ = dir.append(&match frozen {
+            true => Happened::Paused { time },
+            false => Happened::Unpaused { time },
+        });
+    }
     let owner = Rc::new(RefCell::new(Owner {
         reruns: rerun::Reruns::new(&history, resumed),
-        frozen: resumed && history.status(true) == Some(crate::state::Status::Paused),
+        frozen,
         runtime,
         dir,
         record,
@@ -277,6 +291,9 @@ fn watch(
     if let (Some(ip), false) = (container_ip, ports.is_empty()) {
         let forwarder = net::publish::serve(events, ports, sockets, ip)?;
         owner.borrow_mut().forwarder = Some(forwarder);
+    } else if let Some(forwarder) = &mut owner.borrow_mut().forwarder {
+        // It has kept its ports, and refused clients since the run before.
+        forwarder.move_to(events, container_ip);
     }
     Ok(())
 }
@@ -473,6 +490,10 @@ fn finish(events: &mut Loop, owner: &Shared, exit: Exit) -> Ended {
     let mut remains = Remains::default();
     this.leave_cgroup(&mut remains);
     let remove = this.record.spec.auto_remove || !this.removers.is_empty();
+    // From before its end is known: nobody starts it, or removes it too. Who has the lock may wait for this owner.
+    let _change = (remove && this.record.detached)
+        .then(|| this.dir.lock_changes_within(REMOVAL_PATIENCE).ok())
+        .flatten();
     // Who only follows the log or lists containers learns of the exit here.
     remains.note(this.dir.append(&Happened::Exited { exit: exit.clone() }));
     if this.reruns.runs() {

@@ -134,8 +134,13 @@ fn answer(
             }
             Some(done(killed))
         }
-        Request::Stop { signal, timeout_ms } => {
+        Request::Stop {
+            signal,
+            timeout_ms,
+            removal,
+        } => {
             this.waiters.push(connection.clone());
+            this.reruns.by_stop = !removal;
             drop(this);
             stop(events, owner, signal, timeout_ms);
             None
@@ -186,7 +191,15 @@ fn answer(
             drop(this);
             super::health::wait(owner, connection, wanted)
         }
-        Request::Exec(_) | Request::Attach if !this.reruns.runs() => Some(Reply::NotRunning),
+        Request::Exec(_)
+        | Request::Attach
+        | Request::Connect { .. }
+        | Request::Disconnect { .. }
+        | Request::Listening { .. }
+            if !this.reruns.runs() =>
+        {
+            Some(Reply::NotRunning)
+        }
         Request::Exec(_) if this.frozen => Some(Reply::Frozen { frozen: true }),
         Request::Exec(request) => exec(&mut this, number, connection, request, fds),
         Request::KillSession { signal } => {
@@ -239,7 +252,6 @@ fn answer(
 /// Ends the container on purpose: the signal, SIGKILL after the timeout.
 pub(super) fn stop(events: &mut Loop, owner: &Shared, signal: i32, timeout_ms: u64) {
     super::rerun::stop_requested(owner, timeout_ms != control::FOREVER);
-    owner.borrow_mut().reruns.by_stop = true;
     if owner.borrow().reruns.runs() {
         stop_payload(events, owner, signal, timeout_ms);
     } else {

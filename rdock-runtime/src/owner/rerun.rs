@@ -167,6 +167,10 @@ pub(super) fn after(events: &mut Loop, owner: &Shared, exit: &Exit) -> Next {
     for (_, answer) in wanted {
         answer(events, Err(rustix::io::Errno::SRCH.into()));
     }
+    if let (Some(forwarder), false) = (&mut owner.borrow_mut().forwarder, asked) {
+        // Nobody makes sockets for clients during the pause: they are refused, not kept waiting.
+        forwarder.move_to(events, None);
+    }
     Next::Again
 }
 
@@ -244,6 +248,7 @@ fn launched(events: &mut Loop, owner: &Shared, run: Result<Run>) {
             if remove {
                 owner.borrow().helper.end();
             } else if let Some((signal, timeout)) = stop {
+                owner.borrow_mut().reruns.by_stop = true;
                 super::requests::stop(events, owner, signal, timeout);
             }
         }
@@ -300,6 +305,8 @@ fn install(events: &mut Loop, owner: &Shared, run: Run) -> std::io::Result<()> {
         namespaces,
         resumed: _,
     } = run;
+    // Whoever has asked since the end of the last run asks again.
+    let unanswered = std::mem::take(&mut *owner.borrow().sockets.wanted.borrow_mut());
     {
         let mut this = owner.borrow_mut();
         let helper = Rc::new(helper);
@@ -324,6 +331,9 @@ fn install(events: &mut Loop, owner: &Shared, run: Run) -> std::io::Result<()> {
     }
     super::watch(events, owner, streams, ports)?;
     super::health::begin(events, owner, health, false);
+    for (_, answer) in unanswered {
+        answer(events, Err(rustix::io::Errno::SRCH.into()));
+    }
     Ok(())
 }
 

@@ -31,7 +31,12 @@ impl ChangeLock {
 impl ContainerDir {
     /// Waits for the right to change the container.
     pub(crate) fn lock_changes(&self) -> Result<ChangeLock> {
-        let deadline = Instant::now() + PATIENCE;
+        self.lock_changes_within(PATIENCE)
+    }
+
+    /// The same, for so long.
+    pub(crate) fn lock_changes_within(&self, patience: Duration) -> Result<ChangeLock> {
+        let deadline = Instant::now() + patience;
         let mut pause = Duration::from_micros(200);
         loop {
             if let Some(lock) = self.try_lock_changes()? {
@@ -104,6 +109,7 @@ impl Containers {
         if record.name == to {
             return Ok(record);
         }
+        let holder = std::fs::read_to_string(self.dir.join("names").join(to));
         let claim = dir.file("claim");
         // A new file: the old name may be a link to the one that is there, and never be without its holder.
         match std::fs::remove_file(&claim) {
@@ -112,10 +118,13 @@ impl Containers {
             }
             _ => {}
         }
-        write_json_text(&claim, &record.id)?;
-        let linked = self.link_name_locked(to, &claim);
-        let _ = std::fs::remove_file(&claim);
-        linked?;
+        // A rename that was cut off has claimed it already.
+        if holder.ok().as_ref() != Some(&record.id) {
+            write_json_text(&claim, &record.id)?;
+            let linked = self.link_name_locked(to, &claim);
+            let _ = std::fs::remove_file(&claim);
+            linked?;
+        }
         let from = std::mem::replace(&mut record.name, to.to_owned());
         dir.write_record(&record)
             .inspect_err(|_| self.release_name_locked(to, &record.id))?;

@@ -3,6 +3,7 @@
 mod deaths;
 mod health;
 mod restarts;
+mod unowned;
 
 use crate::probe::{Place, probe};
 use crate::{Tested, needs_root, same, trial};
@@ -55,6 +56,27 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial(
             "a_container_is_started_whatever_a_run_or_start_that_nobody_saw_end_left",
             deaths::unseen_end,
+        ),
+        trial("every_verb_works_after_a_killed_monitor", unowned::monitor_killed),
+        trial("every_verb_works_after_a_killed_helper", unowned::helper_killed),
+        trial("every_verb_works_after_a_killed_pair", unowned::both_killed),
+        trial("every_verb_works_after_a_killed_payload", unowned::payload_killed),
+        trial(
+            "every_verb_works_after_an_end_that_only_the_helper_knows",
+            unowned::monitor_and_payload_killed,
+        ),
+        trial(
+            "a_name_is_free_again_when_its_holder_was_killed",
+            deaths::name_is_free,
+        ),
+        trial("a_rename_that_was_cut_off_is_repeated", deaths::rename_repeated),
+        trial(
+            "a_stop_runs_nothing_that_has_ended_unseen",
+            deaths::stopped_unseen,
+        ),
+        trial(
+            "a_container_frozen_by_a_killed_monitor_is_seen_so",
+            deaths::frozen_unseen,
         ),
         trial("a_monitor_whose_container_is_gone_ends", deaths::container_gone),
         trial(

@@ -310,7 +310,7 @@ impl Ports {
 
     fn refill(&self) {
         let mut this = self.0.borrow_mut();
-        if this.asked || this.stopped || this.ahead.len() >= LOW {
+        if this.asked || this.stopped || this.nowhere || this.ahead.len() >= LOW {
             return;
         }
         this.asked = true;

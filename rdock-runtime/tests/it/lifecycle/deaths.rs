@@ -152,7 +152,7 @@ pub(super) fn unseen_end() -> Tested {
 }
 
 /// Where a container has, or had, its control groups: beside those that are there.
-fn groups_of(id: &str) -> Tested<Vec<PathBuf>> {
+pub(super) fn groups_of(id: &str) -> Tested<Vec<PathBuf>> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
     let groups: Vec<_> = mounts
         .lines()
@@ -284,5 +284,115 @@ pub(super) fn rebooted() -> Tested {
             container.remove_with(true, true).await?;
         }
         Ok(())
+    })?
+}
+
+pub(super) fn name_is_free() -> Tested {
+    let place = Place::new()?;
+    blocking::wait(async {
+        let ends = probe(&["say up", "sleep 600000"])?.name("one");
+        // One that removes itself, and whose end nobody saw.
+        let mut removes_itself = ends.clone();
+        removes_itself.auto_remove = true;
+        let container = removes_itself.start_detached(&place.runtime).await?;
+        let helper = container.inspect()?.helper_pid.ok_or("no helper")?;
+        killed(monitor(&container)?)?;
+        // As long as it runs it has its name.
+        let refused = ends.clone().start_detached(&place.runtime).await;
+        same(&matches!(refused, Err(Error::NameInUse { .. })), &true)?;
+        killed(helper)?;
+        let next = ends.start_detached(&place.runtime).await?;
+        // One whose removal was cut off.
+        next.stop(Some(Duration::ZERO)).await?;
+        std::fs::write(next.inspect()?.state_dir.join("removing"), "[]")?;
+        let last = ends.create(&place.runtime).await?;
+        last.remove_with(false, true).await?;
+        same(&place.runtime.containers()?.len(), &0)
+    })?
+}
+
+pub(super) fn rename_repeated() -> Tested {
+    let place = Place::new()?;
+    blocking::wait(async {
+        let container = probe(&["exit 0"])?.name("old").create(&place.runtime).await?;
+        // What a rename leaves that is killed before it replaces the record.
+        let names = place.root.path().join("containers/names");
+        std::fs::write(names.join("new"), container.id())?;
+        let other = probe(&["exit 0"])?.create(&place.runtime).await?;
+        let refused = other.rename("new").await;
+        same(&matches!(refused, Err(Error::NameInUse { .. })), &true)?;
+        container.rename("new").await?;
+        same(&place.runtime.container("new")?.name(), &"new")?;
+        // And before it gives the old name back: whoever wants that gets it.
+        std::fs::write(names.join("old"), container.id())?;
+        let third = probe(&["exit 0"])?.name("old").create(&place.runtime).await?;
+        for container in [container, other, third] {
+            container.remove_with(false, true).await?;
+        }
+        same(&std::fs::read_dir(names)?.count(), &0)
+    })?
+}
+
+pub(super) fn stopped_unseen() -> Tested {
+    let place = Place::new()?;
+    blocking::wait(async {
+        let spec = probe(&["say up", "sleep 600000"])?.restart(RestartPolicy::Always);
+        let container = spec.start_detached(&place.runtime).await?;
+        said(&container, "up", 1).await?;
+        let helper = container.inspect()?.helper_pid.ok_or("no helper")?;
+        killed(monitor(&container)?)?;
+        killed(helper)?;
+        same(&container.stop(None).await?.code(), &137)?;
+        same(&matches!(container.status()?, Status::Exited(_)), &true)?;
+        // Nor does the next program start it.
+        Runtime::open(place.root.path())?;
+        same(&output(&container).await?, &vec!["up"])?;
+        container.start().await?;
+        said(&container, "up", 2).await?;
+        container.remove_with(true, true).await?;
+        Ok(())
+    })?
+}
+
+pub(super) fn frozen_unseen() -> Tested {
+    needs_root()?;
+    let place = Place::new()?;
+    blocking::wait(async {
+        let container = probe(&["say up", "sleep 600000"])?
+            .start_detached(&place.runtime)
+            .await?;
+        said(&container, "up", 1).await?;
+        let state = container.inspect()?.state_dir;
+        let events = state.join("events.jsonl");
+        for _ in 0..2 {
+            // Killed after the freeze, and before it was noted.
+            let before = std::fs::read(&events)?;
+            container.pause().await?;
+            killed(monitor(&container)?)?;
+            std::fs::write(&events, before)?;
+            let refused = container.exec(["/test"]).output().await;
+            same(&matches!(refused, Err(Error::Paused { .. })), &true).map_err(|_| format!("{refused:?}"))?;
+            same(&container.status()?, &Status::Paused)?;
+            // And the other way round.
+            let before = std::fs::read(&events)?;
+            container.unpause().await?;
+            killed(monitor(&container)?)?;
+            std::fs::write(&events, before)?;
+            let done = container
+                .exec(["/test"])
+                .env("PROBE", "say here")
+                .output()
+                .await?;
+            same(&done.stdout, &b"here\n".to_vec())?;
+            same(&container.status()?, &Status::Running)?;
+        }
+        container.pause().await?;
+        let helper = container.inspect()?.helper_pid.ok_or("no helper")?;
+        killed(monitor(&container)?)?;
+        killed(helper)?;
+        container.start().await?;
+        said(&container, "up", 2).await?;
+        container.remove_with(true, true).await?;
+        same(&place.runtime.containers()?.len(), &0)
     })?
 }
