@@ -22,6 +22,16 @@ pub struct Member {
 }
 
 impl Member {
+    /// One of a service's containers, by its number.
+    pub fn new(project: impl Into<String>, service: impl Into<String>, number: u32) -> Self {
+        Self {
+            project: project.into(),
+            service: service.into(),
+            number,
+            one_off: false,
+        }
+    }
+
     /// Reads a container's labels; none for one that belongs to no project.
     pub fn of(info: &ContainerInfo) -> Option<Self> {
         let labels = &info.spec.labels;

@@ -94,8 +94,10 @@ struct Watched {
 
 impl ForegroundOptions {
     /// The services whose output is shown.
-    #[cfg(test)]
-    pub(crate) fn shown(&self, files: &Project) -> Result<BTreeSet<String>, ApplyError> {
+    ///
+    /// # Errors
+    /// A name in the options that is no service.
+    pub fn shown(&self, files: &Project) -> Result<BTreeSet<String>, ApplyError> {
         self.watched(files).map(|watched| watched.shown)
     }
 

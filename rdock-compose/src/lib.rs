@@ -32,7 +32,9 @@ mod source;
 mod warn;
 mod yaml;
 
-pub use apply::{ApplyError, ApplyEvent, ComposeProject, ImageEvent, StepError, StepFailure};
+pub use apply::{
+    ApplyError, ApplyEvent, ComposeProject, ImageEvent, ProviderMessage, StepError, StepFailure,
+};
 pub use config::{Format, pinned, variables_in};
 pub use containers::{Member, Members, ProjectSummary};
 pub use digests::DigestError;

@@ -36,6 +36,8 @@ pub struct Policy {
     /// Other confinement may be turned off: `security_opt`, `sysctls`, `device_cgroup_rules`, `cgroup_parent`,
     /// `userns_mode`, `oom_score_adj` below 0, the engine's socket.
     pub weaker_confinement: bool,
+    /// Programs of the host that may be run because a service names them as its provider, by their types.
+    pub providers: BTreeSet<String>,
     /// Images may be built.
     pub builds: bool,
     /// Variables of the caller that may become the content of configs and secrets.
@@ -253,7 +255,6 @@ impl Review<'_> {
             ("oom_kill_disable", service.oom_kill_disable),
             ("use_api_socket", service.use_api_socket),
             ("runtime", service.runtime.is_some()),
-            ("provider", service.provider.is_some()),
             ("credential_spec", service.credential_spec.is_some()),
             ("external_links", !service.external_links.is_empty()),
         ];
@@ -262,6 +263,13 @@ impl Review<'_> {
                 wrong && !policy.weaker_confinement,
                 &at(key),
                 "weaker confinement is not allowed",
+            );
+        }
+        if let Some(provider) = &service.provider {
+            self.refuse_if(
+                !policy.providers.contains(&provider.r#type),
+                &at("provider"),
+                "programs of the host are not run for this project",
             );
         }
         // What they would read is not looked at, since it is not read.

@@ -4,7 +4,7 @@ use crate::error::{Warning, WarningKind};
 use crate::model::Project;
 
 /// Attributes of a service, as paths into its JSON, and why nothing comes of them.
-const SERVICE: [(&str, &str); 23] = [
+const SERVICE: [(&str, &str); 22] = [
     ("cpu_count", "it is for Windows containers"),
     ("cpu_percent", "it is for Windows containers"),
     ("credential_spec", "it is for Windows containers"),
@@ -54,7 +54,6 @@ const SERVICE: [(&str, &str); 23] = [
         "deploy.restart_policy.window",
         "a container counts as started when its process runs",
     ),
-    ("provider", "programs that provide services are not called"),
     ("models", "there is no runner of models"),
     (
         "deploy.restart_policy.delay",

@@ -4,7 +4,11 @@ use super::logs::{Look, Printer};
 use super::session::Session;
 use crate::{Failure, Outcome, streams};
 use clap::Args;
-use rdock_compose::{Abort, ComposeProject, ForegroundEvent, ForegroundOptions, Plan};
+use rdock_compose::plan::Operation;
+use rdock_compose::{
+    Abort, ComposeProject, ForegroundEvent, ForegroundOptions, Member, Members, Plan, container_name,
+};
+use std::collections::BTreeSet;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How `up` stays.
@@ -62,6 +66,42 @@ impl Attaching {
     }
 }
 
+/// What the lines of the containers whose output is shown begin with, as far as that is known before they are made.
+fn attached_to(
+    project: &ComposeProject,
+    plan: &Plan,
+    options: &ForegroundOptions,
+) -> Result<Vec<String>, Failure> {
+    let files = project.project();
+    let shown = options.shown(files)?;
+    let mut names = BTreeSet::new();
+    let mut gone = BTreeSet::new();
+    for operation in plan.operations() {
+        match operation {
+            Operation::CreateContainer {
+                service,
+                number,
+                one_off: None,
+                ..
+            } if shown.contains(service) => {
+                let member = Member::new(&files.name, service, *number);
+                names.insert(member.title(&container_name(files, service, *number)));
+            }
+            Operation::RemoveContainer { container, .. } => gone.extend(container.id.clone()),
+            _ => {}
+        }
+    }
+    for info in project.containers(&Members::default())? {
+        if let Some(member) = Member::of(&info)
+            && shown.contains(&member.service)
+            && !gone.contains(&info.id)
+        {
+            names.insert(member.title(&info.name));
+        }
+    }
+    Ok(names.into_iter().collect())
+}
+
 /// Carries the plan out and shows the output until everything has ended.
 pub(super) async fn up(
     session: &Session,
@@ -83,9 +123,15 @@ pub(super) async fn up(
         }
     };
     let mut failed: Result<(), Failure> = Ok(());
+    let options = flags.options(named, timeout);
+    let mut names = attached_to(project, plan, &options)?;
     let show = |event| {
         // Nothing is drawn where containers write.
         session.close_screen();
+        let names = std::mem::take(&mut names);
+        if !names.is_empty() {
+            streams::print(&format!("Attaching to {}", names.join(", ")));
+        }
         match event {
             // Nobody reads any more: the containers go on all the same.
             ForegroundEvent::Output(event) => {
@@ -99,9 +145,7 @@ pub(super) async fn up(
             _ => {}
         }
     };
-    let end = project
-        .foreground(plan, &flags.options(named, timeout), interrupt, show)
-        .await?;
+    let end = project.foreground(plan, &options, interrupt, show).await?;
     failed?;
     Ok(end.code() as u8)
 }

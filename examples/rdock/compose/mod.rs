@@ -178,6 +178,28 @@ enum Verb {
     Version(Version),
 }
 
+impl Verb {
+    /// docker compose's word for what is under way.
+    fn doing(&self) -> &'static str {
+        match self {
+            Self::Build(_) => "build",
+            Self::Pull(_) => "pull",
+            Self::Create(_) => "create",
+            Self::Scale(_) => "scale",
+            Self::Down(_) => "down",
+            Self::Rm(_) => "remove",
+            Self::Run(_) => "run",
+            Self::Start(_) => "start",
+            Self::Stop(_) => "stop",
+            Self::Restart(_) => "restart",
+            Self::Kill(_) => "kill",
+            Self::Pause(_) => "pause",
+            Self::Unpause(_) => "unpause",
+            _ => "up",
+        }
+    }
+}
+
 #[derive(Debug, Default, Args)]
 pub(crate) struct Version {
     /// Only the number
@@ -234,7 +256,7 @@ impl Compose {
 
 /// Does what needs a runtime.
 async fn perform(root: Option<PathBuf>, files: Files, manner: Manner, verb: Verb) -> Outcome {
-    let session = Session::new(crate::open(root)?, files, manner);
+    let session = Session::new(crate::open(root)?, files, manner, verb.doing());
     match verb {
         Verb::Config(verb) => verb.execute(session.files()).await,
         Verb::Up(verb) => verb.execute(&session).await,

@@ -5,13 +5,14 @@ use crate::build::ProgressKind;
 use crate::build_progress::Screen;
 use crate::streams::say;
 use crate::table::size;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use rdock_compose::plan::{HookKind, Operation, Step, WaitCondition};
-use rdock_compose::{ApplyEvent, ImageEvent};
+use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
+use rdock_build::BuildEvent;
+use rdock_compose::plan::{Cause, HookKind, Operation, ProviderAction, Step, WaitCondition};
+use rdock_compose::{ApplyEvent, ImageEvent, Plan, ProviderMessage};
 use rdock_runtime::image::Event;
 use serde_json::json;
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often what is under way is drawn.
@@ -29,8 +30,21 @@ pub(super) struct Quiet {
 pub(super) struct Lines {
     manner: Manner,
     quiet: Quiet,
-    builds: Mutex<HashMap<usize, Screen>>,
+    builds: Mutex<Builds>,
 }
+
+/// Images that are being built, by step.
+#[derive(Default)]
+struct Builds {
+    screens: HashMap<usize, Screen>,
+    /// On a terminal all are on one screen.
+    shared: Option<Screen>,
+    /// Each with the name of its service.
+    several: bool,
+}
+
+/// More steps than a build has: steps of several builds on one screen are told apart by it.
+const APART: usize = 1 << 20;
 
 enum Manner {
     Plain,
@@ -39,9 +53,10 @@ enum Manner {
 }
 
 /// One line a thing, drawn anew, which says what became of it.
-#[derive(Default)]
 struct Terminal {
     screen: MultiProgress,
+    /// The verb.
+    doing: &'static str,
     drawn: Mutex<Drawn>,
 }
 
@@ -56,6 +71,9 @@ struct Drawn {
     layers: HashMap<(usize, String), (u64, u64)>,
     /// Others write below from now on: what happens is said in lines.
     closed: bool,
+    /// Builds draw what they do: what else happens is drawn when they are done.
+    building: bool,
+    late: Vec<(String, String, State)>,
 }
 
 /// A thing with its line.
@@ -77,11 +95,18 @@ enum State {
 
 impl Lines {
     /// Whether this program's terminal may be drawn on, if it has one, is the caller's to say.
-    pub(super) fn new(shown: Shown, quiet: Quiet, drawing: bool) -> Self {
+    pub(super) fn new(shown: Shown, quiet: Quiet, drawing: bool, doing: &'static str) -> Self {
         let terminal = || rustix::termios::isatty(rustix::stdio::stderr());
+        let drawn = || {
+            Manner::Terminal(Terminal {
+                screen: MultiProgress::default(),
+                doing,
+                drawn: Mutex::default(),
+            })
+        };
         let manner = match shown {
-            Shown::Tty if terminal() => Manner::Terminal(Terminal::default()),
-            Shown::Auto if drawing && terminal() => Manner::Terminal(Terminal::default()),
+            Shown::Tty if terminal() => drawn(),
+            Shown::Auto if drawing && terminal() => drawn(),
             Shown::Json => Manner::Json,
             _ => Manner::Plain,
         };
@@ -95,6 +120,18 @@ impl Lines {
         }
     }
 
+    /// A plan is about to be carried out.
+    pub(super) fn expect(&self, plan: &Plan) {
+        let builds = plan
+            .operations()
+            .filter(|operation| matches!(operation, Operation::BuildImage { .. }));
+        self.builds().several = builds.count() > 1;
+    }
+
+    fn builds(&self) -> MutexGuard<'_, Builds> {
+        self.builds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn show(&self, event: &ApplyEvent<'_>) {
         match event {
             // What a container lacks is said however quiet the rest is.
@@ -106,6 +143,10 @@ impl Lines {
             ApplyEvent::Done { step, .. } => self.step(step, State::Done),
             ApplyEvent::Failed { step, .. } => self.step(step, State::Error),
             ApplyEvent::Image { step, event } => self.image(step, event),
+            ApplyEvent::Provider {
+                step,
+                message: ProviderMessage::Info(text),
+            } => self.told(step, text.lines().next().unwrap_or_default(), State::Working),
             _ => {}
         }
     }
@@ -131,7 +172,7 @@ impl Lines {
             Operation::BuildImage { .. } => self.quiet.build,
             _ => false,
         };
-        let Some(words) = Words::of(&step.operation).filter(|_| !quiet) else {
+        let Some(words) = Words::of(step).filter(|_| !quiet) else {
             return;
         };
         let text = match state {
@@ -139,10 +180,26 @@ impl Lines {
             State::Done => words.after,
             State::Error => "Error",
         };
-        for name in &words.names {
-            let id = format!("{} {name}", words.kind);
+        if state != State::Working {
+            self.built(step);
+        }
+        if text.is_empty() {
+            return;
+        }
+        self.tell(&words, text, state);
+    }
+
+    /// What a step says of itself.
+    fn told(&self, step: &Step, text: &str, state: State) {
+        if let Some(words) = Words::of(step) {
+            self.tell(&words, text, state);
+        }
+    }
+
+    fn tell(&self, words: &Words, text: &str, state: State) {
+        for id in words.ids() {
             match &self.manner {
-                Manner::Plain => say(&format!(" {id}  {text}")),
+                Manner::Plain => say(&format!(" {id} {text}")),
                 Manner::Terminal(terminal) => terminal.show(&id, text, state),
                 Manner::Json => say(&json!({
                     "id": id,
@@ -180,22 +237,13 @@ impl Lines {
             }
             ImageEvent::Pull(Event::Warning { text }) => self.line(&format!("WARNING: {text}")),
             ImageEvent::Pull(Event::LayerDone { digest }) if !self.quiet.pull => {
-                self.line(&format!(" {}  Pull complete", digest.short()));
+                self.line(&format!(" {} Pull complete", digest.short()));
             }
             ImageEvent::Pull(Event::Retrying {
                 what, attempt, cause, ..
             }) => self.line(&format!(" {what}: attempt {attempt} failed ({cause})")),
             ImageEvent::Build(event) if !self.quiet.build => {
-                let kind = match self.manner {
-                    Manner::Json => ProgressKind::Json,
-                    _ => ProgressKind::Plain,
-                };
-                let mut builds = self.builds.lock().unwrap_or_else(PoisonError::into_inner);
-                let screen = builds.entry(step.id).or_insert_with(|| Screen::new(kind));
-                match &self.manner {
-                    Manner::Terminal(terminal) => terminal.screen.suspend(|| screen.show(event)),
-                    _ => screen.show(event),
-                }
+                self.build(step, event);
             }
             _ => {}
         }
@@ -203,23 +251,64 @@ impl Lines {
 }
 
 impl Lines {
+    /// Something happens in a build.
+    fn build(&self, step: &Step, event: &BuildEvent) {
+        let mut builds = self.builds();
+        let kind = match self.manner {
+            Manner::Json => ProgressKind::Json,
+            Manner::Terminal(_) if self.draws() => ProgressKind::Tty,
+            _ => ProgressKind::Plain,
+        };
+        if let (Manner::Terminal(terminal), ProgressKind::Tty) = (&self.manner, kind) {
+            terminal.rest();
+            terminal.lock().building = true;
+            let several = builds.several;
+            let screen = builds.shared.get_or_insert_with(|| Screen::new(kind)).clone();
+            builds.screens.insert(step.id, screen.clone());
+            drop(builds);
+            let service = match &step.operation {
+                Operation::BuildImage { service, .. } if several => Some(service.as_str()),
+                _ => None,
+            };
+            return screen.show(&told_apart(event, step.id * APART, service));
+        }
+        let screen = builds.screens.entry(step.id).or_insert_with(|| Screen::new(kind));
+        screen.show(event);
+    }
+
+    /// A step has come to its end, and so has its build if it was one.
+    fn built(&self, step: &Step) {
+        let mut builds = self.builds();
+        if builds.screens.remove(&step.id).is_none() || !builds.screens.is_empty() {
+            return;
+        }
+        let Some(screen) = builds.shared.take() else {
+            return;
+        };
+        screen.finish();
+        if let Manner::Terminal(terminal) = &self.manner {
+            let late = {
+                let mut drawn = terminal.lock();
+                drawn.building = false;
+                std::mem::take(&mut drawn.late)
+            };
+            for (id, text, state) in late {
+                terminal.show(&id, &text, state);
+            }
+        }
+    }
+
     fn draws(&self) -> bool {
         matches!(&self.manner, Manner::Terminal(terminal) if !terminal.lock().closed)
     }
 
     /// How much of an image is here; lines say nothing of it.
     fn layer(&self, step: &Step, layer: impl ToString, done: u64, total: u64) {
-        let (Manner::Terminal(terminal), Some(words)) = (&self.manner, Words::of(&step.operation)) else {
+        let (Manner::Terminal(terminal), Some(words)) = (&self.manner, Words::of(step)) else {
             return;
         };
-        for name in &words.names {
-            terminal.layer(
-                step.id,
-                &format!("{} {name}", words.kind),
-                words.during,
-                layer.to_string(),
-                (done, total),
-            );
+        for id in words.ids() {
+            terminal.layer(step.id, &id, words.during, layer.to_string(), (done, total));
         }
     }
 }
@@ -235,6 +324,8 @@ impl Terminal {
         drawn.things.iter().for_each(|thing| thing.bar.abandon());
         *drawn = Drawn {
             closed: drawn.closed,
+            building: drawn.building,
+            late: std::mem::take(&mut drawn.late),
             ..Drawn::default()
         };
     }
@@ -252,7 +343,7 @@ impl Terminal {
         if let Some(thing) = drawn.things.iter().find(|thing| thing.working && thing.id == id) {
             thing
                 .bar
-                .set_message(format!("{text}  {} / {}", size(done), size(total)));
+                .set_message(format!("{text} {} / {}", size(done), size(total)));
         }
     }
 
@@ -265,56 +356,97 @@ impl Terminal {
         let mut drawn = self.lock();
         if drawn.closed {
             match state {
-                State::Working => say(&format!(" {id}  {text}")),
-                _ => say(&format!(" {sign} {id}  {text}")),
+                State::Working => say(&format!(" {id} {text}")),
+                _ => say(&format!(" {sign} {id} {text}")),
             }
+            return;
+        }
+        if drawn.building {
+            drawn.late.push((id.to_owned(), text.to_owned(), state));
             return;
         }
         let head = drawn
             .head
-            .get_or_insert_with(|| self.screen.add(styled("[+] Running {msg}")));
+            .get_or_insert_with(|| self.screen.add(styled(&format!("[+] {} {{msg}}", self.doing))));
         let head = head.clone();
         let known = drawn.things.iter().position(|thing| thing.id == id);
         let at = known.unwrap_or_else(|| {
-            let bar = self.screen.add(styled(" {spinner} {prefix}  {msg}"));
-            bar.set_prefix(id.to_owned());
+            let bar = self.screen.add(styled(WORKING));
             drawn.things.push(Thing {
                 id: id.to_owned(),
                 bar,
                 began: Instant::now(),
                 working: true,
             });
+            // What became of them stands in one column.
+            let width = drawn.things.iter().map(|thing| thing.id.chars().count()).max();
+            for thing in &drawn.things {
+                thing
+                    .bar
+                    .set_prefix(format!("{:width$}", thing.id, width = width.unwrap_or(0)));
+            }
             drawn.things.len() - 1
         });
         let thing = &mut drawn.things[at];
         thing.working = state == State::Working;
-        // A template that is wrong would leave the one before.
-        if let Ok(style) = ProgressStyle::with_template(&format!(" {sign} {{prefix}}  {{msg}}")) {
-            thing.bar.set_style(style);
-        }
+        let style = match thing.working {
+            true => WORKING.to_owned(),
+            false => {
+                let took = thing.began.elapsed().as_secs_f64();
+                format!(" {sign} {{prefix}} {{wide_msg}} {took:.1}s")
+            }
+        };
+        thing.bar.set_style(style_of(&style));
+        thing.bar.set_message(text.to_owned());
         if thing.working {
             thing.bar.enable_steady_tick(TICK);
-            thing.bar.set_message(text.to_owned());
         } else {
-            let took = thing.began.elapsed().as_secs_f64();
             thing.bar.disable_steady_tick();
-            thing.bar.set_message(format!("{text}  {took:.1}s"));
         }
         let done = drawn.things.iter().filter(|thing| !thing.working).count();
         head.set_message(format!("{done}/{}", drawn.things.len()));
     }
 }
 
-/// A line of this form; a template that is wrong would leave the usual one.
+/// A thing that is under way.
+const WORKING: &str = " {spinner} {prefix} {wide_msg} {took}";
+
 fn styled(template: &str) -> ProgressBar {
-    let bar = ProgressBar::new_spinner();
-    match ProgressStyle::with_template(template) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
+    ProgressBar::new_spinner().with_style(style_of(template))
 }
 
-/// How an operation is told, in docker compose's words.
+/// A line of this form, which knows how long it takes; a template that is wrong would leave the usual one.
+fn style_of(template: &str) -> ProgressStyle {
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner());
+    style.with_key("took", |state: &ProgressState, line: &mut dyn std::fmt::Write| {
+        // A line that cannot be written is drawn anew soon.
+        let _ = write!(line, "{:.1}s", state.elapsed().as_secs_f64());
+    })
+}
+
+/// An event of a build whose steps have numbers of their own among those of several; with the service's name.
+fn told_apart(event: &BuildEvent, base: usize, service: Option<&str>) -> BuildEvent {
+    let mut event = event.clone();
+    match &mut event {
+        BuildEvent::Planned { steps } => {
+            for step in steps {
+                step.id += base;
+                if let (Some(service), Some(rest)) = (service, step.name.strip_prefix('[')) {
+                    step.name = format!("[{service} {rest}");
+                }
+            }
+        }
+        BuildEvent::StepStarted { id }
+        | BuildEvent::StepCached { id, .. }
+        | BuildEvent::StepFinished { id, .. }
+        | BuildEvent::StepFailed { id }
+        | BuildEvent::StepOutput { id, .. } => *id += base,
+        _ => {}
+    }
+    event
+}
+
+/// How an operation is told, in docker compose's words. Of what has none nothing is said.
 struct Words {
     kind: &'static str,
     names: Vec<String>,
@@ -323,7 +455,16 @@ struct Words {
 }
 
 impl Words {
-    fn of(operation: &Operation) -> Option<Self> {
+    /// What its lines begin with. What a program provides has the service's name alone.
+    fn ids(&self) -> impl Iterator<Item = String> + '_ {
+        self.names.iter().map(|name| match self.kind {
+            "" => name.clone(),
+            kind => format!("{kind} {name}"),
+        })
+    }
+
+    fn of(step: &Step) -> Option<Self> {
+        let operation = &step.operation;
         let one = |kind, name: &String, during, after| {
             Some(Self {
                 kind,
@@ -342,8 +483,19 @@ impl Words {
             Operation::RemoveVolume { name } => one("Volume", name, "Removing", "Removed"),
             Operation::CreateContainer { name, replaces, .. } => match replaces {
                 None => one("Container", name, "Creating", "Created"),
-                Some(_) => one("Container", name, "Recreate", "Recreated"),
+                // It is made under another name, and is that container when it has its name.
+                Some(_) => {
+                    let name = name.split_once('_').map_or(name.as_str(), |(_, name)| name);
+                    one("Container", &name.to_owned(), "Recreate", "")
+                }
             },
+            Operation::RenameContainer { to, .. } => one("Container", to, "", "Recreated"),
+            // The one whose place is taken.
+            Operation::StopContainer { container, .. } | Operation::RemoveContainer { container, .. }
+                if step.causes.contains(&Cause::Replaced) =>
+            {
+                one("Container", &container.name, "", "")
+            }
             Operation::StartContainer { container } => {
                 one("Container", &container.name, "Starting", "Started")
             }
@@ -367,6 +519,11 @@ impl Words {
                 HookKind::PreStart => one("Container", container, "Running pre_start", "Ran pre_start"),
                 HookKind::PostStart => one("Container", container, "Running post_start", "Ran post_start"),
                 HookKind::PreStop => one("Container", container, "Running pre_stop", "Ran pre_stop"),
+            },
+            Operation::RunProvider { service, action } => match action {
+                ProviderAction::Up => one("", service, "Creating", "Created"),
+                ProviderAction::Stop => one("", service, "Stopping", "Stopped"),
+                ProviderAction::Down => one("", service, "Removing", "Removed"),
             },
             Operation::Wait {
                 containers,

@@ -225,6 +225,7 @@ impl Run {
         }
         images.pull = self.pull.of();
         let existing = super::up::images(session, &project, &images).await?;
+        let project = session.provide(&project, &images).await?;
         let project = project.one_off(move |spec| changes.apply(spec));
         let mut plan = Plan::run(project.project(), &existing, &options)?;
         // It is started here, so that nothing of its output is missed.

@@ -3,6 +3,7 @@
 use super::progress::{Lines, Quiet};
 use super::{Ansi, Files, Manner, warn};
 use crate::{Failure, streams};
+use rdock_compose::plan::UpOptions;
 use rdock_compose::{ComposeProject, Error, Member, Members, Plan, Project};
 use rdock_runtime::{ContainerInfo, Runtime};
 use std::sync::{Arc, OnceLock};
@@ -11,13 +12,16 @@ pub(super) struct Session {
     runtime: Runtime,
     files: Files,
     manner: Manner,
+    doing: &'static str,
     /// What shows how a project changes, once there is one.
     lines: OnceLock<Arc<Lines>>,
 }
 
 impl Session {
-    pub(super) fn new(runtime: Runtime, files: Files, manner: Manner) -> Self {
+    /// `doing`: the verb, in docker compose's word for its progress.
+    pub(super) fn new(runtime: Runtime, files: Files, manner: Manner, doing: &'static str) -> Self {
         Self {
+            doing,
             runtime,
             files,
             manner,
@@ -82,7 +86,7 @@ impl Session {
         let drawing = self.manner.ansi != Ansi::Never;
         let lines = self
             .lines
-            .get_or_init(|| Arc::new(Lines::new(self.manner.progress, quiet, drawing)));
+            .get_or_init(|| Arc::new(Lines::new(self.manner.progress, quiet, drawing, self.doing)));
         let lines = lines.clone();
         let project = project.builds(crate::build_host::of_host);
         project.on_event(move |event| lines.show(&event))
@@ -95,11 +99,30 @@ impl Session {
             streams::print(plan.to_string().trim_end());
             return Ok(());
         }
+        if let Some(lines) = self.lines.get() {
+            lines.expect(plan);
+        }
         let applied = project.apply(plan).await;
         if let Some(lines) = self.lines.get() {
             lines.rest();
         }
         Ok(applied?)
+    }
+
+    /// The project with what programs provide for it; as it is where nothing is done.
+    pub(super) async fn provide(
+        &self,
+        project: &ComposeProject,
+        options: &UpOptions,
+    ) -> Result<ComposeProject, Failure> {
+        if self.manner.dry_run {
+            let plan = Plan::providers(project.project(), options)?;
+            if !plan.is_empty() {
+                self.apply(project, &plan).await?;
+            }
+            return Ok(project.clone());
+        }
+        Ok(project.provide(options).await?)
     }
 
     /// Others write to the terminal from now on.

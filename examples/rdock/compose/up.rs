@@ -113,17 +113,18 @@ fn counts(texts: &[String]) -> Result<BTreeMap<String, u32>, Failure> {
     Ok(counts)
 }
 
-/// What has to be made or brought here before; then the plan.
+/// What has to be made or brought here before; then the project with what programs provide for it, and the plan.
 pub(super) async fn prepare(
     session: &Session,
     project: &ComposeProject,
     options: &UpOptions,
     yes: bool,
-) -> Result<Plan, Failure> {
+) -> Result<(ComposeProject, Plan), Failure> {
     for service in options.scale.keys() {
         known(project.project(), service)?;
     }
     let existing = images(session, project, options).await?;
+    let project = session.provide(project, options).await?;
     let mut options = options.clone();
     for volume in Plan::changed_volumes(project.project(), &existing, &options)? {
         let question = format!(
@@ -134,7 +135,8 @@ pub(super) async fn prepare(
             options.renew_volumes.insert(volume);
         }
     }
-    Ok(Plan::up(project.project(), &existing, &options)?)
+    let plan = Plan::up(project.project(), &existing, &options)?;
+    Ok((project, plan))
 }
 
 /// Pulls and builds what has to be. What exists then.
@@ -231,7 +233,7 @@ impl Up {
             )));
         }
         let project = session.load_quietly(self.making.quiet())?;
-        let plan = prepare(session, &project, &options, self.making.yes).await?;
+        let (project, plan) = prepare(session, &project, &options, self.making.yes).await?;
         if !background {
             let named = &options.services;
             return super::attached::up(session, &project, &plan, named, &self.attaching, self.timeout).await;
@@ -254,7 +256,7 @@ impl Create {
         options.start = false;
         options.all_resources = session.files().all_resources;
         let project = session.load_quietly(self.making.quiet())?;
-        let plan = prepare(session, &project, &options, self.making.yes).await?;
+        let (project, plan) = prepare(session, &project, &options, self.making.yes).await?;
         session.apply(&project, &plan).await?;
         Ok(0)
     }
@@ -281,7 +283,7 @@ impl Scale {
             options.dependencies = Dependencies::Leave;
         }
         let project = session.load()?;
-        let plan = prepare(session, &project, &options, false).await?;
+        let (project, plan) = prepare(session, &project, &options, false).await?;
         session.apply(&project, &plan).await?;
         Ok(0)
     }

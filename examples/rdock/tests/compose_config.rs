@@ -217,7 +217,7 @@ fn progress(tiny: &Tiny) -> Tested {
     let up = |form: &str| shop.run(&["--progress", form, "up", "-d", "--force-recreate", "-t", "0"]);
     let plain = up("plain")?;
     assert!(
-        plain.stderr.contains(" Container shop-web-1  Started\n"),
+        plain.stderr.contains(" Container shop-web-1 Started\n"),
         "{plain:?}"
     );
     assert_eq!(up("quiet")?.stderr, "");
@@ -243,14 +243,14 @@ fn progress(tiny: &Tiny) -> Tested {
         let words: Vec<&str> = ["-f", &file].iter().chain(flags).chain(&up).copied().collect();
         let mut screen = Terminal::start(&shop.command(&words)?, 40, 120)?;
         let last = match drawn {
-            true => "✔ Container shop-web-1  Started",
-            false => " Container shop-web-1  Started",
+            true => "✔ Container shop-web-1 Started",
+            false => " Container shop-web-1 Started",
         };
         screen.expect(last, SOON)?;
         let seen = screen.until(SOON, |seen| seen.contains("Started").then(|| seen.to_owned()))?;
         assert_eq!(screen.wait(SOON)?.code(), Some(0), "{flags:?}");
         assert_eq!(seen.contains("\x1b["), drawn, "{flags:?}: {seen:?}");
-        assert_eq!(seen.contains("[+] Running "), drawn, "{flags:?}: {seen:?}");
+        assert_eq!(seen.contains("[+] up "), drawn, "{flags:?}: {seen:?}");
         assert_eq!(seen.contains('✔'), drawn, "{flags:?}: {seen:?}");
     }
     let down = shop.run(&["--progress", "quiet", "down", "-t", "0"])?;

@@ -55,7 +55,8 @@ services:
     )?;
     let done = shop.run(&["up"])?;
     assert_eq!(done.code, Some(0), "{done:?}");
-    let mut lines: Vec<&str> = done.stdout.lines().collect();
+    assert!(done.stdout.starts_with("Attaching to one-1, two-1\n"), "{done:?}");
+    let mut lines: Vec<&str> = done.stdout.lines().skip(1).collect();
     lines.sort_unstable();
     assert_eq!(
         lines,
@@ -75,7 +76,7 @@ services:
         "{again:?}"
     );
     let stamped = shop.run(&["up", "--timestamps", "one"])?;
-    let line = stamped.stdout.lines().next().unwrap_or_default();
+    let line = stamped.stdout.lines().nth(1).unwrap_or_default();
     assert!(
         line.starts_with("one-1  | 20") && line.ends_with("Z first"),
         "{stamped:?}"
@@ -94,7 +95,7 @@ fn first_ctrl_c(tiny: &Tiny) -> Tested {
         let said = ended(up, signal, 130)?;
         let place = |text: &str| said.find(text).unwrap_or_else(|| panic!("no {text:?} in {said}"));
         assert!(
-            place("Container shop-web-1  Stopped") < place("Container shop-db-1  Stopping"),
+            place("Container shop-web-1 Stopped") < place("Container shop-db-1 Stopping"),
             "{said}"
         );
         assert!(
@@ -122,7 +123,7 @@ services:
     up.until("ready")?;
     up.signal(Signal::INT)?;
     up.until("Gracefully Stopping")?;
-    up.until("Container shop-db-1  Stopping")?;
+    up.until("Container shop-db-1 Stopping")?;
     let said = ended(up, Signal::INT, 130)?;
     assert!(said.contains("db-1 exited with code 137"), "{said}");
     assert_eq!(shop.states()?, ["shop-db-1 exited"]);

@@ -52,7 +52,7 @@ services:
     };
     let done = shop.run(&["build", "app"])?;
     assert!(
-        done.code == Some(0) && done.stderr.contains("Image named:1  Built"),
+        done.code == Some(0) && done.stderr.contains("Image named:1 Built"),
         "{done:?}"
     );
     assert_eq!(images(tiny)?, ["named:1", "tiny:latest"]);
@@ -219,7 +219,7 @@ fn policies(tiny: &Tiny) -> Tested {
     pulled(&["missing"], &["missing"])?;
     let done = shop.run(&["pull"])?;
     assert!(
-        done.code == Some(0) && done.stderr.contains(&format!("Image {host}/missing  Pulled")),
+        done.code == Some(0) && done.stderr.contains(&format!("Image {host}/missing Pulled")),
         "{done:?}"
     );
     shop.fails(&["pull", "--policy", "never"], 1, &["it is always or missing"])?;

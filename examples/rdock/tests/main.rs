@@ -6,6 +6,7 @@ mod bad_input;
 mod build;
 mod client;
 mod compose;
+mod compose_attributes;
 mod compose_config;
 mod compose_digests;
 mod compose_down;
@@ -59,6 +60,7 @@ fn main() -> std::process::ExitCode {
         bad_input::trials(),
         files::trials(),
         compose::trials(),
+        compose_attributes::trials(),
         compose_digests::trials(),
         compose_kills::trials(),
         compose_foreground::trials(),

@@ -96,6 +96,16 @@ pub enum StepError {
         /// Its name.
         container: String,
     },
+    /// The program that provides a service failed, or is not there.
+    #[error("services.{service}: the provider {provider:?}: {message}")]
+    Provider {
+        /// The service.
+        service: String,
+        /// The provider's type.
+        provider: String,
+        /// What is wrong.
+        message: String,
+    },
     /// A hook failed.
     #[error("the hook {command:?} of {container} ended with {code}{}", Check(output))]
     Hook {

@@ -22,6 +22,13 @@ pub enum ApplyEvent<'a> {
         /// How far it is.
         event: ImageEvent<'a>,
     },
+    /// The program that provides a service says something.
+    Provider {
+        /// The step.
+        step: &'a Step,
+        /// What it says.
+        message: ProviderMessage<'a>,
+    },
     /// A container runs with less than it was asked for.
     Warning {
         /// The step.
@@ -60,6 +67,16 @@ pub enum ImageEvent<'a> {
     Pull(&'a rdock_runtime::image::Event),
     /// It is built.
     Build(&'a rdock_build::BuildEvent),
+}
+
+/// What the program that provides a service says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ProviderMessage<'a> {
+    /// How far it is.
+    Info(&'a str),
+    /// For its developers.
+    Debug(&'a str),
 }
 
 type Listener = dyn Fn(ApplyEvent<'_>) + Send + Sync;

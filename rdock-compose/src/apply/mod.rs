@@ -12,19 +12,21 @@ mod hooks;
 mod images;
 mod observe;
 mod operations;
+mod provider;
 mod schedule;
 mod wait;
 
 pub use error::{ApplyError, StepError, StepFailure};
-pub use event::{ApplyEvent, ImageEvent};
+pub use event::{ApplyEvent, ImageEvent, ProviderMessage};
 
 use crate::model::Project;
 use crate::plan::{DownOptions, Existing, Plan, RunOptions, Step, UpOptions};
 use event::Receiver;
 use rdock_build::Builder;
 use rdock_runtime::{ContainerSpec, Runtime};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 /// Changes the spec of a one-off container.
@@ -73,6 +75,8 @@ pub struct ComposeProject {
     one_off: Option<OneOff>,
     /// What is changed in every build.
     builds: Option<Builds>,
+    /// What programs that provide services said of them, by service.
+    provided: Arc<Mutex<BTreeMap<String, provider::Provided>>>,
 }
 
 impl ComposeProject {
@@ -86,6 +90,7 @@ impl ComposeProject {
             parallel: None,
             one_off: None,
             builds: None,
+            provided: Arc::default(),
         }
     }
 
@@ -191,13 +196,47 @@ impl ComposeProject {
         result
     }
 
-    /// Makes and starts what the project says. Returns what was done.
+    fn provided(&self) -> MutexGuard<'_, BTreeMap<String, provider::Provided>> {
+        self.provided.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the programs that provide services for what they provide ([`Plan::providers`]). The project in which the
+    /// services that need them have the variables that they said; the same one if there are none.
+    ///
+    /// A program is a child of this process, has the variables that the project was loaded with and no others, and is
+    /// killed when the future is dropped.
+    ///
+    /// # Errors
+    /// [`super::StepError::Provider`] in [`Self::apply`]'s; [`ApplyError::Plan`].
+    pub async fn provide(&self, options: &UpOptions) -> Result<Self, ApplyError> {
+        let plan = Plan::providers(&self.project, options)?;
+        if plan.is_empty() {
+            return Ok(self.clone());
+        }
+        self.apply(&plan).await?;
+        let mut project = (*self.project).clone();
+        provider::fill(&mut project, &self.provided());
+        Ok(Self {
+            project: Arc::new(project),
+            ..self.clone()
+        })
+    }
+
+    /// Pulls and builds what is missing, asks programs for what they provide, makes and starts what the project says.
+    /// Returns what was done to containers, networks and volumes: nothing if all is as it should be.
     ///
     /// # Errors
     /// What stands in the way of a plan, and [`Self::apply`]'s.
     pub async fn up(&self, options: &UpOptions) -> Result<Plan, ApplyError> {
-        let plan = Plan::up(&self.project, &self.existing().await?, options)?;
-        self.apply(&plan).await?;
+        let mut existing = self.existing().await?;
+        let images = Plan::images(&self.project, &existing, options)?;
+        if !images.is_empty() {
+            self.apply(&images).await?;
+            existing = self.existing().await?;
+        }
+        let this = self.provide(options).await?;
+        let plan = Plan::up(&this.project, &existing, options)?;
+        this.apply(&plan).await?;
         Ok(plan)
     }
 

@@ -120,6 +120,9 @@ pub(super) async fn perform(compose: &ComposeProject, step: &Step) -> Result<(),
             HookKind::PostStart => hooks::inside(compose, service, container, *index, true).await,
             HookKind::PreStop => hooks::inside(compose, service, container, *index, false).await,
         },
+        Operation::RunProvider { service, action } => {
+            super::provider::run(compose, step, service, *action).await
+        }
         Operation::Wait {
             containers,
             condition,

@@ -1,7 +1,7 @@
 //! `down`: what a project has made goes away, dependents first.
 
 use super::existing::{Existing, ExistingContainer};
-use super::operation::{Cause, HookKind, Operation};
+use super::operation::{Cause, HookKind, Operation, ProviderAction};
 use super::up::target;
 use super::{Plan, order};
 use crate::model::Project;
@@ -48,7 +48,8 @@ pub(super) fn dependencies<'a>(containers: &[&'a ExistingContainer]) -> BTreeMap
 
 impl Plan {
     /// What `down` has to do for a project of which only the name need be known: containers say themselves what they
-    /// depend on, and which images they have. With the project its hooks run, and external volumes are known.
+    /// depend on, and which images they have. With the project its hooks run, programs that provide
+    /// services are asked to remove them, and external volumes are known.
     pub fn down(name: &str, project: Option<&Project>, existing: &Existing, options: &DownOptions) -> Self {
         let mut plan = Self::new(name);
         let known = |service: &str| {
@@ -122,6 +123,12 @@ impl Plan {
                 steps.push(plan.add(remove, cause(), after));
             }
             removed.insert(service, steps);
+        }
+        if let Some(project) = project {
+            let done = removed
+                .iter()
+                .map(|(name, steps)| ((*name).to_owned(), steps.clone()));
+            plan.providers_end(project, &options.services, ProviderAction::Down, &done.collect());
         }
         if !options.services.is_empty() {
             return plan;

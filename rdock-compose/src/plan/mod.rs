@@ -9,6 +9,7 @@ mod existing;
 mod images;
 mod operation;
 mod order;
+mod providers;
 mod recreate;
 mod run;
 mod up;
@@ -20,7 +21,7 @@ pub use existing::{
     ExistingVolume, Health,
 };
 pub use images::PullOptions;
-pub use operation::{Cause, HookKind, OneOff, Operation, Target, WaitCondition};
+pub use operation::{Cause, HookKind, OneOff, Operation, ProviderAction, Target, WaitCondition};
 pub use run::RunOptions;
 pub use up::{Build, Pull, Recreate, UpOptions};
 
@@ -83,6 +84,9 @@ pub enum PlanError {
         /// Its image.
         image: String,
     },
+    /// A container of a service that has none.
+    #[error("the service {0:?} has no containers: a program provides it")]
+    Provided(String),
     /// A verb for services that the project cannot run.
     #[error(transparent)]
     Select(#[from] SelectError),

@@ -152,6 +152,13 @@ pub enum Operation {
         /// Which of the service's hooks of that kind.
         index: usize,
     },
+    /// Ask the program that provides a service.
+    RunProvider {
+        /// The service.
+        service: String,
+        /// For what.
+        action: ProviderAction,
+    },
     /// Wait until a service's containers are in a state.
     Wait {
         /// The service.
@@ -188,6 +195,29 @@ pub enum HookKind {
     PostStart,
     /// Before it is stopped.
     PreStop,
+}
+
+/// What the program of a service is asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProviderAction {
+    /// Make what the service is, unless it is there, and say how it is reached.
+    Up,
+    /// Let it rest. Only programs that say they can are asked.
+    Stop,
+    /// Remove it.
+    Down,
+}
+
+impl ProviderAction {
+    /// The word on the program's command line.
+    pub fn verb(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Stop => "stop",
+            Self::Down => "down",
+        }
+    }
 }
 
 /// What is waited for.
@@ -355,6 +385,9 @@ impl fmt::Display for Operation {
                     HookKind::PreStop => "pre_stop",
                 };
                 write!(f, "run {kind} {index} of container {container}")
+            }
+            Self::RunProvider { service, action } => {
+                write!(f, "ask the provider of {service} for {}", action.verb())
             }
             Self::Wait {
                 service, condition, ..

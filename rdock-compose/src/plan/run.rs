@@ -50,6 +50,13 @@ impl Plan {
     pub fn run(project: &Project, existing: &Existing, options: &RunOptions) -> Result<Self, PlanError> {
         let name = &options.service;
         let selected = project.select(std::slice::from_ref(name), options.dependencies)?;
+        if selected
+            .services
+            .get(name)
+            .is_some_and(|service| service.provider.is_some())
+        {
+            return Err(PlanError::Provided(name.clone()));
+        }
         // The service itself is not started, but its networks and volumes are there, and what it needs runs.
         let mut up = UpOptions {
             remove_orphans: options.remove_orphans,

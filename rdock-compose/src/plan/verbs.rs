@@ -2,7 +2,7 @@
 
 use super::down::dependencies;
 use super::existing::{ContainerState, Existing, ExistingContainer};
-use super::operation::{Cause, HookKind, Operation, WaitCondition};
+use super::operation::{Cause, HookKind, Operation, ProviderAction, WaitCondition};
 use super::up::target;
 use super::{Plan, PlanError, order};
 use crate::model::{Condition, Project};
@@ -174,7 +174,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// `stop`: containers that run, before those they need.
+    /// `stop`: containers that run, before those they need; then what programs provide.
     pub fn stop(
         name: &str,
         project: Option<&Project>,
@@ -184,7 +184,7 @@ impl Plan {
     ) -> Self {
         let containers = chosen(name, existing, services, false);
         let mut plan = Self::new(name);
-        plan.each(&containers, Direction::DependentsFirst, |container| {
+        let done = plan.each(&containers, Direction::DependentsFirst, |container| {
             if !container.is_up() {
                 return Vec::new();
             }
@@ -204,6 +204,9 @@ impl Plan {
             };
             hooks.chain([stop]).collect()
         });
+        if let Some(project) = project {
+            plan.providers_end(project, services, ProviderAction::Stop, &done);
+        }
         plan
     }
 

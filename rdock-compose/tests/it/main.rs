@@ -9,4 +9,5 @@ mod load;
 mod pipes;
 mod plan;
 mod policy;
+mod provider;
 mod sources;

@@ -5,7 +5,7 @@
 
 use super::attachment::{Attachment, EndpointInfo, Subject};
 use super::error::NetError;
-use super::messages;
+use super::interfaces;
 use super::publish::SocketMaker;
 use super::resolver::{Config, Names, Resolver};
 use super::translation::{Published, Translation};
@@ -60,7 +60,7 @@ impl Attachments {
         // One after the other: no two networks are locked at a time. The helper's own comes last, since it stays
         // locked until the helper lives in it.
         let others = (0..endpoints.len()).filter(|index| *index != first);
-        let names = interface_names(endpoints)?;
+        let names = interfaces::names(endpoints)?;
         for index in others.chain([first]) {
             let endpoint = &endpoints[index];
             let interface = (index as u32, names[index].clone());
@@ -323,35 +323,6 @@ fn keep(attachment: &Attachment, helper: &Helper) -> Result<(), NetError> {
     }
 }
 
-/// The first name of an interface that is not taken.
-fn free_name(taken: impl Fn(&str) -> bool) -> String {
-    let mut names = (0..).map(messages::interface_name);
-    names.find(|name| !taken(name)).unwrap_or_default()
-}
-
-/// The names of a container's interfaces: as they were asked for, else the first that nobody asked for.
-fn interface_names(endpoints: &[EndpointSpec]) -> Result<Vec<String>, NetError> {
-    let mut names: Vec<Option<String>> = Vec::new();
-    for endpoint in endpoints {
-        if let Some(interface) = endpoint
-            .interface
-            .clone()
-            .filter(|_| names.contains(&endpoint.interface))
-        {
-            let network = endpoint.network_name().to_owned();
-            return Err(NetError::InterfaceTaken { network, interface });
-        }
-        names.push(endpoint.interface.clone());
-    }
-    for at in 0..names.len() {
-        if names[at].is_none() {
-            let free = free_name(|name| names.iter().flatten().any(|taken| taken == name));
-            names[at] = Some(free);
-        }
-    }
-    Ok(names.into_iter().flatten().collect())
-}
-
 /// The network that the default route leads into: of the highest priority, the first on a tie.
 fn gateway_of(endpoints: &[EndpointSpec]) -> Option<usize> {
     next_gateway(endpoints.iter().map(|endpoint| endpoint.gateway_priority))
@@ -518,7 +489,7 @@ impl Attachments {
                 });
             }
             Some(name) => name.clone(),
-            None => free_name(|name| names.contains(&name)),
+            None => interfaces::free(|name| names.contains(&name)),
         };
         // As docker: the default route leads into the network of the highest priority, and stays where it is on a tie.
         let highest = self.first().map(Attachment::gateway_priority);

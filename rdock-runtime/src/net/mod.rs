@@ -13,6 +13,7 @@ mod files;
 mod forwarding;
 mod guard;
 mod host;
+mod interfaces;
 mod messages;
 mod namespace;
 mod netlink;
