@@ -63,4 +63,5 @@ pub use stop::{OnStop, Stop};
 pub use store::{
     Change, Finding, FsckReport, ImageStore, ImageUsage, LayerOptions, Limits, MadeLayer, Observer, Origin,
     Partial, PruneFilter, Pruned, Removed, RepairReport, ScratchLayer, StoreInfo, StoreOptions, StoreUsage,
+    UploadNote,
 };

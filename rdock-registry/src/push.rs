@@ -18,7 +18,9 @@ use crate::config::RegistryConfig;
 use crate::error::{Error, Result};
 use crate::session::{Remarks, Session, blocking};
 use crate::transport::Transport;
-use rdock_image::{Descriptor, Digest, Image, ImageStore, Origin, Reference, manifest::media_type};
+use rdock_image::{
+    Descriptor, Digest, Image, ImageStore, Origin, Reference, UploadNote, manifest::media_type,
+};
 use source::Source;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -28,6 +30,8 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use upload::{Begun, Place};
 
+/// Of blobs of this size it is noted where their upload is; of those that are compressed on the way, always.
+const NOTED_FROM: u64 = 4 << 20;
 /// Progress is told so often while a layer goes out.
 const TELL_EVERY: Duration = Duration::from_millis(100);
 
@@ -440,11 +444,27 @@ impl Push {
         expected: Option<&Digest>,
         begun: Option<Place>,
     ) -> Result<upload::Uploaded> {
+        let note = self.note(source).await;
         told(&self.progress, diff_id, source.size(), |sent| async move {
             let chunk_size = self.config.chunk_size;
-            upload::send(&self.session, source, expected, begun, chunk_size, &sent).await
+            upload::send(&self.session, source, expected, begun, chunk_size, &sent, note).await
         })
         .await
+    }
+
+    /// The note on where an earlier push of a large blob to this repository ended. None while another one is at it, or
+    /// where the store cannot be written: a push is as good without.
+    async fn note(&self, source: &Source) -> Option<UploadNote> {
+        if source.size().is_some_and(|size| size < NOTED_FROM) {
+            return None;
+        }
+        let endpoint = &self.session.endpoint;
+        let place = format!("{}/{}", endpoint.host, endpoint.repository);
+        let (store, blob) = (self.store.clone(), source.identity()?);
+        blocking(move || Ok(store.upload_note(&place, &blob)?))
+            .await
+            .ok()
+            .flatten()
     }
 }
 

@@ -8,6 +8,7 @@ mod made;
 mod names;
 mod partial;
 mod prune;
+mod upload;
 mod usage;
 
 pub use changes::{Change, Observer};
@@ -19,6 +20,7 @@ pub use names::Removed;
 pub(crate) use names::tags_of;
 pub use partial::Partial;
 pub use prune::{PruneFilter, Pruned};
+pub use upload::UploadNote;
 pub use usage::{ImageUsage, StoreUsage};
 
 use crate::layer::merged::MergedView;

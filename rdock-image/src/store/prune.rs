@@ -257,12 +257,12 @@ pub(super) fn sweep(layout: &Layout) -> Result<()> {
         let dead = match extension {
             // These have a lock beside them, taken before they are made.
             "layer" | "spool" => !OwnedLock::is_held(&path.with_extension(format!("{extension}-lock"))),
-            // A download that broke off may go on for a while.
-            "part" => {
-                !OwnedLock::is_held(&path.with_extension("part-lock"))
+            // A download or an upload that broke off may go on for a while.
+            "part" | "upload" => {
+                !OwnedLock::is_held(&path.with_extension(format!("{extension}-lock")))
                     && is_older(&path, Duration::from_secs(7 * 24 * 3600))
             }
-            "lock" | "layer-lock" | "spool-lock" | "part-lock" => {
+            "lock" | "layer-lock" | "spool-lock" | "part-lock" | "upload-lock" => {
                 OwnedLock::remove_unless_held(&path)?;
                 false
             }

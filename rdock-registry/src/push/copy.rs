@@ -249,7 +249,16 @@ impl Copy {
         };
         let source = &source;
         super::told(&self.progress, digest, source.size(), |sent| async move {
-            upload::send(&self.to, source, Some(digest), begun, self.chunk_size, &sent).await
+            upload::send(
+                &self.to,
+                source,
+                Some(digest),
+                begun,
+                self.chunk_size,
+                &sent,
+                None,
+            )
+            .await
         })
         .await
         .map(drop)

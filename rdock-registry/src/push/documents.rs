@@ -57,7 +57,7 @@ impl Push {
         if !upload::exists(&self.session, &id).await? {
             let source = Source::Bytes(config.into());
             let uncounted = Arc::default();
-            upload::send(&self.session, &source, Some(&id), None, None, &uncounted).await?;
+            upload::send(&self.session, &source, Some(&id), None, None, &uncounted, None).await?;
         }
         let digest = Digest::sha256_of(&bytes);
         let place = match target.tagged {

@@ -81,6 +81,18 @@ impl Source {
         }
     }
 
+    /// What the bytes are, for somebody who sends the same ones again; none of what is in memory.
+    pub(super) fn identity(&self) -> Option<String> {
+        match self {
+            Self::Bytes(_) => None,
+            Self::Origin { digest, .. } => Some(digest.to_string()),
+            // The encoder gives the same bytes for the same layer.
+            Self::Layer {
+                diff_id, compression, ..
+            } => Some(format!("{diff_id} {compression:?}")),
+        }
+    }
+
     /// The registry that the bytes come from.
     pub(super) fn host(&self) -> Option<String> {
         match self {

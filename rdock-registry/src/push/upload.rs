@@ -4,10 +4,11 @@
 use super::source::{Part, Source, Stream};
 use crate::error::{Error, Result};
 use crate::protocol::decimal;
-use crate::session::{Attempts, Session};
+use crate::session::{Attempts, Session, blocking};
 use crate::transport::{Answer, Peer, Request, Upload, Verb, same_origin};
 use bytes::{Buf, Bytes, BytesMut};
-use rdock_image::{Digest, Hasher};
+use rdock_image::{Digest, Hasher, UploadNote};
+use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
@@ -30,12 +31,27 @@ pub(super) enum Begun {
     Upload(Place),
 }
 
-/// Where an upload is.
-#[derive(Debug, Clone)]
+/// Where an upload is; notes of uploads that broke off have it as JSON.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Place {
+    #[serde(with = "location")]
     location: Url,
     /// The registry takes no smaller chunks, but for the last one.
     smallest_chunk: u64,
+}
+
+/// An address as text.
+mod location {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use url::Url;
+
+    pub(super) fn serialize<S: Serializer>(url: &Url, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(url.as_str())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Url, D::Error> {
+        Url::parse(&String::deserialize(from)?).map_err(D::Error::custom)
+    }
 }
 
 /// Why an attempt ended.
@@ -136,9 +152,67 @@ struct Progress {
     /// Of the bytes from the first one on; shared with the thread that hashes what is being sent.
     hashing: Arc<Mutex<Hashing>>,
     renewals: u32,
+    /// Where a later push learns of the place.
+    note: Option<UploadNote>,
 }
 
 impl Progress {
+    /// Bytes that were hashed.
+    fn hashed(&self) -> u64 {
+        self.hashing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .position
+    }
+
+    /// Goes on where an earlier push ended, if the registry still knows of it; says whether it does.
+    async fn resume(&mut self, session: &Session, size: Option<u64>) -> bool {
+        let text = self.note.as_ref().and_then(UploadNote::text);
+        let Some(place) = text.and_then(|text| serde_json::from_str::<Place>(text).ok()) else {
+            return false;
+        };
+        match status(session, place).await {
+            Some((place, offset @ 1..)) if size.is_none_or(|size| offset <= size) => {
+                // What was begun for this push is not needed.
+                abandon(session, self.place.replace(place)).await;
+                self.offset = offset;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Notes where the upload is. Without the note a later push begins anew, and is as good.
+    async fn keep(&mut self) {
+        let Some(text) = (self.place.as_ref()).and_then(|place| serde_json::to_string(place).ok()) else {
+            return;
+        };
+        let Some(mut note) = self.note.take() else {
+            return;
+        };
+        let written = blocking(move || {
+            let written = note.write(&text);
+            Ok((note, written))
+        });
+        // One that cannot be written is given up, lest it leads to another upload.
+        self.note = match written.await {
+            Ok((note, Ok(()))) => Some(note),
+            Ok((note, Err(_))) => {
+                note.discard().ok();
+                None
+            }
+            Err(_) => None,
+        };
+    }
+
+    /// Forgets the note: the upload is done, or nobody is to go on with it.
+    async fn forget(&mut self) {
+        if let Some(note) = self.note.take() {
+            // One that is left leads to an upload that the registry does not know any more.
+            blocking(move || Ok(note.discard().ok())).await.ok();
+        }
+    }
+
     fn location(&self, session: &Session) -> Result<Url> {
         match &self.place {
             Some(place) => Ok(place.location.clone()),
@@ -184,7 +258,8 @@ fn hashes(hashing: Arc<Mutex<Hashing>>) -> (ToHash, tokio::task::JoinHandle<()>)
     (sender, work)
 }
 
-/// Sends a blob. `expected` is its digest, where it is known; `begun` an upload that has been begun for it.
+/// Sends a blob. `expected` is its digest, where it is known; `begun` an upload that has been begun for it; `note` says
+/// where an earlier push of the blob to the same place ended.
 pub(super) async fn send(
     session: &Session,
     source: &Source,
@@ -192,6 +267,7 @@ pub(super) async fn send(
     begun: Option<Place>,
     chunk_size: Option<u64>,
     sent: &Arc<AtomicU64>,
+    note: Option<UploadNote>,
 ) -> Result<Uploaded> {
     let mut progress = Progress {
         place: begun,
@@ -201,7 +277,10 @@ pub(super) async fn send(
             position: 0,
         })),
         renewals: 0,
+        note,
     };
+    let mut resumed = progress.resume(session, source.size()).await;
+    sent.store(progress.offset, Ordering::Release);
     let what = match expected {
         Some(digest) => format!("the upload of blob {}", digest.short()),
         None => "the upload of a layer".to_owned(),
@@ -210,11 +289,21 @@ pub(super) async fn send(
     loop {
         let before = progress.offset;
         let broken = match attempt(session, source, expected, chunk_size, sent, &mut progress).await {
-            Ok(uploaded) => return Ok(uploaded),
+            Ok(uploaded) => {
+                progress.forget().await;
+                return Ok(uploaded);
+            }
             Err(broken) => broken,
         };
         let place = progress.place.clone();
         if let Broken::Failed(error) = broken {
+            // What an earlier push sent was not the beginning of this blob.
+            if matches!(error, Error::Status { status: 400, .. }) && std::mem::take(&mut resumed) {
+                abandon(session, progress.place.take()).await;
+                progress.offset = 0;
+                sent.store(0, Ordering::Release);
+                continue;
+            }
             // The registry forgot the upload, or disagrees about where it is: that passes with a new beginning.
             let lost = matches!(
                 error,
@@ -235,7 +324,12 @@ pub(super) async fn send(
                 false => session.pause(&what, &mut attempts, error).await,
             };
             if let Err(error) = paused {
-                abandon(session, place).await;
+                // A later push goes on from here, unless it is known that there is nothing.
+                let nothing = progress.offset == 0 && progress.place.is_some();
+                if nothing || progress.note.is_none() || !error.is_transient() {
+                    abandon(session, place).await;
+                    progress.forget().await;
+                }
                 return Err(error);
             }
         } else {
@@ -324,7 +418,11 @@ async fn attempt(
     let smallest_chunk = match &progress.place {
         Some(place) => place.smallest_chunk,
         None => match begin(session, None).await? {
-            Begun::Upload(place) => progress.place.insert(place).smallest_chunk,
+            Begun::Upload(place) => {
+                let smallest_chunk = place.smallest_chunk;
+                progress.place = Some(place);
+                smallest_chunk
+            }
             Begun::Mounted => {
                 return Err(session
                     .malformed("upload", "a blob that was not sent".into())
@@ -332,6 +430,7 @@ async fn attempt(
             }
         },
     };
+    progress.keep().await;
     // Small and known: all in one request.
     if let (Source::Bytes(bytes), Some(digest)) = (source, expected)
         && chunk_size.is_none_or(|size| bytes.len() as u64 <= size)
@@ -346,8 +445,11 @@ async fn attempt(
         });
     }
     let mut tar = None;
-    if source.size() != Some(progress.offset) {
-        let (Stream { parts, work }, begins) = source.open(progress.offset);
+    // An earlier push hashed for itself alone.
+    let hashed = progress.hashed();
+    let complete = source.size() == Some(progress.offset);
+    if !complete || hashed < progress.offset {
+        let (Stream { parts, work }, begins) = source.open(progress.offset.min(hashed));
         let (to_hash, hashed) = hashes(progress.hashing.clone());
         let parts = Parts {
             parts,
@@ -355,6 +457,7 @@ async fn attempt(
             to_hash,
         };
         let streamed = match chunk_size {
+            _ if complete => hashed_alone(parts, progress.offset).await,
             None => stream(session, source, parts, sent, progress).await,
             Some(size) => {
                 let size = size.max(smallest_chunk).max(1);
@@ -388,6 +491,16 @@ async fn attempt(
     }
     finish(session, progress, &digest, None).await?;
     Ok(Uploaded { digest, size, tar })
+}
+
+/// Reads what the registry has already, for its digest.
+async fn hashed_alone(mut parts: Parts, offset: u64) -> Result<(), Broken> {
+    while let Some(part) = parts.next(offset).await {
+        part.map_err(|reason| Error::Client {
+            source: reason.into(),
+        })?;
+    }
+    Ok(())
 }
 
 /// The encoder ended because nobody took its bytes.
@@ -515,6 +628,7 @@ async fn patch(
     let answer = put(session, progress, location, request, upload, sent).await?;
     if let (Some(next), Some(place)) = (location_of(session, &answer)?, &mut progress.place) {
         place.location = next;
+        progress.keep().await;
     }
     Ok(answer)
 }

@@ -10,7 +10,7 @@ mod reply;
 mod storage;
 
 pub use access::Access;
-pub use reply::{Fault, FaultRule, Reply, Seen, Step};
+pub use reply::{Barrier, Fault, FaultRule, Reply, Seen, Step};
 
 use crate::error::{Error, Result};
 use access::Gate;

@@ -7,6 +7,7 @@ use hyper::body::Frame;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Seek};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Bytes of a file that go out at a time.
@@ -56,6 +57,29 @@ impl Seen {
     }
 }
 
+/// What holds replies until it is opened, once and for all. Clones are the same barrier.
+#[derive(Debug, Clone)]
+pub struct Barrier(Arc<tokio::sync::Semaphore>);
+
+impl Default for Barrier {
+    /// A closed one.
+    fn default() -> Self {
+        Self(Arc::new(tokio::sync::Semaphore::new(0)))
+    }
+}
+
+impl Barrier {
+    /// Opens it.
+    pub fn open(&self) {
+        self.0.close();
+    }
+
+    async fn opened(&self) {
+        // Nobody ever gets a permit: the wait ends when the barrier is opened.
+        drop(self.0.acquire().await);
+    }
+}
+
 /// What a body does next.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -73,6 +97,8 @@ pub enum Step {
     },
     /// Nothing happens.
     Wait(Duration),
+    /// Nothing happens until the barrier is opened.
+    Hold(Barrier),
     /// The connection ends here, whatever was announced.
     Cut,
     /// These bytes again and again.
@@ -174,7 +200,7 @@ impl Reply {
                     file.seek(io::SeekFrom::Start(*from))?;
                     file.take(*length).read_to_end(&mut bytes)?;
                 }
-                Step::Wait(_) | Step::Cut | Step::Forever(_) => {}
+                Step::Wait(_) | Step::Hold(_) | Step::Cut | Step::Forever(_) => {}
             }
         }
         Ok(bytes)
@@ -200,6 +226,7 @@ async fn next(mut steps: Steps) -> Option<(Result<Frame<Bytes>, io::Error>, Step
                 return Some((part.map(|part| Frame::data(part.into())), steps));
             }
             Step::Wait(time) => tokio::time::sleep(time).await,
+            Step::Hold(barrier) => barrier.opened().await,
             Step::Cut => return Some((Err(io::Error::other("cut")), steps)),
             Step::Forever(bytes) => {
                 steps.push_front(Step::Forever(bytes.clone()));

@@ -6,11 +6,12 @@ use crate::{Host, quick, trial};
 use libtest_mimic::Trial;
 use rdock_image::manifest::media_type;
 use rdock_image::{Event, ImageSource, Platform, Progress, Reference, Stop};
+use rdock_registry::server::Barrier;
 use rdock_registry::{Error, RegistryClient};
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub(crate) fn tests() -> Vec<Trial> {
     vec![
@@ -90,41 +91,52 @@ fn an_image_comes_whole_and_once() {
 }
 
 fn layers_come_in_parallel_and_no_more_than_asked() {
-    let content = Content::new(5, 2);
-    let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let seen = (running.clone(), most.clone());
+    const LAYERS: usize = 5;
+    let content = Content::new(LAYERS, 2);
+    let barriers: [Barrier; LAYERS] = std::array::from_fn(|_| Barrier::default());
+    // How many were asked for, how many of them may end, and the most that were on their way at one time.
+    let (asked, ended, most) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+    let seen = Arc::new((asked, ended, most));
     let blobs = content.blobs();
     let config = rdock_image::Digest::sha256_of(&content.config).to_string();
-    // Each layer waits half-way; what is between its request and its end is counted when the next one comes. A
-    // second on either side is for machines that have more to do.
+    let (held, counted) = (barriers.clone(), seen.clone());
+    // Each layer stops half-way until the test lets it go on.
     let registry = Registry::start(&content, move |request| {
         let digest = request.path.rsplit_once("/blobs/")?.1;
         let blob = blobs.get(digest).filter(|_| digest != config)?;
-        let now = seen.0.fetch_add(1, Ordering::SeqCst) + 1;
-        seen.1.fetch_max(now, Ordering::SeqCst);
-        let running = seen.0.clone();
-        std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_secs(1));
-            running.fetch_sub(1, Ordering::SeqCst);
-        });
+        let number = counted.0.fetch_add(1, Ordering::SeqCst);
+        let running = number + 1 - counted.1.load(Ordering::SeqCst);
+        counted.2.fetch_max(running, Ordering::SeqCst);
         let (first, rest) = blob.split_at(blob.len() / 2);
         let steps = [
             Step::Send(first.to_vec()),
-            Step::Wait(Duration::from_secs(2)),
+            Step::Hold(held[number].clone()),
             Step::Send(rest.to_vec()),
         ];
-        Some(
-            Reply::new(200, "")
-                .with("content-length", blob.len())
-                .steps(steps),
-        )
+        let reply = Reply::new(200, "").with("content-length", blob.len());
+        Some(reply.steps(steps))
     });
     let host = Host::new();
     let mut config = quick();
-    config.parallel_layers = 2;
-    host.pull(config, &format!("{}/a", registry.host()))
-        .expect("pulled");
-    assert_eq!(most.load(Ordering::SeqCst), 2);
+    (config.parallel_layers, config.idle_timeout) = (2, Duration::from_secs(300));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for (number, barrier) in barriers.iter().enumerate() {
+                // The next one is asked for while this one is held.
+                let wanted = (number + 2).min(LAYERS);
+                let until = Instant::now() + Duration::from_secs(60);
+                while seen.0.load(Ordering::SeqCst) < wanted && Instant::now() < until {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                seen.1.fetch_add(1, Ordering::SeqCst);
+                barrier.open();
+            }
+        });
+        host.pull(config, &format!("{}/a", registry.host()))
+            .expect("pulled");
+    });
+    assert_eq!(seen.2.load(Ordering::SeqCst), 2);
+    assert_eq!(seen.0.load(Ordering::SeqCst), LAYERS);
 }
 
 fn a_digest_is_pulled_by_that_digest() {

@@ -2,10 +2,12 @@
 //! one goes on.
 
 use crate::content::Content;
+use crate::pushes::make;
 use crate::server::{Registry, cut_after};
 use crate::{Host, push_with, quick, runtime, trial};
 use libtest_mimic::Trial;
 use rdock_image::{Digest, ImageStore, Platform, Progress, Reference};
+use rdock_registry::server::{Fault, FaultRule};
 use rdock_registry::{PushProgress, RegistryClient};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -26,6 +28,22 @@ pub(crate) fn tests() -> Vec<Trial> {
             "a_wrong_beginning_is_thrown_away",
             a_wrong_beginning_is_thrown_away,
         ),
+        trial(
+            "an_upload_goes_on_in_another_process",
+            an_upload_goes_on_in_another_process,
+        ),
+        trial(
+            "an_upload_that_the_registry_forgot_begins_anew_in_another_process",
+            an_upload_that_the_registry_forgot_begins_anew,
+        ),
+        trial(
+            "an_upload_with_a_wrong_beginning_begins_anew_in_another_process",
+            an_upload_with_a_wrong_beginning_begins_anew,
+        ),
+        trial(
+            "a_push_that_fails_leaves_its_upload_for_the_next",
+            a_push_that_fails_leaves_its_upload,
+        ),
         trial("kill_during_pulls", kill_during_pulls),
         trial("kill_during_pushes", kill_during_pushes),
     ]
@@ -40,7 +58,11 @@ pub(crate) fn role() -> Option<ExitCode> {
     };
     let work = || -> Result<(), Box<dyn std::error::Error>> {
         let store = ImageStore::open(root)?;
-        let client = RegistryClient::new(quick())?;
+        let mut config = quick();
+        if role == "push-patiently" {
+            config.idle_timeout = Duration::from_secs(300);
+        }
+        let client = RegistryClient::new(config)?;
         let reference = Reference::parse(name)?;
         match role {
             "pull" => {
@@ -157,6 +179,154 @@ fn a_wrong_beginning_is_thrown_away() {
             .prune(&rdock_image::PruneFilter::default())
             .expect("pruned");
     }
+}
+
+/// Bytes of an upload that the registry takes before it is cut.
+const TAKEN: u64 = 50_000;
+
+/// An image in a store and a registry that has taken the beginning of its layer from a process that is dead.
+struct Half {
+    host: Host,
+    to: Registry,
+    name: String,
+    image: rdock_image::Image,
+    /// Where the layer came from, if it was not made here.
+    _from: Option<Registry>,
+}
+
+/// The first upload is cut, and the registry does not say how far it is.
+fn cut_and_silent() -> Vec<FaultRule> {
+    vec![
+        FaultRule::new(Fault::CutUpload(TAKEN))
+            .on_method("PATCH")
+            .times(1),
+        FaultRule::new(Fault::Silent(Duration::from_secs(300)))
+            .on_method("GET")
+            .on_path("/blobs/uploads/"),
+    ]
+}
+
+impl Half {
+    fn new(made: bool, seed: u64) -> Self {
+        let to = Registry::with(|options| options);
+        to.set_faults(cut_and_silent());
+        let host = Host::new();
+        let name = format!("{}/half:1", to.host());
+        let (image, from) = match made {
+            true => (make(&host.store, &name, seed), None),
+            false => {
+                let content = Content::sized(1, seed, LARGE);
+                let from = Registry::plain(&content);
+                let image = host
+                    .pull(quick(), &format!("{}/a:1", from.host()))
+                    .expect("pulled");
+                let reference = Reference::parse(&name).expect("a name");
+                host.store.tag(&image, &reference).expect("tagged");
+                (image, Some(from))
+            }
+        };
+        let half = Self {
+            host,
+            to,
+            name,
+            image,
+            _from: from,
+        };
+        let mut child = process("push-patiently", half.host.path(), &half.name)
+            .spawn()
+            .expect("started");
+        // The upload was cut, and the process wants to know how far it came.
+        let until = Instant::now() + Duration::from_secs(120);
+        while half.count("GET") == 0 {
+            assert!(
+                Instant::now() < until,
+                "the push never asked: {:?}",
+                half.to.seen()
+            );
+            assert!(child.try_wait().expect("waited").is_none(), "the push ended");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        child.kill().expect("killed");
+        child.wait().expect("waited");
+        half.to.set_faults(Vec::new());
+        half
+    }
+
+    /// Requests about uploads.
+    fn count(&self, method: &str) -> usize {
+        let seen = self.to.seen();
+        seen.iter()
+            .filter(|seen| seen.method == method && seen.path.contains("/blobs/uploads/"))
+            .count()
+    }
+
+    /// Pushes with a fresh handle; says how many uploads were begun, in both processes.
+    fn push(&self) -> usize {
+        let store = ImageStore::open(self.host.path()).expect("opened");
+        let (pushed, _) = push_with(&store, quick(), &self.name);
+        assert_eq!(pushed.expect("pushed").id, *self.image.id());
+        let back = Host::new().pull(quick(), &self.name).expect("pulled back");
+        assert_eq!(back.diff_ids(), self.image.diff_ids());
+        let ingest = self.host.store.root().join("ingest");
+        assert_eq!(std::fs::read_dir(ingest).expect("a list").count(), 0);
+        self.count("POST")
+    }
+}
+
+fn an_upload_goes_on_in_another_process() {
+    let half = Half::new(false, 160);
+    // That of the layer and that of the config.
+    assert_eq!(half.push(), 2);
+    let seen = half.to.seen();
+    let last = seen.iter().rfind(|seen| seen.method == "PATCH").expect("a part");
+    let range = last.content_range.as_deref().unwrap_or_default();
+    assert!(range.starts_with(&format!("{TAKEN}-")), "{last:?}");
+    // One that is compressed on the way, too.
+    assert_eq!(Half::new(true, 161).push(), 2);
+}
+
+fn an_upload_that_the_registry_forgot_begins_anew() {
+    for made in [false, true] {
+        let half = Half::new(made, 162);
+        let lost = FaultRule::new(Fault::LoseUpload).on_method("GET");
+        half.to.set_faults(vec![lost]);
+        assert_eq!(half.push(), 3);
+    }
+}
+
+fn an_upload_with_a_wrong_beginning_begins_anew() {
+    for made in [false, true] {
+        let half = Half::new(made, 164);
+        let uploads = half.to.root().join("uploads");
+        let entries = std::fs::read_dir(uploads).expect("a list");
+        let mut files: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
+        let path = files.pop().filter(|_| files.is_empty()).expect("one upload");
+        let mut bytes = std::fs::read(&path).expect("read");
+        assert_eq!(bytes.len() as u64, TAKEN);
+        bytes[7] ^= 1;
+        std::fs::write(&path, bytes).expect("written");
+        assert_eq!(half.push(), 3);
+    }
+}
+
+/// The connection was bad, and the process gave up.
+fn a_push_that_fails_leaves_its_upload() {
+    let to = Registry::with(|options| options);
+    let cut = FaultRule::new(Fault::CutUpload(TAKEN)).on_method("PATCH");
+    to.set_faults(vec![cut]);
+    let host = Host::new();
+    let name = format!("{}/half:1", to.host());
+    let image = make(&host.store, &name, 166);
+    let mut config = quick();
+    config.retries = 0;
+    let (pushed, _) = push_with(&host.store, config, &name);
+    pushed.expect_err("it was cut");
+    let begun = |to: &Registry| to.seen().iter().filter(|seen| seen.method == "POST").count();
+    assert_eq!(begun(&to), 1);
+    to.set_faults(Vec::new());
+    let (pushed, _) = push_with(&host.store, quick(), &name);
+    assert_eq!(pushed.expect("pushed").id, *image.id());
+    assert_eq!(begun(&to), 2);
 }
 
 /// Every blob has its digest, every layer the tar that it came as, and there are no others.

@@ -31,7 +31,7 @@ pub(crate) fn cut_after(blob: &[u8], count: usize) -> Reply {
 /// A running registry; it ends with this value.
 pub(crate) struct Registry {
     server: RegistryServer,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Registry {
@@ -55,7 +55,12 @@ impl Registry {
     pub(crate) fn with(options: impl FnOnce(ServerOptions) -> ServerOptions) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let server = RegistryServer::start(options(ServerOptions::new(dir.path()))).expect("a server");
-        Self { server, _dir: dir }
+        Self { server, dir }
+    }
+
+    /// Where it keeps what it has.
+    pub(crate) fn root(&self) -> &std::path::Path {
+        self.dir.path()
     }
 
     /// As if it had been pushed.

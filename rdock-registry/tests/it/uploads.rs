@@ -65,16 +65,18 @@ fn assert_complete(content: &Content, to: &Registry, pushed: Result<Pushed, Erro
     assert_eq!(to.blob("b", &content.layer(0)).as_ref(), Some(&content.layers[0]));
 }
 
+fn patches_of(registry: &Registry) -> Vec<Seen> {
+    let mut seen = registry.seen();
+    seen.retain(|one| one.method == "PATCH");
+    seen
+}
+
 fn an_upload_in_chunks() {
     let mut config = quick();
     config.chunk_size = Some(64 << 10);
     let (content, to, pushed, _) = through(106, config, |options| options);
     assert_complete(&content, &to, pushed);
-    let patches: Vec<_> = to
-        .seen()
-        .into_iter()
-        .filter(|seen| seen.method == "PATCH")
-        .collect();
+    let patches = patches_of(&to);
     assert_eq!(patches.len(), content.layers[0].len().div_ceil(64 << 10));
     assert_eq!(patches[0].content_range.as_deref(), Some("0-65535"));
     assert_eq!(patches[1].content_range.as_deref(), Some("65536-131071"));
@@ -94,11 +96,7 @@ fn a_cut_upload_goes_on() {
         .times(1);
     let (content, to, pushed, events) = through(108, quick(), |options| options.fault(cut));
     assert_complete(&content, &to, pushed);
-    let patches: Vec<_> = to
-        .seen()
-        .into_iter()
-        .filter(|seen| seen.method == "PATCH")
-        .collect();
+    let patches = patches_of(&to);
     assert_eq!(patches.len(), 2, "{patches:?}");
     let range = format!("100000-{}", content.layers[0].len() - 1);
     assert_eq!(patches[1].content_range, Some(range));
@@ -111,7 +109,7 @@ fn a_cut_upload_goes_on() {
     let cut = FaultRule::new(Fault::CutUpload(0)).on_method("PATCH");
     let (_, to, pushed, _) = through(109, quick(), |options| options.fault(cut));
     assert!(matches!(pushed, Err(Error::Transport { .. })), "{pushed:?}");
-    assert_eq!(to.seen().iter().filter(|seen| seen.method == "PATCH").count(), 3);
+    assert_eq!(patches_of(&to).len(), 3);
     assert!(
         to.seen().iter().any(|seen| seen.method == "DELETE"),
         "the upload is given up"
