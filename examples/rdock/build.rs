@@ -1,5 +1,6 @@
 //! `rdock build` and `rdock builder`.
 
+use crate::build_call::{Call, Method};
 use crate::build_host;
 use crate::build_progress::Screen;
 use crate::streams::{print, say};
@@ -7,8 +8,8 @@ use crate::table::size;
 use crate::{Failure, Outcome, chain};
 use clap::{Args, Subcommand, ValueEnum};
 use rdock_build::{
-    BuildError, BuildOutput, BuildWarning, Builder, CacheFilter, CacheSource, CacheTarget, CacheUsage,
-    Context, NamedContext, Output, PullPolicy, Secret,
+    BuildError, BuildOutput, Builder, CacheFilter, CacheSource, CacheTarget, CacheUsage, Context,
+    NamedContext, Output, PullPolicy, Secret,
 };
 use rdock_runtime::image::{Platform, Reference};
 use rdock_runtime::{NetworkMode, Resources, Runtime, parse_size};
@@ -133,9 +134,12 @@ pub(crate) struct Build {
     /// Say for each step whether it is cached, and why not, without building
     #[arg(long)]
     explain: bool,
+    /// Say something of the Dockerfile instead of building it: check, outline or targets; with ,format=json as JSON
+    #[arg(long, default_value = "build")]
+    call: Call,
     /// Say what the checks of the Dockerfile find, without building
-    #[arg(long, visible_alias = "call", num_args = 0..=1, default_missing_value = "check", require_equals = true, value_parser = ["check", "build"])]
-    check: Option<String>,
+    #[arg(long, conflicts_with = "call")]
+    check: bool,
     /// The build context: a directory, an http address of a tar or a Dockerfile, or - for one of these on standard input
     path: String,
 }
@@ -282,8 +286,9 @@ impl Build {
         if let Some(seconds) = epoch {
             builder = builder.source_date_epoch(seconds);
         }
-        if self.check.as_deref() == Some("check") {
-            return check(builder.check(runtime).await.map_err(failure)?);
+        let call = if self.check { Call::CHECK } else { self.call };
+        if call.method != Method::Build {
+            return call.answer(&builder, runtime).await;
         }
         if self.explain {
             let steps = builder.explain(runtime).await.map_err(failure)?;
@@ -378,22 +383,6 @@ impl Build {
             None => builder,
         })
     }
-}
-
-/// Prints findings; docker's code is 1 when there are some.
-fn check(found: Vec<BuildWarning>) -> Outcome {
-    for warning in &found {
-        print(&warning.to_string());
-        if let Some(place) = warning.place.as_ref().filter(|place| !place.text.is_empty()) {
-            print(&format!("{:>6} | {}", place.line, place.text));
-        }
-    }
-    print(&match found.len() {
-        0 => "Check complete, no warnings found.".to_owned(),
-        1 => "Check complete, 1 warning has been found!".to_owned(),
-        count => format!("Check complete, {count} warnings have been found!"),
-    });
-    Ok(u8::from(!found.is_empty()))
 }
 
 /// The keys are those of docker's own file.

@@ -5,6 +5,7 @@
 
 mod attach;
 mod build;
+mod build_call;
 mod build_host;
 mod build_progress;
 mod compose;

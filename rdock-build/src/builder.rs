@@ -9,6 +9,7 @@ pub(crate) use proxies::Proxies;
 
 use crate::cache::{Cache, CacheFilter, CacheSource, CacheTarget, CacheUsage};
 use crate::context::Context;
+use crate::dockerfile::{Dockerfile, Outline, Target};
 use crate::error::{BuildError, Result};
 use crate::event::{BuildProgress, BuildWarning};
 use crate::exec::{Cancel, Secret, StepReport};
@@ -441,6 +442,22 @@ impl Builder {
         let mut builder = self.clone();
         builder.cache_from.clear();
         builder.on_thread(runtime, Job::check).await
+    }
+
+    /// Lists the stages of the Dockerfile.
+    ///
+    /// # Errors
+    /// As [`Builder::build`], for what comes before the first step.
+    pub async fn targets(&self, runtime: &Runtime) -> Result<(Dockerfile, Vec<Target>)> {
+        self.on_thread(runtime, Job::targets).await
+    }
+
+    /// Says which build arguments, secrets and agents a build of the target takes, without looking anything up.
+    ///
+    /// # Errors
+    /// As [`Builder::build`], for what comes before the first step.
+    pub async fn outline(&self, runtime: &Runtime) -> Result<(Dockerfile, Outline)> {
+        self.on_thread(runtime, Job::outline).await
     }
 
     async fn on_thread<T: Send + 'static>(

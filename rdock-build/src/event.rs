@@ -1,6 +1,6 @@
 //! What a build tells while it runs. This crate never prints.
 
-use crate::dockerfile::Place;
+use crate::dockerfile::{Place, Rule};
 use rdock_image::{Digest, Progress, Reference};
 use serde::Serialize;
 use std::fmt;
@@ -17,6 +17,8 @@ pub struct BuildWarning {
     pub place: Option<Place>,
     /// What; begins with the name of the check, when it comes from one.
     pub text: String,
+    /// The check that it comes from.
+    pub rule: Option<Rule>,
 }
 
 impl fmt::Display for BuildWarning {

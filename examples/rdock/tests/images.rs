@@ -12,6 +12,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("images_are_listed_and_chosen_as_docker_does_it", listing),
         trial("history_shows_the_steps_of_a_build", history),
         trial("a_build_pushes_its_image_and_says_what_it_is", pushed),
+        trial("a_build_takes_steps_from_a_cache_elsewhere", cache_elsewhere),
         trial("a_build_is_checked_without_being_made", checked),
         trial("the_build_cache_is_counted_and_removed", cache),
         trial("networks_and_volumes_are_listed_by_templates", templates),
@@ -212,6 +213,52 @@ fn pushed(tiny: &Tiny) -> Tested {
     Ok(())
 }
 
+fn cache_elsewhere(tiny: &Tiny) -> Tested {
+    let server = RegistryServer::start(ServerOptions::new(tiny.file("served")))?;
+    let folder = tiny.file("context");
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join("Dockerfile"), "FROM tiny\nCOPY file /srv/\n")?;
+    std::fs::write(folder.join("file"), "0123456789")?;
+    let folder = folder.display().to_string();
+    let (name, directory) = (
+        format!("{}/team/cache:1", server.host()),
+        tiny.file("cache").display().to_string(),
+    );
+    let build =
+        |words: &[&str]| tiny.run(&[&["build", "--progress=plain", "-t", "made", &folder], words].concat());
+    let registry = format!("type=registry,ref={name},mode=max");
+    let local = format!("type=local,dest={directory}");
+    let done = build(&["--cache-to", &registry, "--cache-to", &local])?;
+    assert!(
+        done.code == Some(0) && !done.stderr.contains("CACHED"),
+        "{done:?}"
+    );
+    assert!(
+        done.stderr.contains(&format!("exporting cache to {name}\n")),
+        "{done:?}"
+    );
+    assert!(
+        done.stderr.contains("writing cache image manifest sha256:"),
+        "{done:?}"
+    );
+    let local = format!("type=local,src={directory}");
+    for from in [&name, &local] {
+        // As a machine that never built it.
+        tiny.run(&["rmi", "made"])?;
+        let pruned = tiny.run(&["builder", "prune", "-af"])?;
+        assert_eq!(pruned.code, Some(0), "{pruned:?}");
+        let done = build(&["--cache-from", from])?;
+        assert!(
+            done.code == Some(0) && done.stderr.contains(" CACHED\n"),
+            "{from}: {done:?}"
+        );
+        assert!(done.stderr.contains("importing cache manifest from "), "{done:?}");
+    }
+    build(&["--cache-from", "type=gha"])?.failed(1, &["cache-from of type gha is not supported"], None);
+    build(&["--cache-to", "type=registry"])?.failed(1, &["cache-to of type registry needs ref"], None);
+    Ok(())
+}
+
 fn checked(tiny: &Tiny) -> Tested {
     let folder = tiny.file("context");
     std::fs::create_dir_all(&folder)?;
@@ -234,6 +281,54 @@ fn checked(tiny: &Tiny) -> Tested {
     assert_eq!(
         (done.code, &*done.stdout),
         (Some(0), "Check complete, no warnings found.\n")
+    );
+    let done = tiny.run(&["build", "--call=check,format=json", &path])?;
+    assert_eq!(
+        serde_json::from_str::<Value>(&done.stdout)?["warnings"],
+        serde_json::json!([])
+    );
+    let text = "# VERSION of the base\nARG VERSION=1\n# made holds the rest\nFROM tiny:$VERSION AS made\nARG LONGER_NAME\nFROM tiny\nCOPY --from=made /payload /\nRUN --mount=type=secret,id=key,required [\"/payload\", \"exit\", \"9\"]\n";
+    std::fs::write(folder.join("Dockerfile"), text)?;
+    let said = |call: &str| -> Result<String, Box<dyn std::error::Error>> {
+        let done = tiny.run(&["build", call, &path])?;
+        assert_eq!(done.code, Some(0), "{done:?}");
+        Ok(done.stdout)
+    };
+    assert_eq!(
+        said("--call=targets")?,
+        "TARGET      DESCRIPTION\nmade        holds the rest\n(default)\n"
+    );
+    assert_eq!(
+        said("--call=outline")?,
+        "BUILD ARG     VALUE   DESCRIPTION\nVERSION       1       of the base\nLONGER_NAME\n\nSECRET   REQUIRED\nkey      true\n\n"
+    );
+    let outline = tiny.run(&["build", "--call=outline", "--target=made", &path])?;
+    assert!(
+        outline
+            .stdout
+            .starts_with("TARGET:      made\nDESCRIPTION: holds the rest\n\nBUILD ARG")
+    );
+    let targets: Value = serde_json::from_str(&said("--call=targets,format=json")?)?;
+    let lines = |first: u32, last: u32| serde_json::json!({"ranges": [{"start": {"line": first}, "end": {"line": last}}]});
+    assert_eq!(
+        targets["targets"],
+        serde_json::json!([
+            {"name": "made", "description": "holds the rest", "base": "tiny:$VERSION", "location": lines(4, 4)},
+            {"default": true, "base": "tiny", "location": lines(6, 6)},
+        ])
+    );
+    // The file itself, as RFC 4648 has it.
+    let source = targets["sources"][0].as_str().ok_or("no source")?;
+    assert!(source.starts_with("IyBWRVJTSU9OIG9mIHRoZSBiYXNl") && source.len() == text.len().div_ceil(3) * 4);
+    let outline: Value = serde_json::from_str(&said("--call=outline,format=json")?)?;
+    assert_eq!(
+        outline["secrets"],
+        serde_json::json!([{"name": "key", "required": true, "location": lines(8, 8)}])
+    );
+    tiny.run(&["build", "--call=everything", &path])?.failed(
+        125,
+        &["build, check, outline and targets"],
+        None,
     );
     for (text, said) in [
         (

@@ -4,7 +4,7 @@ use super::bases::{Bases, Layouts};
 use super::{BuildOutput, Builder, DockerfileAt, caches};
 use crate::cache::{Cache, CacheMode, CacheTarget, Imports, portable};
 use crate::context;
-use crate::dockerfile::{BuildArgs, Dockerfile};
+use crate::dockerfile::{BuildArgs, Dockerfile, Outline, Target};
 use crate::error::{BuildError, Result};
 use crate::event::{BuildEvent, BuildWarning};
 use crate::exec::{Cancel, Execution, Settings, StepReport};
@@ -30,6 +30,51 @@ impl Job {
 
     pub(super) fn check(&self) -> Result<Vec<BuildWarning>> {
         self.with(|plan, _| Ok(plan.warnings.clone()), true)
+    }
+
+    pub(super) fn targets(&self) -> Result<(Dockerfile, Vec<Target>)> {
+        let file = self.dockerfile()?;
+        let targets = file.targets();
+        Ok((file, targets))
+    }
+
+    pub(super) fn outline(&self) -> Result<(Dockerfile, Outline)> {
+        let file = self.dockerfile()?;
+        let stage = front::target(&file, self.builder.target.as_deref())?;
+        let args = self.args(self.builder.proxy_variables.below(&self.builder.build_args));
+        let outline = file.outline(&args, stage)?;
+        Ok((file, outline))
+    }
+
+    /// The Dockerfile alone.
+    fn dockerfile(&self) -> Result<Dockerfile> {
+        let builder = &self.builder;
+        if let DockerfileAt::Graph(..) = builder.dockerfile {
+            return Err(BuildError::Option {
+                option: "graph",
+                reason: "has no stages".to_owned(),
+            });
+        }
+        let store = self.runtime.images();
+        let cache = Cache::open(self.runtime.root(), store)?;
+        let proxies = builder
+            .proxies
+            .with(&builder.proxy_variables.below(&builder.build_args));
+        let fetch = |url: &str| crate::exec::download(url, &cache.dir("tmp"), &proxies, self.cancel.stop());
+        let opened = context::open(builder, store, &fetch)?;
+        Ok(Dockerfile::parse_bytes(
+            &opened.dockerfile_name,
+            &opened.dockerfile,
+        )?)
+    }
+
+    fn args(&self, values: BTreeMap<String, String>) -> BuildArgs {
+        BuildArgs {
+            values,
+            target: self.builder.platform.clone().unwrap_or_else(Platform::host),
+            target_stage: self.builder.target.clone(),
+            ..BuildArgs::default()
+        }
     }
 
     pub(super) fn build(&self) -> Result<BuildOutput> {
@@ -73,12 +118,7 @@ impl Job {
         let opened = context::open(builder, store, &fetch)?;
         let (contexts, layouts) = named_contexts(&builder.contexts)?;
         let wishes = Wishes {
-            args: BuildArgs {
-                values: args,
-                target: builder.platform.clone().unwrap_or_else(Platform::host),
-                target_stage: builder.target.clone(),
-                ..BuildArgs::default()
-            },
+            args: self.args(args),
             target: builder.target.clone(),
             contexts,
             no_cache: builder.no_cache,

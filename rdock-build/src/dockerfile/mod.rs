@@ -9,6 +9,7 @@ mod expand;
 mod heredoc;
 mod instruction;
 mod mount;
+mod outline;
 mod parse;
 mod pattern;
 mod scope;
@@ -29,6 +30,7 @@ pub use instruction::{
     Network, Onbuild, Pair, Run, Script, Security,
 };
 pub use mount::{Mount, MountKind, Sharing};
+pub use outline::{Outline, OutlineArgument, OutlineMount, Target};
 pub(crate) use scope::proxies;
 pub use scope::{BuildArgs, DEFAULT_PATH, Globals, PROXY_ARGS, ResolvedFrom, Scope};
 pub use source::{Place, Source, Span};

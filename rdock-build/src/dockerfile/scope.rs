@@ -194,6 +194,12 @@ impl Globals {
             .collect()
     }
 
+    /// Names of the variables in a text, as far as they are set.
+    pub(crate) fn named_in(&self, text: &str) -> BTreeSet<String> {
+        let expanded = word(Lexer::new(self.escape), text, &self.values);
+        expanded.map(|expanded| expanded.matched).unwrap_or_default()
+    }
+
     /// Returns a global variable's value.
     pub fn value(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(String::as_str)

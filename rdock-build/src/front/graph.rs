@@ -97,6 +97,7 @@ pub(crate) fn plan_graph(
     let warnings = unused
         .filter(|name| !PROXY_ARGS.contains(&name.as_str()) && name.as_str() != super::EPOCH)
         .map(|name| BuildWarning {
+            rule: None,
             place: None,
             text: format!("build argument {name:?} was not consumed: a graph has no ARG"),
         })

@@ -109,7 +109,7 @@ pub(crate) fn plan(
     resolve: &Resolve<'_>,
     ahead: &Ahead<'_>,
 ) -> Result<Plan> {
-    let target = target(file, wishes)?;
+    let target = target(file, wishes.target.as_deref())?;
     let globals = Arc::new(Globals::new(file, &wishes.args)?);
     let epoch = epoch(wishes, globals.value(EPOCH))?;
     let checks = file.check(&wishes.args, wishes.ignore.as_ref())?;
@@ -130,6 +130,7 @@ pub(crate) fn plan(
     for name in file.undeclared(wishes.args.values.keys()) {
         front.warnings.push(BuildWarning {
             place: None,
+            rule: None,
             text: format!("build argument {name:?} was not consumed: no ARG declares it"),
         });
     }
@@ -138,7 +139,8 @@ pub(crate) fn plan(
         if warning.rule != Rule::UndefinedVar {
             let place = Some(file.place(warning.span));
             let text = warning.to_string();
-            front.warnings.push(BuildWarning { place, text });
+            let rule = Some(warning.rule);
+            front.warnings.push(BuildWarning { place, text, rule });
         }
     }
     ahead(front.bases(&stages)?);
@@ -182,21 +184,11 @@ fn epoch(wishes: &Wishes, global: Option<&str>) -> Result<Option<i64>> {
     })
 }
 
-fn target(file: &Dockerfile, wishes: &Wishes) -> Result<usize> {
-    let Some(name) = &wishes.target else {
-        return Ok(file.stages.len() - 1);
-    };
-    let wanted = name.to_lowercase();
-    let found = file
-        .stages
-        .iter()
-        .rposition(|stage| stage.name().as_deref() == Some(&wanted));
-    found
-        .or_else(|| name.parse().ok().filter(|number| *number < file.stages.len()))
-        .ok_or_else(|| BuildError::NoSuchTarget {
-            name: name.clone(),
-            stages: file.stages.iter().filter_map(|stage| stage.name()).collect(),
-        })
+pub(crate) fn target(file: &Dockerfile, name: Option<&str>) -> Result<usize> {
+    file.stage(name).ok_or_else(|| BuildError::NoSuchTarget {
+        name: name.unwrap_or_default().to_owned(),
+        stages: file.stages.iter().filter_map(|stage| stage.name()).collect(),
+    })
 }
 
 /// The config of an image without a base.
@@ -436,6 +428,7 @@ impl Front<'_> {
                 self.warnings.push(BuildWarning {
                     place: Some(place),
                     text: warning.to_string(),
+                    rule: Some(warning.rule),
                 });
             }
         }
