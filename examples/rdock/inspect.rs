@@ -235,6 +235,7 @@ fn container_json(runtime: &Runtime, container: &Container, sized: bool) -> Resu
             "ShmSize": info.spec.shm_size,
             "ExtraHosts": info.spec.extra_hosts.iter().map(|(name, at)| format!("{name}:{at}")).collect::<Vec<_>>(),
             "GroupAdd": info.spec.groups,
+            "Links": links(&info),
             "Sysctls": info.spec.sysctls,
             "Ulimits": ulimits,
             "OomScoreAdj": info.spec.oom_score_adj.unwrap_or(0),
@@ -264,6 +265,15 @@ fn container_json(runtime: &Runtime, container: &Container, sized: bool) -> Resu
         object["SizeRootFs"] = json!(written + image);
     }
     Ok(object)
+}
+
+/// As docker writes them: `/db:/web/alias`.
+fn links(info: &ContainerInfo) -> Option<Vec<String>> {
+    let links = info.spec.links.iter();
+    let links: Vec<_> = links
+        .map(|(container, alias)| format!("/{container}:/{}/{alias}", info.name))
+        .collect();
+    (!links.is_empty()).then_some(links)
 }
 
 /// What is not as it is without options.

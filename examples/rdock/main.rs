@@ -15,6 +15,7 @@ mod create;
 mod diff;
 mod events;
 mod exec;
+mod foreign;
 mod history;
 mod image;
 mod images;

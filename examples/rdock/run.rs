@@ -1,5 +1,6 @@
 //! `rdock run`.
 
+use crate::foreign::Foreign;
 use crate::lifetime::{Connection, Lifetime};
 use crate::limits::{Devices, Limits};
 use crate::{Failure, Outcome, attach, chain, streams};
@@ -19,6 +20,14 @@ enum PullPolicy {
     Never,
 }
 
+/// What can be connected to this terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Stream {
+    Stdin,
+    Stdout,
+    Stderr,
+}
+
 /// See [`PortForwarding`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Forwarding {
@@ -35,6 +44,9 @@ pub(crate) struct Run {
     /// Run in the background and print the container's id
     #[arg(short, long)]
     detach: bool,
+    /// Connect only these to this terminal: stdin, stdout, stderr
+    #[arg(short, long, value_enum, ignore_case = true)]
+    attach: Vec<Stream>,
     /// Keep stdin open
     #[arg(short, long)]
     interactive: bool,
@@ -80,6 +92,9 @@ pub(crate) struct Run {
     /// A network to join (NAME, name=NAME,alias=..,ip=..), host, none or container:NAME
     #[arg(long, alias = "net")]
     network: Vec<String>,
+    /// Another container of the network, and its name here (CONTAINER[:ALIAS])
+    #[arg(long)]
+    link: Vec<String>,
     /// One more name in the network
     #[arg(long, alias = "net-alias")]
     network_alias: Vec<String>,
@@ -159,7 +174,7 @@ pub(crate) struct Run {
     /// host or container:NAME
     #[arg(long)]
     pid: Option<String>,
-    /// host, private or container:NAME
+    /// host, private, shareable, none (without /dev/shm) or container:NAME
     #[arg(long)]
     ipc: Option<String>,
     /// host
@@ -180,6 +195,9 @@ pub(crate) struct Run {
     /// How much of it is kept: max-size=10m, max-file=3, labels, env, tag
     #[arg(long)]
     log_opt: Vec<String>,
+    /// An annotation (NAME=VALUE), kept with the container
+    #[arg(long)]
+    annotation: Vec<String>,
     /// A label (NAME=VALUE)
     #[arg(short, long)]
     label: Vec<String>,
@@ -202,9 +220,14 @@ pub(crate) struct Run {
     /// When to pull the image
     #[arg(long, value_enum, default_value = "missing")]
     pull: PullPolicy,
+    /// Say nothing while an image is pulled
+    #[arg(short, long)]
+    quiet: bool,
     /// os/architecture[/variant]
     #[arg(long)]
     platform: Option<String>,
+    #[command(flatten)]
+    foreign: Foreign,
     /// The image
     image: String,
     /// Command and arguments, instead of the image's
@@ -235,6 +258,7 @@ fn pair<'a>(flag: &str, text: &'a str) -> Result<(&'a str, &'a str), Failure> {
 impl Run {
     /// What the flags ask for.
     fn spec(&self) -> Result<ContainerSpec, Failure> {
+        self.foreign.check()?;
         let mut spec = ContainerSpec::new(&self.image).args(self.command.clone());
         spec.name.clone_from(&self.name);
         spec.interactive = self.interactive;
@@ -281,8 +305,20 @@ impl Run {
             (&self.uts, &mut spec.uts),
             (&self.cgroupns, &mut spec.cgroup_namespace),
         ] {
-            if let Some(text) = text {
+            if let Some(text) = text.as_deref().filter(|text| *text != "none") {
                 *mode = NamespaceMode::parse(text).map_err(bad)?;
+            }
+        }
+        spec.no_shm = self.ipc.as_deref() == Some("none");
+        for (flag, text) in [
+            ("--pid", &self.pid),
+            ("--uts", &self.uts),
+            ("--cgroupns", &self.cgroupns),
+        ] {
+            if text.as_deref() == Some("none") {
+                return Err(wrong(format!(
+                    "{flag} none: it is private, host or container:NAME"
+                )));
             }
         }
         if let Some(text) = self
@@ -340,6 +376,10 @@ impl Run {
         }
         spec.read_only = self.read_only;
         spec.init = self.init;
+        for text in &self.annotation {
+            let (name, value) = pair("--annotation", text)?;
+            spec.annotations.insert(name.to_owned(), value.to_owned());
+        }
         for text in &self.label {
             let (name, value) = text.split_once('=').unwrap_or((text, ""));
             spec.labels.insert(name.to_owned(), value.to_owned());
@@ -388,6 +428,15 @@ impl Run {
                     .into(),
             ));
         }
+        for text in &self.link {
+            let name = text.trim_start_matches('/');
+            let (container, alias) = name.split_once(':').unwrap_or((name, name));
+            let alias = alias.rsplit('/').next().unwrap_or(alias);
+            if container.is_empty() || alias.is_empty() {
+                return Err(wrong(format!("--link {text}: expected CONTAINER[:ALIAS]")));
+            }
+            spec.links.push((container.to_owned(), alias.to_owned()));
+        }
         spec.dns.clone_from(&self.dns);
         spec.dns_search.clone_from(&self.dns_search);
         spec.dns_options.clone_from(&self.dns_option);
@@ -421,6 +470,11 @@ impl Run {
     }
 
     pub(crate) async fn execute(self, runtime: &Runtime) -> Outcome {
+        if self.detach && !self.attach.is_empty() {
+            return Err(wrong(
+                "conflicting options: cannot specify both --attach and --detach".to_owned(),
+            ));
+        }
         if self.tty && self.interactive && !self.detach && !streams::is_terminal() {
             return Err(wrong("the input device is not a TTY".to_owned()));
         }
@@ -432,7 +486,18 @@ impl Run {
         let (container, attached) = match self.detach {
             true => (spec.start_detached(runtime).await.map_err(Failure::of_run)?, None),
             false => {
-                let (container, attached) = spec.start_attached(runtime).await.map_err(Failure::of_run)?;
+                let started = spec.start_attached(runtime).await.map_err(Failure::of_run)?;
+                let (container, mut attached) = started;
+                let wanted = |stream| self.attach.is_empty() || self.attach.contains(&stream);
+                if !wanted(Stream::Stdin) {
+                    attached.stdin = None;
+                }
+                if !wanted(Stream::Stdout) {
+                    attached.stdout = None;
+                }
+                if !wanted(Stream::Stderr) {
+                    attached.stderr = None;
+                }
                 (container, Some(attached))
             }
         };
@@ -497,7 +562,7 @@ impl Run {
                     code: 125,
                     ..error.into()
                 })?;
-                if self.pull == PullPolicy::Missing {
+                if self.pull == PullPolicy::Missing && !self.quiet {
                     streams::say(&format!(
                         "Unable to find image '{}' locally",
                         reference.familiar()
@@ -510,7 +575,7 @@ impl Run {
                     })?,
                     None => Platform::host(),
                 };
-                let screen = crate::pull::Screen::new(false, true);
+                let screen = crate::pull::Screen::new(self.quiet, true);
                 let progress: Progress = screen.progress();
                 let pulled = runtime.pull_platform(&reference, &platform, &progress).await;
                 screen.finish();

@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::net::{self, Attachments};
-use crate::spec::{ContainerSpec, EndpointSpec};
+use crate::spec::{ContainerSpec, EndpointSpec, NetworkMode};
 use crate::state::{ContainerDir, Record};
 use rustix::fs::Mode;
 
@@ -18,14 +18,13 @@ pub(crate) fn write(
     hostname: &str,
     name: &str,
     networks: &Attachments,
+    links: Vec<(String, String)>,
 ) -> Result<Option<String>> {
+    let mut extra = extra_hosts(spec, networks);
+    extra.extend(links);
     let hosts = match (host_network, std::fs::read_to_string("/etc/hosts")) {
         (true, Ok(hosts)) if spec.extra_hosts.is_empty() => hosts,
-        _ => net::hosts(
-            &networks.addresses(),
-            &[hostname, name],
-            &extra_hosts(spec, networks),
-        ),
+        _ => net::hosts(&networks.addresses(), &[hostname, name], &extra),
     };
     let (resolv_conf, warning) = resolv_conf(spec, host_network, networks);
     for (file, text) in [
@@ -82,6 +81,8 @@ fn resolv_conf(spec: &ContainerSpec, host_network: bool, networks: &Attachments)
         options: &spec.dns_options,
     };
     let (text, warning) = net::resolv_conf(resolving, wishes);
+    // Without a network no name server is reached, wherever it is.
+    let warning = warning.filter(|_| spec.network != NetworkMode::None);
     (text, warning.map(|warning| warning.to_string()))
 }
 

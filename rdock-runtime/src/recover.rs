@@ -142,6 +142,17 @@ pub(crate) fn clear(runtime: &Runtime, id: &str) {
     runtime.state().sweep_unfinished();
     let clear = || -> Result<()> {
         let (dir, record) = runtime.state().load(id)?;
+        let lives = || dir.owner().is_ok_and(|owner| owner.is_alive());
+        // An owner that has seen the end is just removing it, or ending itself.
+        let goes = || -> Result<bool> {
+            let history = dir.history()?;
+            let over = !history.expects_owner() && history.status(false).is_some();
+            Ok(over && (record.spec.auto_remove || crate::remove::is_begun(&dir)))
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while lives() && goes()? && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let owner = dir.owner().ok();
         if owner.as_ref().is_some_and(ProcessIdentity::is_alive) || crate::remove::finish(runtime, id)? {
             return Ok(());

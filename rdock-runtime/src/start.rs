@@ -4,6 +4,7 @@
 //! address, its published ports) its owner hands over.
 
 mod follow;
+mod links;
 
 use crate::base;
 use crate::cgroup::{self, Cgroup, Place};
@@ -281,11 +282,13 @@ fn launch(
         warnings.push(Warning::PortsNotPublished { network }.to_string());
         ports.clear();
     }
+    let links = links::find(runtime, spec, &record.name, &networks)?;
     let shared = shared_network(runtime, &planned.network)?;
     if shared.is_none() && kept.is_none() {
         let host_network = planned.network == NetworkMode::Host;
         let hostname = planned.hostname.clone().unwrap_or_default();
-        let left_out = network_files::write(&dir, spec, host_network, &hostname, name, &networks)?;
+        let left_out =
+            network_files::write(&dir, spec, host_network, &hostname, name, &networks, links.hosts)?;
         warnings.extend(left_out);
     }
     let ipc_mounts = match &planned.ipc {
@@ -304,6 +307,14 @@ fn launch(
     let mut launch: LaunchPlan = planned.into_launch(prepared.mounts, root, places, |kind, other| {
         join(runtime, kind, other)
     })?;
+    for variable in links.variables {
+        let (name, _) = variable.split_once('=').unwrap_or((&variable, ""));
+        let prefix = format!("{name}=");
+        let given = |known: &Vec<u8>| known.starts_with(prefix.as_bytes());
+        if !launch.process.env.iter().any(given) {
+            launch.process.env.push(variable.into_bytes());
+        }
+    }
     let (files, variables) = crate::secrets::for_launch(runtime, id, spec)?;
     launch.secrets = files;
     for variable in variables {

@@ -4,6 +4,7 @@ use crate::program::{Tested, needs_root};
 use crate::pty::Terminal;
 use crate::tiny::{Tiny, trial};
 use libtest_mimic::Trial;
+use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -270,33 +271,28 @@ fn attach(tiny: &Tiny) -> Tested {
     tiny.run(&["attach", "shared"])?
         .failed(1, &["stopped container"], None);
     ok(tiny, &["rm", "shared"])?;
-    // Without the proxy a signal is this program's own.
-    ok(
-        tiny,
-        &[
-            "run",
-            "-d",
-            "--name",
-            "plain",
-            "--network",
-            "none",
-            "tiny",
-            "sleep",
-            "60",
-        ],
-    )?;
-    let mut child = tiny
-        .command(&["attach", "--sig-proxy=false", "plain"])?
-        .stdout(Stdio::piped())
-        .spawn()?;
-    std::thread::sleep(Duration::from_millis(300));
-    rustix::process::kill_process(
-        rustix::process::Pid::from_child(&child),
-        rustix::process::Signal::TERM,
-    )?;
-    assert_eq!(child.wait()?.code(), None);
-    assert!(ok(tiny, &["ps"])?.contains("plain"));
-    ok(tiny, &["rm", "-f", "plain"])?;
+    // Without the proxy a signal is this program's own; with it, it is the payload's.
+    for (proxy, found) in [("--sig-proxy=false", None), ("--sig-proxy=true", Some(9))] {
+        let args = ["run", "-d", "-i", "--name", "plain", "--network", "none", "tiny"];
+        ok(tiny, &[&args[..], &["trap", "15", "9", ",", "cat"]].concat())?;
+        let mut child = tiny
+            .command(&["attach", proxy, "plain"])?
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        // What comes back shows that it is attached, and does with signals what it will do.
+        let mut stdin = child.stdin.take().ok_or("no stdin")?;
+        stdin.write_all(b"heard\n")?;
+        let mut lines = BufReader::new(child.stdout.take().ok_or("no stdout")?).lines();
+        assert_eq!(lines.next().transpose()?.as_deref(), Some("heard"));
+        rustix::process::kill_process(
+            rustix::process::Pid::from_child(&child),
+            rustix::process::Signal::TERM,
+        )?;
+        assert_eq!(child.wait()?.code(), found, "{proxy}");
+        assert_eq!(ok(tiny, &["ps"])?.contains("plain"), found.is_none(), "{proxy}");
+        ok(tiny, &["rm", "-f", "plain"])?;
+    }
     tiny.nothing_left()
 }
 

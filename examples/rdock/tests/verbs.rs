@@ -18,6 +18,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("detach_keys_leave_the_container_running", detach_keys),
         trial("life_of_a_detached_container", life),
         trial("flags_reach_the_container", flags),
+        trial("links_say_where_other_containers_are", links),
+        trial("run_connects_the_streams_that_are_asked_for", streams),
+        trial("flags_of_other_engines_say_why_they_are_refused", foreign),
         trial("exec_has_users_and_exit_codes", exec),
         trial("closed_output_ends_without_a_word", closed_output),
         trial("volumes_outlive_containers", volumes),
@@ -301,4 +304,182 @@ fn volumes(tiny: &Tiny) -> Tested {
     tiny.run(&["volume", "rm", "kept"])?
         .failed(1, &["no such volume: kept"], None);
     Ok(())
+}
+
+fn links(tiny: &Tiny) -> Tested {
+    needs_root("two containers are in one network")?;
+    let db = [
+        "run",
+        "-d",
+        "--name",
+        "db",
+        "--expose",
+        "5432",
+        "--expose",
+        "53/udp",
+        "-e",
+        "MODE=fast",
+        "tiny",
+        "sleep",
+        "600",
+    ];
+    let id = tiny.start(&db)?.stdout.trim().to_owned();
+    let address = "{{.NetworkSettings.IPAddress}}";
+    let address = tiny
+        .run(&["inspect", "-f", address, "db"])?
+        .stdout
+        .trim()
+        .to_owned();
+    let linked = |more: &[&str]| {
+        let args = [
+            "run",
+            "--rm",
+            "--name",
+            "web",
+            "--link",
+            "db:my-store",
+            "--link",
+            "db",
+        ];
+        tiny.run(&[&args[..], &["-e", "DB_ENV_MODE=own", "tiny"], more].concat())
+    };
+    let hosts = linked(&["cat", "/etc/hosts"])?;
+    for names in [
+        format!("my-store {} db", &id[..12]),
+        format!("db {} db", &id[..12]),
+    ] {
+        let line = format!("{address}\t{names}");
+        assert!(
+            hosts.stdout.lines().any(|found| found == line),
+            "{line}: {hosts:?}"
+        );
+    }
+    let env = linked(&["env"])?.stdout;
+    for variable in [
+        "MY_STORE_NAME=/web/my-store".to_owned(),
+        format!("MY_STORE_PORT=udp://{address}:53"),
+        format!("MY_STORE_PORT_5432_TCP=tcp://{address}:5432"),
+        format!("MY_STORE_PORT_5432_TCP_ADDR={address}"),
+        "MY_STORE_PORT_5432_TCP_PORT=5432".to_owned(),
+        "MY_STORE_PORT_5432_TCP_PROTO=tcp".to_owned(),
+        "MY_STORE_ENV_MODE=fast".to_owned(),
+        // What is given for the container itself wins.
+        "DB_ENV_MODE=own".to_owned(),
+    ] {
+        assert_eq!(
+            env.lines().filter(|line| *line == variable).count(),
+            1,
+            "{variable}: {env}"
+        );
+    }
+    assert!(
+        !env.contains("ENV_PATH") && !env.contains("DB_ENV_MODE=fast"),
+        "{env}"
+    );
+    tiny.run(&[
+        "create", "--name", "web", "--link", "db:store", "tiny", "echo", "up",
+    ])?;
+    let shown = tiny.run(&["inspect", "-f", "{{json .HostConfig.Links}}", "web"])?;
+    assert_eq!(shown.stdout, "[\"/db:/web/store\"]\n");
+    // It is looked for again at each start.
+    tiny.run(&["stop", "-t", "0", "db"])?;
+    tiny.run(&["start", "web"])?
+        .failed(1, &["container db", "not running"], None);
+    tiny.run(&["rm", "db", "web"])?;
+    let refused = |args: &[&str], words: &[&str]| -> Tested {
+        let args = [&["run", "--rm"], args, &["tiny"]].concat();
+        tiny.run(&args)?.failed(125, words, None);
+        Ok(())
+    };
+    refused(&["--link", "db"], &["no such container", "db"])?;
+    refused(&["--link", ":x"], &["--link :x", "CONTAINER[:ALIAS]"])?;
+    refused(&["--network", "none", "--link", "db"], &["links", "network"])?;
+    tiny.nothing_left()
+}
+
+fn streams(tiny: &Tiny) -> Tested {
+    let run = |flags: &[&str]| {
+        let payload = ["tiny", "echo", "out", ",", "err", "errors", ",", "exit", "3"];
+        tiny.start(&[&["run", "--rm", "--network", "none"], flags, &payload].concat())
+    };
+    for (flags, stdout, stderr) in [
+        (&["-a", "stdout"][..], "out\n", ""),
+        (&["--attach", "STDERR"], "", "errors\n"),
+        (&["-a", "stdout", "-a", "stderr"], "out\n", "errors\n"),
+        (&["-a", "stdin"], "", ""),
+    ] {
+        let done = run(flags)?;
+        assert_eq!(
+            (done.code, &*done.stdout, &*done.stderr),
+            (Some(3), stdout, stderr),
+            "{flags:?}"
+        );
+    }
+    run(&["-d", "-a", "stdout"])?.failed(125, &["--attach", "--detach"], None);
+    // Without a place for shared memory, and with what is said about it.
+    let shm = |flags: &[&str]| -> Result<bool, Box<dyn std::error::Error>> {
+        let done = tiny.run(
+            &[
+                &["run", "--rm", "--network", "none"],
+                flags,
+                &["tiny", "ls", "/dev"],
+            ]
+            .concat(),
+        )?;
+        assert_eq!(done.code, Some(0), "{done:?}");
+        Ok(done.stdout.lines().any(|name| name == "shm"))
+    };
+    assert!(shm(&[])? && shm(&["--ipc", "shareable"])?);
+    assert!(!shm(&["--ipc", "none"])?);
+    tiny.run(&["create", "--name", "noted", "--annotation", "a.b/c=d=e", "tiny"])?;
+    let noted = tiny.run(&["inspect", "-f", "{{json .HostConfig.Annotations}}", "noted"])?;
+    assert_eq!(noted.stdout, "{\"a.b/c\":\"d=e\"}\n");
+    tiny.run(&["rm", "noted"])?;
+    tiny.nothing_left()
+}
+
+fn foreign(tiny: &Tiny) -> Tested {
+    for (flags, words) in [
+        (
+            &["--runtime", "crun"][..],
+            &["--runtime crun", "no other runtime"][..],
+        ),
+        (
+            &["--storage-opt", "size=10G"],
+            &["--storage-opt size=10G", "quota", "volume"],
+        ),
+        (
+            &["--storage-opt", "dm.fs=xfs"],
+            &["--storage-opt dm.fs=xfs", "no storage drivers"],
+        ),
+        (
+            &["--volume-driver", "nfs"],
+            &["--volume-driver nfs", "local alone"],
+        ),
+        (&["--isolation", "hyperv"], &["--isolation hyperv", "Windows"]),
+        (&["--kernel-memory", "1g"], &["--kernel-memory", "--memory"]),
+        (&["--use-api-socket"], &["--use-api-socket", "no daemon"]),
+        (&["--cpu-count", "2"], &["--cpu-count", "Windows"]),
+        (&["--annotation", "x"], &["--annotation x", "NAME=VALUE"]),
+        (&["--pid", "none"], &["--pid none", "private"]),
+        (&["--cgroupns", "none"], &["--cgroupns none", "private"]),
+    ] {
+        let done = tiny.run(&[&["run", "--rm"], flags, &["tiny"]].concat())?;
+        done.failed(125, words, None);
+    }
+    // What they ask for is what happens anyway.
+    for flags in [
+        &["--runtime", "runc"][..],
+        &["--runtime=io.containerd.runc.v2", "--volume-driver", "local"],
+        &["--isolation", "default", "--disable-content-trust", "-q"],
+        &["--disable-content-trust=false", "--cgroupns", "private"],
+    ] {
+        let done = tiny.start(&[&["run", "--rm", "--network", "none"], flags, &["tiny"]].concat())?;
+        assert_eq!(
+            (done.code, &*done.stdout, &*done.stderr),
+            (Some(0), "hello\n", ""),
+            "{flags:?}"
+        );
+    }
+    tiny.nothing_left()
 }

@@ -400,6 +400,7 @@ fn id_maps(mappings: &IdMappings) -> sys::IdMaps {
     sys::IdMaps {
         uids: lines(&mappings.uids),
         gids: lines(&mappings.gids),
+        by_child: mappings.is_single_id(),
     }
 }
 

@@ -8,6 +8,7 @@ use crate::moment;
 use crate::spec::LogDriver;
 use crate::state::{ContainerDir, Status};
 use rustix::fs::inotify;
+use std::collections::VecDeque;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -171,6 +172,9 @@ impl Logs {
 /// A container whose owner was killed writes no last event: look now and then.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// Files that are open beyond the one that is read.
+const AHEAD: usize = 64;
+
 enum Next {
     Line(LogLine),
     Wait,
@@ -181,6 +185,8 @@ enum Next {
 struct Reader {
     dir: ContainerDir,
     file: LogFile,
+    /// The files after it, open: they are read to their ends though their names go meanwhile.
+    later: VecDeque<LogFile>,
     buffer: Vec<u8>,
     used: usize,
     watch: Option<OwnedFd>,
@@ -208,14 +214,33 @@ impl Reader {
         };
         let missing = || std::io::ErrorKind::NotFound.into();
         let first = LogFile::from(path, 0).and_then(|file| file.ok_or_else(missing));
-        Ok(Self {
+        let mut reader = Self {
             dir: dir.clone(),
             file: first.map_err(Error::state("open", dir.file(CURRENT)))?,
+            later: VecDeque::new(),
             buffer: Vec::new(),
             used: 0,
             watch,
             ended: false,
-        })
+        };
+        reader.open_later(AHEAD)?;
+        Ok(reader)
+    }
+
+    /// Opens the files that have come after those that are open, up to `most`. A writer that is far ahead of its reader
+    /// takes files away that were never open.
+    fn open_later(&mut self, most: usize) -> Result<()> {
+        while self.later.len() < most {
+            let last = self.later.back().unwrap_or(&self.file);
+            if !self.has_successor(last)? {
+                break;
+            }
+            match self.file_from(last.number + 1)? {
+                Some(file) => self.later.push_back(file),
+                None => break,
+            }
+        }
+        Ok(())
     }
 
     fn step(&mut self) -> Result<Next> {
@@ -256,15 +281,15 @@ impl Reader {
         }
     }
 
-    /// Whether the file that is written now is another one.
     fn is_full(&self) -> Result<bool> {
+        self.has_successor(&self.file)
+    }
+
+    /// Whether the file that is written now is another one.
+    fn has_successor(&self, file: &LogFile) -> Result<bool> {
         use std::os::unix::fs::MetadataExt;
         let path = self.dir.file(CURRENT);
-        let own = self
-            .file
-            .file
-            .metadata()
-            .map_err(Error::state("examine", &path))?;
+        let own = file.file.metadata().map_err(Error::state("examine", &path))?;
         match std::fs::metadata(&path) {
             Ok(current) => Ok((current.dev(), current.ino()) != (own.dev(), own.ino())),
             // The container was removed.
@@ -274,15 +299,22 @@ impl Reader {
     }
 
     fn enter_next(&mut self) -> Result<bool> {
-        match LogFile::from(self.dir.path(), self.file.number + 1) {
-            Ok(Some(file)) => {
-                self.enter(file);
-                Ok(true)
-            }
-            Ok(None) => Ok(false),
+        let next = match self.later.pop_front() {
+            Some(file) => Some(file),
+            None => self.file_from(self.file.number + 1)?,
+        };
+        let found = next.is_some();
+        if let Some(file) = next {
+            self.enter(file);
+        }
+        Ok(found)
+    }
+
+    fn file_from(&self, number: u64) -> Result<Option<LogFile>> {
+        match LogFile::from(self.dir.path(), number) {
             // The container was removed.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(Error::state("read the logs in", self.dir.path())(error)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            other => other.map_err(Error::state("read the logs in", self.dir.path())),
         }
     }
 
@@ -301,6 +333,7 @@ impl Reader {
     }
 
     fn fill(&mut self) -> Result<usize> {
+        self.open_later(AHEAD)?;
         self.buffer.drain(..self.used);
         self.used = 0;
         let held = self.buffer.len();
@@ -312,32 +345,27 @@ impl Reader {
 
     /// Moves to the last `lines` lines, reading backwards, from the newest file on.
     fn keep_last(&mut self, lines: usize) -> Result<()> {
-        let failed = Error::state("read the logs in", self.dir.path());
-        let place = find_last(self.dir.path(), lines).map_err(failed)?;
-        if let Some(file) = place {
-            self.enter(file);
+        self.open_later(usize::MAX)?;
+        let mut wanted = lines;
+        let mut after = VecDeque::new();
+        while let Some(mut file) = self.later.pop_back() {
+            let found = last_lines_of(&mut file, wanted).map_err(|error| failed(&self.dir, error))?;
+            if found == wanted {
+                self.enter(file);
+                self.later = after;
+                return Ok(());
+            }
+            wanted -= found;
+            after.push_front(file);
         }
-        Ok(())
+        self.later = after;
+        let found = last_lines_of(&mut self.file, wanted);
+        found.map(drop).map_err(|error| failed(&self.dir, error))
     }
 }
 
-/// The file with the last `lines` lines, at the first of them.
-fn find_last(dir: &std::path::Path, lines: usize) -> std::io::Result<Option<LogFile>> {
-    let mut files = Vec::new();
-    let mut number = 0;
-    while let Some(file) = LogFile::from(dir, number)? {
-        number = file.number + 1;
-        files.push(file);
-    }
-    let mut wanted = lines;
-    while let Some(mut file) = files.pop() {
-        let found = last_lines_of(&mut file, wanted)?;
-        if found == wanted || files.is_empty() {
-            return Ok(Some(file));
-        }
-        wanted -= found;
-    }
-    Ok(None)
+fn failed(dir: &ContainerDir, error: std::io::Error) -> Error {
+    Error::state("read the logs in", dir.path())(error)
 }
 
 /// Moves to the last `wanted` lines of a file, or to its first one; how many there are.

@@ -271,7 +271,9 @@ fn defaults(
         ),
     };
     all.push(mount("/dev/mqueue", mqueue, no_exec));
-    all.push(mount("/dev/shm", shm, no_exec));
+    if !spec.no_shm {
+        all.push(mount("/dev/shm", shm, no_exec));
+    }
     for file in [StateFile::ResolvConf, StateFile::Hostname, StateFile::Hosts] {
         if file == StateFile::Hostname && spec.no_hostname_file {
             continue;

@@ -95,6 +95,9 @@ fn namespaces(spec: &ContainerSpec, findings: &mut Findings) {
             findings.add(field, "cannot be that of another container");
         }
     }
+    if spec.no_shm && spec.ipc != NamespaceMode::Private {
+        findings.add("no_shm", "needs an ipc namespace of the container's own");
+    }
     if let NetworkMode::Container(name) = &spec.network {
         if !crate::identity::is_name(name) {
             findings.add(
@@ -118,6 +121,17 @@ fn namespaces(spec: &ContainerSpec, findings: &mut Findings) {
 }
 
 fn extra_hosts(spec: &ContainerSpec, findings: &mut Findings) {
+    for (index, (container, alias)) in spec.links.iter().enumerate() {
+        let field = format!("links[{index}]");
+        if spec.network != NetworkMode::Default {
+            findings.add(&field, "needs a network of the container's own");
+        }
+        for name in [container, alias] {
+            if !crate::identity::is_name(name) {
+                findings.add(&field, format!("{name:?} is not a name"));
+            }
+        }
+    }
     for (index, (name, address)) in spec.extra_hosts.iter().enumerate() {
         let field = format!("extra_hosts[{index}]");
         if let Err(reason) = identity::check_host_name(name) {
@@ -166,6 +180,13 @@ pub(super) fn user_namespace(
         // user_namespaces(7): 340 lines since Linux 4.15.
         if maps.len() > 340 {
             findings.add(&field, "more than 340 ranges");
+        }
+        let start = maps.iter().find(|(inside, ..)| *inside == 0);
+        if !host.is_rootless() && start.is_some_and(|(_, outside, _)| *outside != 0) {
+            findings.add(
+                &field,
+                "id 0 must be the host's id 0: the files of images belong to it, and are not shifted",
+            );
         }
         if host.is_rootless() && maps.as_slice() != [(0, own, 1)] {
             findings.add(&field, format!("without root only (0, {own}, 1) can be mapped"));

@@ -78,6 +78,11 @@ pub struct ContainerSpec {
     pub domainname: Option<String>,
     /// More lines for `/etc/hosts`: name, and an address or `host-gateway` for the host.
     pub extra_hosts: Vec<(String, String)>,
+    /// Other containers by name, and what they are called here: docker's legacy links. Each start writes where they
+    /// are then into `/etc/hosts`, and variables such as `DB_PORT_5432_TCP_ADDR`. They must run, in a network of this
+    /// container's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<(String, String)>,
     /// Ports of the container that are reachable on the host.
     pub ports: Vec<PortMapping>,
     /// Binds, volumes and tmpfs, in order.
@@ -134,6 +139,9 @@ pub struct ContainerSpec {
     pub sysctls: BTreeMap<String, String>,
     /// Size of `/dev/shm` in bytes; 64 MiB by default.
     pub shm_size: u64,
+    /// There is no `/dev/shm` (docker's `--ipc none`).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub no_shm: bool,
     /// Capabilities beyond Docker's default ones, `ALL` for all.
     pub cap_add: Vec<String>,
     /// Capabilities taken away, `ALL` for all.
@@ -199,6 +207,7 @@ impl Default for ContainerSpec {
             no_hostname_file: false,
             domainname: None,
             extra_hosts: Vec::new(),
+            links: Vec::new(),
             ports: Vec::new(),
             mounts: Vec::new(),
             volumes_from: Vec::new(),
@@ -223,6 +232,7 @@ impl Default for ContainerSpec {
             ulimits: Vec::new(),
             sysctls: BTreeMap::new(),
             shm_size: 64 << 20,
+            no_shm: false,
             cap_add: Vec::new(),
             cap_drop: Vec::new(),
             privileged: false,

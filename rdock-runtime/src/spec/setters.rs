@@ -175,6 +175,11 @@ impl ContainerSpec {
         self.labels.insert(name.into(), value.into());
         self
     }
+    /// Adds a link to another container, which is called `alias` here.
+    pub fn link(mut self, container: impl Into<String>, alias: impl Into<String>) -> Self {
+        self.links.push((container.into(), alias.into()));
+        self
+    }
     /// Adds an annotation.
     pub fn annotation(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.annotations.insert(name.into(), value.into());

@@ -19,7 +19,7 @@ pub(crate) struct Spawn<'a> {
     pub(crate) fds: &'a [BorrowedFd<'a>],
     /// CLONE_NEW* for the child.
     pub(crate) namespaces: i32,
-    /// For a new user namespace whose maps the child may write itself (single ids).
+    /// For a new user namespace.
     pub(crate) id_maps: Option<&'a IdMaps>,
 }
 
@@ -28,6 +28,9 @@ pub(crate) struct Spawn<'a> {
 pub(crate) struct IdMaps {
     pub(crate) uids: String,
     pub(crate) gids: String,
+    /// They are the caller's own ids alone, which the child may write itself. Others a process outside writes that has
+    /// CAP_SETUID and CAP_SETGID (user_namespaces(7)); the caller's own must be 0 in both.
+    pub(crate) by_child: bool,
 }
 
 /// All that the two children use; nothing is allocated after the first clone.
@@ -39,6 +42,8 @@ struct Shared {
     /// Filled by the child.
     copies: Vec<i32>,
     namespaces: i32,
+    /// A user namespace that is there already, or -1.
+    user_namespace: i32,
     maps: Option<(Vec<u8>, Vec<u8>)>,
     null: i32,
     child_stack: *mut u8,
@@ -56,6 +61,14 @@ pub(crate) fn spawn(request: &Spawn<'_>) -> io::Result<(i32, OwnedFd)> {
         .read(true)
         .write(true)
         .open("/dev/null")?;
+    let ready_made = match request.id_maps {
+        Some(maps) if !maps.by_child => Some(user_namespace(maps)?),
+        _ => None,
+    };
+    let namespaces = match &ready_made {
+        Some(_) => request.namespaces & !libc::CLONE_NEWUSER,
+        None => request.namespaces,
+    };
     let (mut first, mut second) = (vec![0u128; STACK / 16], vec![0u128; STACK / 16]);
     let mut shared = Shared {
         program: request.program.as_raw_fd(),
@@ -63,9 +76,11 @@ pub(crate) fn spawn(request: &Spawn<'_>) -> io::Result<(i32, OwnedFd)> {
         envp: [std::ptr::null()],
         sources: request.fds.iter().map(AsRawFd::as_raw_fd).collect(),
         copies: vec![-1; request.fds.len()],
-        namespaces: request.namespaces,
+        namespaces,
+        user_namespace: ready_made.as_ref().map_or(-1, AsRawFd::as_raw_fd),
         maps: request
             .id_maps
+            .filter(|maps| maps.by_child)
             .map(|maps| (maps.uids.clone().into_bytes(), maps.gids.clone().into_bytes())),
         null: null.as_raw_fd(),
         child_stack: second.as_mut_ptr_range().end.cast(),
@@ -107,6 +122,58 @@ pub(crate) fn spawn(request: &Spawn<'_>) -> io::Result<(i32, OwnedFd)> {
     }
 }
 
+/// Makes a user namespace with these maps: of a process that does nothing and ends here.
+fn user_namespace(maps: &IdMaps) -> io::Result<OwnedFd> {
+    let mut stack = vec![0u128; 1024];
+    let mut own = std::process::id();
+    // SAFETY: `hold` runs on a stack of its own, changes no memory and makes system calls alone; it has ended before the
+    // stack goes, and before `own` does. All signals are blocked in it.
+    let pid = unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        let mut before: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
+        let flags = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_NEWUSER;
+        let top = stack.as_mut_ptr_range().end.cast();
+        let pid = libc::clone(hold, top, flags, (&raw mut own).cast());
+        let error = io::Error::last_os_error();
+        libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
+        if pid < 0 {
+            return Err(error);
+        }
+        pid
+    };
+    let make = || -> io::Result<OwnedFd> {
+        for (file, lines) in [("uid_map", &maps.uids), ("gid_map", &maps.gids)] {
+            std::fs::write(format!("/proc/{pid}/{file}"), lines)?;
+        }
+        Ok(std::fs::File::open(format!("/proc/{pid}/ns/user"))?.into())
+    };
+    let made = make();
+    // SAFETY: it is this process's own child until it is waited for here.
+    unsafe {
+        libc::kill(pid, libc::SIGKILL);
+        let mut status = 0;
+        while libc::waitpid(pid, &mut status, libc::__WALL) < 0 && *libc::__errno_location() == libc::EINTR {}
+    }
+    drop(stack);
+    made
+}
+
+/// Waits to be killed: by its maker, or since that has ended.
+extern "C" fn hold(maker: *mut libc::c_void) -> libc::c_int {
+    // SAFETY: `user_namespace` passes the number of its process, which outlives this one; system calls on integers.
+    unsafe {
+        let maker = *maker.cast::<u32>();
+        libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+        while libc::syscall(libc::SYS_getppid) == libc::c_long::from(maker) {
+            libc::syscall(libc::SYS_ppoll, 0usize, 0usize, 0usize, 0usize, 0usize);
+        }
+        libc::syscall(libc::SYS_exit, 0);
+    }
+    0
+}
+
 extern "C" fn intermediate(shared: *mut libc::c_void) -> libc::c_int {
     // SAFETY: `spawn` passes its `Shared` and is suspended until this process ends.
     let shared = unsafe { &mut *shared.cast::<Shared>() };
@@ -114,6 +181,16 @@ extern "C" fn intermediate(shared: *mut libc::c_void) -> libc::c_int {
     let stack = shared.child_stack;
     let pidfd = &raw mut shared.pidfd;
     let argument: *mut Shared = shared;
+    if shared.user_namespace >= 0 {
+        // SAFETY: system calls on integers. It is this process alone that enters it, and gets there what it has here: no
+        // credential that the host program can see changes.
+        unsafe {
+            if libc::setns(shared.user_namespace, libc::CLONE_NEWUSER) < 0 {
+                shared.errno = *libc::__errno_location();
+                return 0;
+            }
+        }
+    }
     // SAFETY: as in `spawn`: the child has a stack of its own and this process is suspended until its exec.
     let pid = unsafe { libc::clone(child, stack.cast(), flags, argument.cast(), pidfd) };
     if pid < 0 {

@@ -3,7 +3,7 @@
 use crate::probe::{Entry, Place, dir, fifo, file, link, probe};
 use crate::{Cannot, Tested, same, trial};
 use libtest_mimic::Trial;
-use rdock_runtime::{ContainerSpec, Error, Mount, Step, blocking};
+use rdock_runtime::{ContainerSpec, Error, Mount, Step, UserNamespace, blocking};
 use std::time::{Duration, Instant};
 
 /// No refusal takes as long; to read such a file to its end would never be done.
@@ -16,6 +16,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("rt_supplementary_groups", groups),
         trial("rt_user_numeric", numeric_users),
         trial("rt_passwd_special_file", special_passwd),
+        trial("root_maps_many_ids_into_a_container", many_ids),
     ]
 }
 
@@ -233,4 +234,49 @@ fn special_passwd() -> Tested {
         .mount(Mount::bind(&giant, "/etc/passwd"));
     same(&fails_at(&place, &spec)?, &Step::User)?;
     same(&(began.elapsed() < LONG), &true)
+}
+
+fn many_ids() -> Tested {
+    needs_users()?;
+    let place = Place::with("{}", &[dir("home", 0o777)])?;
+    let mapped = |mut spec: ContainerSpec| {
+        spec.user_namespace = UserNamespace::Mapped {
+            uids: vec![(0, 0, 1000), (1000, 7000, 1)],
+            gids: vec![(0, 0, 1001)],
+        };
+        spec
+    };
+    let orders = [
+        "cat /proc/self/uid_map",
+        "cat /proc/self/gid_map",
+        "stat /seed/file",
+        "write /home/new x",
+        "stat /home/new",
+    ];
+    let words = |text: &str| {
+        let line = |line: &str| line.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
+        text.lines().map(line).collect::<Vec<_>>()
+    };
+    let maps = ["0 0 1000", "1000 7000 1", "0 0 1001"];
+    let said = words(&place.says(&mapped(probe(&orders)?))?);
+    same(&said[..3], &maps[..])?;
+    same(&said[3..], &["100640 0:0", "written", "100644 0:0"][..])?;
+    let said = words(&place.says(&mapped(probe(&orders)?.user("1000:1000")))?);
+    same(&said[3..], &["errno 13", "written", "100644 1000:1000"][..])?;
+    // One more process is in it too, and there is nobody to be that is not mapped.
+    let inside = |user: &'static str| {
+        let spec = mapped(probe(&["sleep 600000"])?);
+        exec_output(&place, &spec, |exec| {
+            exec.user(user).env("PROBE", "cat /proc/self/uid_map")
+        })
+    };
+    same(&words(&inside("1000")?), &maps[..2].to_vec())?;
+    let refused = place.run(&mapped(probe(&["say ran"])?.user("1001")));
+    same(&refused.is_err(), &true)?;
+    // The program that made it has the maps it had, and no child.
+    same(
+        &std::fs::read_to_string("/proc/self/uid_map")?.contains("4294967295"),
+        &true,
+    )?;
+    Ok(())
 }

@@ -32,6 +32,11 @@ pub(crate) fn trials() -> Vec<Trial> {
         ),
         trial("a_container_that_is_stopped_is_not_restarted", restarts::stopped),
         trial("pauses_between_restarts_double", restarts::pauses),
+        trial(
+            "clients_are_refused_between_two_runs",
+            restarts::refused_between_runs,
+        ),
+        trial("a_forced_removal_is_a_kill_and_no_stop", forced_removal),
         trial("a_paused_container_stands_still_and_can_be_stopped", paused),
         trial("a_renamed_container_has_its_new_name_alone", renamed),
         trial("update_changes_limits_at_once_and_for_good", updated),
@@ -544,5 +549,30 @@ fn sockets_are_private() -> Tested {
         same(&ours.count(), &0)?;
         container.remove_with(true, true).await?;
         Ok(())
+    })?
+}
+
+fn forced_removal() -> Tested {
+    let place = Place::new()?;
+    blocking::wait(async {
+        let container = probe(&["sleep 600000"])?.start_detached(&place.runtime).await?;
+        container.remove_with(true, true).await?;
+        let mut events = place.runtime.events().container(container.id()).follow(false);
+        let mut seen = Vec::new();
+        while let Some(event) = events.next().await? {
+            seen.push(event.action.to_string());
+        }
+        same(&seen, &vec!["create", "start", "kill", "die", "destroy"])?;
+        // One that is stopped before says so.
+        let container = probe(&["sleep 600000"])?.start_detached(&place.runtime).await?;
+        container.stop(Some(Duration::ZERO)).await?;
+        container.remove_with(true, true).await?;
+        let mut events = place.runtime.events().container(container.id()).follow(false);
+        let mut seen = Vec::new();
+        while let Some(event) = events.next().await? {
+            seen.push(event.action.to_string());
+        }
+        let stopped = ["create", "start", "kill", "die", "stop", "destroy"];
+        same(&seen, &stopped.to_vec())
     })?
 }

@@ -142,6 +142,32 @@ fn a_follower_gets_everything_once_over_rotations_and_owners() {
 }
 
 #[test]
+fn files_that_go_while_they_are_read_are_read_to_their_ends() {
+    let root = tempfile::tempdir().expect("tempdir");
+    let dir = container_dir(root.path());
+    let mut log = writer(&dir, LogConfig::default().max_size(2000).max_files(3));
+    let mut write = |from: usize, to: usize| {
+        for number in from..to {
+            log.write(LogStream::Stdout, format!("{number}\n").as_bytes())
+                .expect("write");
+        }
+    };
+    write(0, 60);
+    let kept = numbers(&read_all(&mut Reader::open(&dir, false).expect("open")));
+    assert!(kept.len() > 40, "several files: {kept:?}");
+    let mut whole = Reader::open(&dir, false).expect("open");
+    let mut tail = Reader::open(&dir, false).expect("open");
+    tail.keep_last(50).expect("tail");
+    // None of the files that were there is there any more.
+    write(60, 400);
+    let whole = numbers(&read_all(&mut whole));
+    assert_eq!(whole[..kept.len()], kept);
+    assert!(whole.is_sorted() && whole.last() == Some(&399), "{whole:?}");
+    let tail = numbers(&read_all(&mut tail));
+    assert_eq!(tail[..50], kept[kept.len() - 50..]);
+}
+
+#[test]
 fn an_interrupted_turn_and_a_torn_line_lose_nothing_else() {
     let root = tempfile::tempdir().expect("tempdir");
     let dir = container_dir(root.path());
@@ -187,8 +213,8 @@ proptest! {
         let _ = parse(&bytes);
         let root = tempfile::tempdir().expect("tempdir");
         std::fs::write(root.path().join(CURRENT), &bytes).expect("write");
-        let file = LogFile::open(&root.path().join(CURRENT)).expect("open");
+        let mut file = LogFile::open(&root.path().join(CURRENT)).expect("open");
         prop_assert!(file.begin <= bytes.len() as u64);
-        let _ = find_last(root.path(), 3).expect("tail");
+        let _ = last_lines_of(&mut file, 3).expect("tail");
     }
 }

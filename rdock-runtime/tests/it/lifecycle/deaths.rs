@@ -118,7 +118,8 @@ pub(super) fn unseen_end() -> Tested {
     blocking::wait(async {
         let spec = probe(&["listen 0.0.0.0:8080", "say up", "sleep 600000"])?
             .network(NetworkMode::Default)
-            .publish(PortMapping::tcp(8080));
+            .publish(PortMapping::tcp(8080))
+            .ready_when(Ready::port(8080));
         for policy in [RestartPolicy::No, RestartPolicy::Always] {
             let container = spec
                 .clone()

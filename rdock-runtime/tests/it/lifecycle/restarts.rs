@@ -4,6 +4,7 @@ use super::{get, killed, output, said, until};
 use crate::probe::{Place, probe};
 use crate::{Tested, needs_root, same};
 use rdock_runtime::{NetworkMode, PortMapping, Ready, RestartPolicy, Runtime, Status, blocking};
+use std::io::ErrorKind;
 use std::time::Duration;
 
 pub(super) fn restart() -> Tested {
@@ -128,6 +129,60 @@ pub(super) fn pauses() -> Tested {
             }
         }
         container.remove_with(false, true).await?;
+        Ok(())
+    })?
+}
+
+pub(super) fn refused_between_runs() -> Tested {
+    needs_root()?;
+    let place = Place::new()?;
+    blocking::wait(async {
+        let spec = probe(&["listen 0.0.0.0:8080", "sleep 600000"])?
+            .network(NetworkMode::Default)
+            .publish(PortMapping::tcp(8080))
+            .ready_when(Ready::port(8080))
+            .restart(RestartPolicy::Always);
+        let container = spec.start_detached(&place.runtime).await?;
+        let address = container.host_addr(8080)?;
+        let waits = || matches!(container.status(), Ok(Status::Restarting(_)));
+        // The pauses grow: however slow this machine is, in one of them a client comes.
+        let mut refused = 0;
+        for round in 1..=12 {
+            let info = container.inspect()?;
+            killed(info.pid.ok_or("no pid")?)?;
+            until("its end is seen", || {
+                waits() || container.inspect().is_ok_and(|now| now.pid != info.pid)
+            })
+            .await?;
+            let before = waits();
+            match tokio::task::spawn_blocking(move || get(address)).await? {
+                // Served by the next run, or cut off with it.
+                Ok(_) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    return Err(format!("round {round}: a client was kept waiting").into());
+                }
+                Err(_) => refused += usize::from(before && waits()),
+            }
+            if refused > 0 && round > 2 {
+                break;
+            }
+            until("it runs again", || {
+                container.inspect().is_ok_and(|now| now.pid.is_some())
+            })
+            .await?;
+        }
+        same(&(refused > 0), &true)?;
+        // And is served again.
+        let mut answer = String::new();
+        for _ in 0..2000 {
+            if let Ok(Ok(found)) = tokio::task::spawn_blocking(move || get(address)).await {
+                answer = found;
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+        same(&answer.starts_with("HTTP/1.1 204"), &true)?;
+        container.remove_with(true, true).await?;
         Ok(())
     })?
 }
