@@ -6,8 +6,8 @@ use crate::{Failure, Outcome};
 use clap::Args;
 use rdock_runtime::image::Image;
 use rdock_runtime::{
-    Container, ContainerInfo, ContainerSpec, DeviceRate, ExitReason, Protocol, RestartPolicy, Runtime,
-    Seccomp, Status,
+    Container, ContainerInfo, ContainerSpec, DeviceRate, ExitReason, GpuCount, Protocol, RestartPolicy,
+    Runtime, Seccomp, Status,
 };
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -290,6 +290,31 @@ fn security(spec: &ContainerSpec) -> Option<Vec<&'static str>> {
     (!given.is_empty()).then_some(given)
 }
 
+/// CDI devices and GPUs, as docker has them: CDI is a driver among others, and -1 all.
+fn device_requests(spec: &ContainerSpec) -> Vec<Value> {
+    let mut requests = Vec::new();
+    if !spec.cdi_devices.is_empty() {
+        requests.push(
+            json!({"Driver": "cdi", "Count": 0, "DeviceIDs": spec.cdi_devices, "Capabilities": [],
+                             "Options": {}}),
+        );
+    }
+    for request in &spec.gpus {
+        let count = match (request.count, request.ids.is_empty()) {
+            (Some(GpuCount::Number(count)), _) => i64::from(count),
+            (Some(_), _) => -1,
+            (None, true) => 1,
+            (None, false) => 0,
+        };
+        requests.push(
+            json!({"Driver": request.driver.clone().unwrap_or_default(), "Count": count,
+                             "DeviceIDs": (!request.ids.is_empty()).then_some(&request.ids),
+                             "Capabilities": [request.capabilities], "Options": request.options}),
+        );
+    }
+    requests
+}
+
 /// Limits and devices, as docker has them in `HostConfig`.
 fn limits_json(spec: &ContainerSpec) -> Map<String, Value> {
     let resources = &spec.resources;
@@ -312,6 +337,7 @@ fn limits_json(spec: &ContainerSpec) -> Map<String, Value> {
                    "CgroupPermissions": device.access.to_string()})
         })
         .collect();
+    let requests = device_requests(spec);
     let rules: Vec<String> = spec.device_rules.iter().map(ToString::to_string).collect();
     // Docker's numbers for "no limit".
     let or_minus = |value: Option<u64>| match value {
@@ -340,6 +366,7 @@ fn limits_json(spec: &ContainerSpec) -> Map<String, Value> {
         "BlkioDeviceReadIOps": rates(&resources.device_read_iops),
         "BlkioDeviceWriteIOps": rates(&resources.device_write_iops),
         "Devices": devices,
+        "DeviceRequests": (!requests.is_empty()).then_some(requests),
         "DeviceCgroupRules": rules,
         "CgroupParent": spec.cgroup_parent.clone().unwrap_or_default(),
     });

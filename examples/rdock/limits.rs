@@ -3,8 +3,10 @@
 use crate::{Failure, chain};
 use clap::Args;
 use rdock_runtime::{
-    ContainerSpec, Device, DeviceRate, DeviceRule, DeviceWeight, ParseError, Resources, parse_size,
+    ContainerDevice, ContainerSpec, DeviceRate, DeviceRule, DeviceWeight, GpuRequest, ParseError, Resources,
+    parse_size,
 };
+use std::path::PathBuf;
 
 /// What can be changed of a container that exists too.
 #[derive(Debug, Args)]
@@ -74,9 +76,16 @@ pub(crate) struct Devices {
     /// Writes per second to a device (PATH:1000)
     #[arg(long)]
     device_write_iops: Vec<String>,
-    /// Give the container a device of the host, or a directory of them (SOURCE[:TARGET][:rwm])
+    /// Give the container a device of the host, or a directory of them (SOURCE[:TARGET][:rwm]), or one that a CDI
+    /// specification describes (VENDOR/CLASS=NAME)
     #[arg(long)]
     device: Vec<String>,
+    /// Read CDI specifications of this directory instead of /etc/cdi and /var/run/cdi
+    #[arg(long)]
+    cdi_spec_dir: Vec<PathBuf>,
+    /// Give the container GPUs: all, a number, or fields such as '"device=0,1"'
+    #[arg(long)]
+    gpus: Option<String>,
     /// Allow something with devices (c 1:3 mr)
     #[arg(long)]
     device_cgroup_rule: Vec<String>,
@@ -153,7 +162,15 @@ impl Devices {
         resources.device_write_bps = all(&self.device_write_bps, DeviceRate::parse_bytes)?;
         resources.device_read_iops = all(&self.device_read_iops, DeviceRate::parse_operations)?;
         resources.device_write_iops = all(&self.device_write_iops, DeviceRate::parse_operations)?;
-        spec.devices = all(&self.device, Device::parse)?;
+        let absolute = |path: &PathBuf| {
+            std::path::absolute(path)
+                .map_err(|error| Failure::new(format!("--cdi-spec-dir {}: {error}", path.display())))
+        };
+        spec.cdi_directories = self.cdi_spec_dir.iter().map(absolute).collect::<Result<_, _>>()?;
+        for device in all(&self.device, ContainerDevice::parse)? {
+            *spec = std::mem::take(spec).device(device);
+        }
+        spec.gpus = all(self.gpus.as_slice(), GpuRequest::parse)?;
         spec.device_rules = all(&self.device_cgroup_rule, DeviceRule::parse)?;
         spec.cgroup_parent = self.cgroup_parent.clone().filter(|parent| !parent.is_empty());
         Ok(())

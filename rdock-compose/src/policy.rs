@@ -17,7 +17,7 @@ use std::path::{Component, Path, PathBuf};
 pub struct Policy {
     /// Folders of the host whose content may be mounted, read as configs or secrets, or built from. Absolute.
     pub host_paths: Vec<PathBuf>,
-    /// Devices of the host, by their paths.
+    /// Devices of the host, by their paths; CDI devices by their names; `gpus` for requests of GPUs.
     pub devices: BTreeSet<String>,
     /// `privileged` services, hooks and builds.
     pub privileged: bool,
@@ -232,11 +232,27 @@ impl Review<'_> {
                 self.refuse(&path, format!("the device {} is not allowed", device.source));
             }
         }
-        self.refuse_if(
-            !service.gpus.is_empty() && !policy.devices.contains("gpus"),
-            &at("gpus"),
-            "GPUs are not allowed",
-        );
+        let reserved = service
+            .deploy
+            .as_ref()
+            .and_then(|deploy| deploy.resources.as_ref());
+        let reserved = reserved.and_then(|resources| resources.reservations.as_ref());
+        let reserved = reserved
+            .map(|reservations| reservations.devices.as_slice())
+            .unwrap_or_default();
+        let of_deploy: Vec<&str> = "services..deploy.resources.reservations.devices"
+            .split('.')
+            .map(|step| if step.is_empty() { name } else { step })
+            .collect();
+        for (requests, path) in [(&service.gpus[..], &at("gpus")[..]), (reserved, &of_deploy[..])] {
+            for request in requests {
+                let allowed = match request.driver.as_deref() {
+                    Some("cdi") => request.device_ids.iter().all(|id| policy.devices.contains(id)),
+                    _ => policy.devices.contains("gpus"),
+                };
+                self.refuse_if(!allowed, path, "GPUs and devices of drivers are not allowed");
+            }
+        }
         let weaker = [
             (
                 "security_opt",

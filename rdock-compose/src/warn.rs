@@ -4,7 +4,7 @@ use crate::error::{Warning, WarningKind};
 use crate::model::Project;
 
 /// Attributes of a service, as paths into its JSON, and why nothing comes of them.
-const SERVICE: [(&str, &str); 22] = [
+const SERVICE: [(&str, &str); 20] = [
     ("cpu_count", "it is for Windows containers"),
     ("cpu_percent", "it is for Windows containers"),
     ("credential_spec", "it is for Windows containers"),
@@ -18,11 +18,6 @@ const SERVICE: [(&str, &str); 22] = [
     (
         "use_api_socket",
         "there is no container engine whose socket could be mounted",
-    ),
-    ("gpus", "no driver that hands out GPUs is known"),
-    (
-        "deploy.resources.reservations.devices",
-        "no driver that hands out devices is known",
     ),
     (
         "deploy.resources.reservations.cpus",

@@ -65,16 +65,19 @@ pub const RESOLVE_IN_ROOT: u64 = 0x10;
 pub const EPERM: i32 = 1;
 pub const ENOENT: i32 = 2;
 pub const EINTR: i32 = 4;
+pub const ECHILD: i32 = 10;
 pub const E2BIG: i32 = 7;
 pub const EAGAIN: i32 = 11;
 pub const EACCES: i32 = 13;
 pub const EEXIST: i32 = 17;
 pub const ENOTDIR: i32 = 20;
+pub const EXDEV: i32 = 18;
 pub const EINVAL: i32 = 22;
 pub const ENOSYS: i32 = 38;
 pub const ELOOP: i32 = 40;
 pub const EPROTO: i32 = 71;
 pub const EOPNOTSUPP: i32 = 95;
+pub const ETIMEDOUT: i32 = 110;
 
 pub const SIGKILL: i32 = 9;
 pub const SIGCHLD: i32 = 17;
@@ -510,6 +513,17 @@ pub struct Polled {
 pub fn poll(set: &mut [Polled]) -> Result<usize> {
     sys!(PPOLL, set.as_mut_ptr(), set.len(), 0, 0, 0)
 }
+/// The same for so long at most; 0 when nothing happened.
+pub fn poll_for(set: &mut [Polled], milliseconds: u64) -> Result<usize> {
+    let time = [(milliseconds / 1000) as i64, (milliseconds % 1000 * 1_000_000) as i64];
+    sys!(PPOLL, set.as_mut_ptr(), set.len(), time.as_ptr(), 0, 0)
+}
+/// The end to read from, and the end to write to.
+pub fn pipe() -> Result<(i32, i32)> {
+    let mut pair = [0i32; 2];
+    sys!(PIPE2, pair.as_mut_ptr(), O_CLOEXEC)?;
+    Ok((pair[0], pair[1]))
+}
 
 /// Memory for the life of the process.
 pub fn allocate(size: usize) -> Result<&'static mut [u8]> {
@@ -528,6 +542,10 @@ pub fn map(fd: i32, size: usize) -> Result<&'static [u8]> {
 
 pub fn execve(path: *const u8, arguments: *const *const u8, variables: *const *const u8) -> i32 {
     sys!(EXECVE, path, arguments, variables).err().unwrap_or(0)
+}
+/// Executes what the descriptor is of.
+pub fn execveat(fd: i32, arguments: *const *const u8, variables: *const *const u8) -> i32 {
+    sys!(EXECVEAT, fd, text!("").arg(), arguments, variables, AT_EMPTY_PATH).err().unwrap_or(0)
 }
 pub fn getdents(fd: i32, into: &mut [u8]) -> Result<usize> {
     sys!(GETDENTS64, fd, into.as_mut_ptr(), into.len())

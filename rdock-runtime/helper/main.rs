@@ -11,6 +11,7 @@ mod arch;
 #[macro_use]
 mod kernel;
 mod copy;
+mod hook;
 mod mounts;
 mod netlink;
 #[path = "../src/launch/passwd.rs"]

@@ -68,6 +68,17 @@ impl Root {
                 close(parent);
                 made.at(Step::Device, path.bytes())
             }
+            op::LINK => {
+                let (path, target) = (plan.text().at(bad, b"")?, plan.text().at(bad, b"")?);
+                match self.link(path, target) {
+                    // Not where something of the host is mounted: that is not changed for a container.
+                    Err(EXDEV) => {
+                        let _ = report(status, tell::WARNING, 0, Step::Link as i32, EXDEV, path.bytes(), &[]);
+                        Ok(())
+                    }
+                    other => other.at(Step::Link, path.bytes()),
+                }
+            }
             op::DEVICE => self.device(plan),
             op::MASK => {
                 let path = plan.text().at(bad, b"")?;
@@ -332,6 +343,29 @@ impl Root {
             Ok(())
         })();
         done.at(step, path.bytes())
+    }
+
+    /// A symbolic link in the root's own file system, in the place of what is there. One that leads there already stays.
+    pub fn link(&self, path: Text<'_>, target: Text<'_>) -> Result<()> {
+        let (parent, name) = self.parent(path)?;
+        let name = Text::new(&name);
+        let done = (|| {
+            let mut link = [0u8; 4096];
+            if readlinkat(parent, name, &mut link).is_ok_and(|length| &link[..length] == target.bytes()) {
+                return Ok(());
+            }
+            if fstat(parent)?.device != fstat(self.fd)?.device {
+                return Err(EXDEV);
+            }
+            match symlinkat(target, parent, name) {
+                Err(EEXIST) => {}
+                other => return other,
+            }
+            unlinkat(parent, name, 0)?;
+            symlinkat(target, parent, name)
+        })();
+        close(parent);
+        done
     }
 
     fn mask(&mut self, path: Text<'_>) -> Result<()> {

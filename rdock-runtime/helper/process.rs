@@ -49,7 +49,7 @@ impl Setup {
         }
     }
 
-    fn descriptor(&self, index: u32) -> Result<i32> {
+    pub fn descriptor(&self, index: u32) -> Result<i32> {
         if (index as usize) < self.fd_count { Ok(self.fds[index as usize]) } else { Err(EPROTO) }
     }
 
@@ -230,6 +230,11 @@ impl Setup {
             }
             op::NO_NEW_PRIVILEGES => prctl(38, 1, 0).at(Step::NoNewPrivileges, b"").map(drop),
             op::EXEC => self.exec(plan),
+            op::HOOK => self.hook(plan),
+            op::PAUSE => {
+                report(self.status, tell::PAUSED, 0, 0, 0, b"", &[]).at(bad, b"")?;
+                self.wait_for(b'g').at(bad, b"")
+            }
             op::MOUNT_OF => {
                 let fd = plan.u32().at(bad, b"")?;
                 let fd = self.descriptor(fd).at(bad, b"")?;
@@ -522,7 +527,7 @@ fn bytes_at(text: *const u8) -> &'static [u8] {
 
 /// Reads a count and that many texts into an array of pointers that ends with null. With `home` that
 /// variable is added when there is none.
-fn pointers(plan: &mut Plan<'static>, home: Option<*const u8>) -> Result<*const *const u8> {
+pub fn pointers(plan: &mut Plan<'static>, home: Option<*const u8>) -> Result<*const *const u8> {
     let count = plan.u32()? as usize;
     let size = count.checked_add(2).and_then(|count| count.checked_mul(8)).ok_or(EPROTO)?;
     let array = allocate(size)?;

@@ -371,7 +371,7 @@ impl Helper {
                 let _ = report(CONTROL, tell::FAILED, 0, a as i32, b as i32, &message[HEADER..length], &[]);
                 self.end();
             }
-            tell::HELD => {
+            tell::HELD | tell::PAUSED => {
                 let _ = report(CONTROL, kind, 0, 0, 0, b"", &[self.payload]);
             }
             // WARNING passes through.
@@ -493,7 +493,7 @@ impl Helper {
 }
 
 /// The digits of a number.
-fn decimal(mut value: u32, text: &mut [u8; 12]) -> &[u8] {
+pub fn decimal(mut value: u32, text: &mut [u8; 12]) -> &[u8] {
     let mut at = text.len();
     loop {
         at -= 1;

@@ -130,6 +130,9 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// A CDI device or a GPU cannot be given to a container.
+    #[error(transparent)]
+    Cdi(#[from] crate::cdi::CdiError),
     /// The network or a published port.
     #[error(transparent)]
     Network(#[from] crate::net::NetError),
@@ -318,6 +321,7 @@ impl Error {
         match self {
             Self::Image(error) => error.hint(),
             Self::Network(error) => error.hint(),
+            Self::Cdi(error) => error.hint(),
             Self::Volume(error) => error.hint(),
             Self::Files(error) => error.hint(),
             Self::Monitor { hint, .. } => hint.clone(),

@@ -4,6 +4,7 @@
 mod base;
 pub mod blocking;
 mod capabilities;
+mod cdi;
 mod cgroup;
 mod connections;
 mod container;
@@ -14,7 +15,9 @@ mod error;
 mod events;
 mod exec;
 mod files;
+mod gpu;
 mod health;
+mod hooks;
 mod identity;
 mod launch;
 mod lifecycle;
@@ -49,6 +52,7 @@ mod volume;
 mod warning;
 
 pub use base::LayeredContainer;
+pub use cdi::CdiError;
 pub use cgroup::CgroupError;
 pub use container::{Attached, Container, ContainerInfo};
 pub use disk::{ContainerPruneFilter, DiskShare, DiskUsage, PrunedContainers};

@@ -245,13 +245,14 @@ fn launch(
     };
     let mut root = base::layer_mounts(runtime, &dir, spec, planned.user_namespace.is_some())?;
     root.extend(snapshot.mounts().into_iter().map(RootMount::from));
-    let devices = plan::devices::of_spec(&spec.devices)?;
+    let (devices, edited) = crate::hooks::devices(spec, &planned.process)?;
     // Without root the kernel keeps devices away by itself: what is made in a user namespace opens none.
     let rootless = !rustix::process::geteuid().is_root();
     let rules = plan::devices::rules(spec, &devices).filter(|_| !rootless);
     let (cgroup, joining) = cgroup::create(place, &spec.resources, rules.as_deref())?;
     let mut warnings: Vec<String> = planned.warnings.iter().map(ToString::to_string).collect();
     warnings.extend(joining.warnings.iter().map(ToString::to_string));
+    warnings.extend(edited.warnings.iter().map(ToString::to_string));
     let (earlier, kept, earlier_networks) = match before {
         Some(before) => (Some(before.start), before.namespaces, before.networks),
         None => (None, None, None),
@@ -315,18 +316,13 @@ fn launch(
             launch.process.env.push(variable.into_bytes());
         }
     }
+    let (hooks, of_owner) = crate::hooks::plan_hooks(&dir, &record, &launch, &edited)?;
+    edited.finish(&mut launch);
+    launch.hooks = hooks;
     let (files, variables) = crate::secrets::for_launch(runtime, id, spec)?;
     launch.secrets = files;
     for variable in variables {
-        let name = variable
-            .iter()
-            .position(|&byte| byte == b'=')
-            .map_or(0, |at| at + 1);
-        launch
-            .process
-            .env
-            .retain(|known| !known.starts_with(&variable[..name]));
-        launch.process.env.push(variable);
+        launch.process.set_variable(variable);
     }
     launch.process.seccomp = seccomp;
     launch
@@ -393,7 +389,14 @@ fn launch(
         source,
     });
     let helper = undo.helper.insert(launched?);
-    let followed = follow(helper, name, &mut networks, &mut streams, &mut warnings)?;
+    let followed = follow(
+        helper,
+        name,
+        &mut networks,
+        &mut streams,
+        &mut warnings,
+        &of_owner,
+    )?;
     networks.record_holder(helper.pid())?;
     if spec.port_forwarding == PortForwarding::Kernel {
         let published = ports.iter().map(net::publish::BoundPort::published).collect();
@@ -402,6 +405,7 @@ fn launch(
             warnings.push(Warning::PortsNotTranslated { reason }.to_string());
         }
     }
+    warnings.extend(of_owner.started(followed.pid));
     // A volume that was filled is complete now.
     drop(prepared.copies);
     let endpoints = networks.infos();

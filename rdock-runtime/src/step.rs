@@ -36,6 +36,8 @@ pub enum Step {
     Seccomp = 28,
     Exec = 29,
     JoinNamespaces = 30,
+    Hook = 31,
+    Link = 32,
 }
 
 impl Step {
@@ -77,11 +79,13 @@ impl Step {
             Self::Seccomp => "loading the system call filter",
             Self::Exec => "executing the program",
             Self::JoinNamespaces => "joining the container",
+            Self::Hook => "running a hook",
+            Self::Link => "making a link",
         }
     }
 }
 
-const ALL: [Step; 30] = [
+const ALL: [Step; 32] = [
     Step::Spawn,
     Step::ReceivePlan,
     Step::LockState,
@@ -112,4 +116,6 @@ const ALL: [Step; 30] = [
     Step::Seccomp,
     Step::Exec,
     Step::JoinNamespaces,
+    Step::Hook,
+    Step::Link,
 ];

@@ -62,6 +62,23 @@ pub enum Warning {
     },
     /// What the spec says of the use of devices is not enforced: without root the permissions of their nodes decide.
     DeviceAccessNotEnforced,
+    /// A CDI specification asks for something that is not done here.
+    CdiEditIgnored {
+        /// The device.
+        device: String,
+        /// The field of its edits.
+        edit: String,
+    },
+    /// Options for the driver of a GPU, which are not known here.
+    GpuOptionsIgnored {
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// Something of a GPU's driver is not on the host, or cannot be brought into the container.
+    GpuPartMissing {
+        /// What.
+        what: String,
+    },
     /// The control group that was asked for cannot be used.
     NoCgroupParent {
         /// As asked for.
@@ -160,6 +177,20 @@ impl fmt::Display for Warning {
                 f,
                 "accesses and rules of devices are not enforced without root: the permissions of their nodes decide"
             ),
+            Self::CdiEditIgnored { device, edit } => {
+                write!(
+                    f,
+                    "the CDI device {device} asks for {edit}, which is not done here"
+                )
+            }
+            Self::GpuOptionsIgnored { names } => {
+                write!(
+                    f,
+                    "options of a GPU's driver are not known here: {}",
+                    names.join(", ")
+                )
+            }
+            Self::GpuPartMissing { what } => write!(f, "the GPU's driver on this host has no {what}"),
             Self::NoCgroupParent { path, reason } => {
                 write!(f, "the control group {path} is not used: {reason}")
             }

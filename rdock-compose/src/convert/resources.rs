@@ -1,8 +1,11 @@
 //! What a container may use.
 
 use super::{note, wrong};
-use crate::model::{BlkioConfig, Bytes, Service};
-use rdock_runtime::{ContainerSpec, Device, DeviceAccess, DeviceRate, DeviceRule, DeviceWeight, Resources};
+use crate::model::{BlkioConfig, Bytes, DeviceRequest, Service};
+use rdock_runtime::{
+    CdiDevice, ContainerSpec, Device, DeviceAccess, DeviceRate, DeviceRule, DeviceWeight, GpuRequest,
+    Resources,
+};
 
 pub(super) fn fill(
     spec: &mut ContainerSpec,
@@ -89,7 +92,19 @@ pub(super) fn fill(
         block_devices(own, config)?;
     }
     spec.cgroup_parent = service.cgroup_parent.clone().filter(|parent| !parent.is_empty());
-    devices(spec, service, notes)
+    devices(spec, service)?;
+    for request in &service.gpus {
+        // As compose: it is for GPUs, whatever else it says.
+        spec.gpus.push(gpus("gpus", request)?.capability("gpu"));
+    }
+    for request in reserved
+        .map(|reserved| reserved.devices.as_slice())
+        .unwrap_or_default()
+    {
+        spec.gpus
+            .push(gpus("deploy.resources.reservations.devices", request)?);
+    }
+    Ok(())
 }
 
 /// Realtime scheduling; -1 and 0 say nothing, as in docker.
@@ -157,12 +172,37 @@ fn block_devices(resources: &mut Resources, config: &BlkioConfig) -> Result<(), 
     Ok(())
 }
 
-fn devices(spec: &mut ContainerSpec, service: &Service, notes: &mut Vec<String>) -> Result<(), String> {
+/// One request, to the driver that it names.
+fn gpus(attribute: &str, request: &DeviceRequest) -> Result<GpuRequest, String> {
+    let mut gpus = match (request.count, &request.device_ids[..]) {
+        (Some(-1), _) => GpuRequest::all(),
+        (Some(count), _) => {
+            let count = u32::try_from(count).map_err(|_| {
+                wrong(
+                    attribute,
+                    format!("count: {count} is neither -1 nor a number of devices"),
+                )
+            })?;
+            GpuRequest::count(count)
+        }
+        // The loader has filled in a count where there are no ids.
+        (None, ids) => GpuRequest::ids(ids.iter().cloned()),
+    };
+    gpus.driver = request.driver.clone().filter(|driver| !driver.is_empty());
+    gpus.capabilities.clone_from(&request.capabilities);
+    gpus.options = request
+        .options
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    Ok(gpus)
+}
+
+fn devices(spec: &mut ContainerSpec, service: &Service) -> Result<(), String> {
     for device in &service.devices {
-        let cdi = !device.source.starts_with('/');
-        let why = "names of CDI devices are not known here; the container runs without it";
-        note(notes, cdi, &format!("devices: {}", device.source), why);
-        if cdi {
+        if !device.source.starts_with('/') {
+            let name = CdiDevice::parse(&device.source).map_err(|error| wrong("devices", error))?;
+            spec.cdi_devices.push(name);
             continue;
         }
         let mut own = Device::new(&device.source);

@@ -108,12 +108,9 @@ services:
 ";
     let project = Project::load(&LoadOptions::new("/x").text(text)).unwrap();
     let Converted { spec, notes } = container(&making(&project, "a", &[])).unwrap();
-    assert_eq!(
-        notes,
-        [
-            "devices: vendor.com/device=gpu: names of CDI devices are not known here; the container runs without it"
-        ]
-    );
+    assert_eq!(notes, Vec::<String>::new());
+    let cdi: Vec<_> = spec.cdi_devices.iter().map(ToString::to_string).collect();
+    assert_eq!(cdi, ["vendor.com/device=gpu"]);
     let read = DeviceAccess::parse("r").unwrap();
     assert_eq!(
         spec.devices,

@@ -49,6 +49,8 @@ pub(super) fn volume(value: &str, span: Span) -> Result<Node, String> {
 pub(super) fn device(value: &str, span: Span) -> Result<Node, String> {
     let parts: Vec<&str> = value.split(':').collect();
     let (source, target, permissions) = match parts.as_slice() {
+        // A colon of such a name is its own.
+        _ if !value.starts_with('/') && value.contains('=') => (value, value, "rwm"),
         [source] => (*source, *source, "rwm"),
         [source, target] => (*source, *target, "rwm"),
         [source, target, permissions] => (*source, *target, *permissions),

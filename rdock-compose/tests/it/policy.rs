@@ -48,6 +48,15 @@ fn cmp_host_policy_refuses_each_thing_of_the_host_by_default() {
         ("cap_add: [CHOWN, SYS_ADMIN]", "services.a.cap_add.0"),
         ("devices: ['/dev/sda']", "services.a.devices.0"),
         ("gpus: all", "services.a.gpus"),
+        ("devices: ['vendor.com/class=name']", "services.a.devices.0"),
+        (
+            "deploy: {resources: {reservations: {devices: [{capabilities: [gpu]}]}}}",
+            "services.a.deploy.resources.reservations.devices",
+        ),
+        (
+            "gpus: [{driver: cdi, device_ids: ['vendor.com/class=name']}]",
+            "services.a.gpus",
+        ),
         ("security_opt: ['seccomp=unconfined']", "services.a.security_opt"),
         ("sysctls: {net.core.somaxconn: 1}", "services.a.sysctls"),
         (

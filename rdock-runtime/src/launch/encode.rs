@@ -2,7 +2,7 @@
 
 mod writer;
 
-use super::wire::{bind, file_system, op, overlay};
+use super::wire::{bind, file_system, hook, op, overlay};
 use super::*;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -202,6 +202,16 @@ pub(super) fn launch(plan: LaunchPlan) -> io::Result<Encoded> {
             .text(format!("/proc/sys/{}", name.replace('.', "/")))
             .text(value);
     }
+    for link in &plan.links {
+        inside.u32(op::LINK).path(&link.path).path(&link.target);
+    }
+    if plan.hooks.pause {
+        inside.u32(op::PAUSE);
+    }
+    let output = plan.hooks.output.map_or(0, &mut hold);
+    for hook in plan.hooks.before_root {
+        self::hook(&mut inside, hook, output, &mut hold);
+    }
     for path in &plan.readonly_paths {
         inside.u32(op::READONLY).text(path);
     }
@@ -209,19 +219,19 @@ pub(super) fn launch(plan: LaunchPlan) -> io::Result<Encoded> {
         inside.u32(op::MASK).text(path);
     }
     inside.u32(op::PIVOT);
+    for hook in plan.hooks.inside {
+        self::hook(&mut inside, hook, output, &mut hold);
+    }
     if let Some(stdio) = plan.stdio {
         let [first, second, third] = stdio.map(&mut hold);
         debug_assert!(second == first + 1 && third == first + 2);
         inside.u32(op::STDIO).u32(first);
     }
-    process(
-        &mut inside,
-        &plan.process,
-        true,
-        plan.root.read_only,
-        plan.hold,
-        plan.init,
-    );
+    process(&mut inside, &plan.process, true, plan.root.read_only, plan.hold);
+    for hook in plan.hooks.before_exec {
+        self::hook(&mut inside, hook, output, &mut hold);
+    }
+    self::exec_op(&mut inside, &plan.process, plan.init);
     inside.u32(op::END);
     let mut all = Writer::default();
     for part in [&before, &inside, &after] {
@@ -288,7 +298,8 @@ pub(super) fn exec(plan: &ProcessPlan, stdio: bool, groups: usize) -> io::Result
     if stdio {
         writer.u32(op::STDIO).u32(1);
     }
-    process(&mut writer, plan, false, false, false, false);
+    process(&mut writer, plan, false, false, false);
+    exec_op(&mut writer, plan, false);
     writer.u32(op::END).finish()?;
     Ok(writer.bytes)
 }
@@ -304,9 +315,9 @@ fn root(writer: &mut Writer, root: &RootPlan, state_dir: &Path) -> io::Result<()
                 userxattr,
                 ..
             } => {
-                // A directory that every root has and no container needs.
-                let names = || state_dir.parent().unwrap_or(Path::new("/")).join("names");
-                let point = point.clone().unwrap_or_else(names);
+                let point = point
+                    .clone()
+                    .unwrap_or_else(|| RootMount::point_of_root(state_dir));
                 let flags = if *volatile { overlay::VOLATILE } else { 0 }
                     | if *userxattr { overlay::USERXATTR } else { 0 }
                     | if root.no_devices { overlay::NO_DEVICES } else { 0 };
@@ -504,15 +515,24 @@ fn devices(writer: &mut Writer, devices: &[DevicePlan], user_namespace: bool) {
     }
 }
 
-/// From inside the root to the exec.
-fn process(
-    writer: &mut Writer,
-    plan: &ProcessPlan,
-    payload: bool,
-    read_only_root: bool,
-    hold: bool,
-    init: bool,
-) {
+fn hook(writer: &mut Writer, hook: HookPlan, output: u32, mut hold: impl FnMut(OwnedFd) -> u32) {
+    writer
+        .u32(op::HOOK)
+        .u32(if hook.optional { hook::OPTIONAL } else { 0 })
+        .path(&hook.path)
+        .u32(hook.program.map_or(0, |program| hold(program) + 1))
+        .path(&hook.directory)
+        .u64(hook.bounding.unwrap_or(u64::MAX))
+        .u64(u64::try_from(hook.timeout.as_millis()).unwrap_or(u64::MAX >> 1))
+        .u32(output)
+        .blob(hook.input.0.as_bytes())
+        .blob(hook.input.1.as_bytes())
+        .texts(&hook.args)
+        .texts(&hook.env);
+}
+
+/// From inside the root to what is executed.
+fn process(writer: &mut Writer, plan: &ProcessPlan, payload: bool, read_only_root: bool, hold: bool) {
     for (resource, soft, hard) in &plan.rlimits {
         writer.u32(op::RLIMIT).u32(*resource).u64(*soft).u64(*hard);
     }
@@ -558,6 +578,9 @@ fn process(
         }
     }
     writer.u32(op::UMASK).u32(plan.umask.unwrap_or(0o022));
+}
+
+fn exec_op(writer: &mut Writer, plan: &ProcessPlan, init: bool) {
     writer
         .u32(op::EXEC)
         .u32(init.into())

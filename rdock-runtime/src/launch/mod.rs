@@ -44,6 +44,11 @@ pub(crate) enum Event {
     Held {
         pid: i32,
     },
+    /// The root is made and the payload waits for [`Helper::go`] before it enters it; only with
+    /// [`HooksPlan::pause`].
+    Paused {
+        pid: i32,
+    },
     /// The payload's exec succeeded. `pid` is in the owner's pid namespace.
     Started {
         pid: i32,
@@ -437,6 +442,9 @@ fn decode(message: &[u8], fds: Vec<OwnedFd>) -> io::Result<Event> {
             detail,
         },
         tell::HELD => Event::Held {
+            pid: pid_of(&fds.next().ok_or_else(malformed)?)?,
+        },
+        tell::PAUSED => Event::Paused {
             pid: pid_of(&fds.next().ok_or_else(malformed)?)?,
         },
         tell::ADOPTED => {

@@ -29,6 +29,9 @@ pub(crate) struct LaunchPlan {
     pub(crate) devices: Vec<DevicePlan>,
     /// Those that the user asked for, wherever they are to be; made after all mounts.
     pub(crate) own_devices: Vec<DevicePlan>,
+    /// Made after these, in the place of what is there.
+    pub(crate) links: Vec<LinkPlan>,
+    pub(crate) hooks: HooksPlan,
     /// Over-mounted with nothing: files by `/dev/null` (char 1:3 verified), directories by one shared empty read-only tmpfs. A missing path is skipped.
     pub(crate) masked_paths: Vec<String>,
     /// Bound onto themselves read-only. A missing path is skipped.
@@ -99,6 +102,51 @@ impl std::fmt::Debug for SecretPlan {
             .field("target", &self.target)
             .finish_non_exhaustive()
     }
+}
+
+/// A symbolic link inside the container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LinkPlan {
+    /// Absolute.
+    pub(crate) path: PathBuf,
+    /// Where it leads, absolute or relative to the link.
+    pub(crate) target: PathBuf,
+}
+
+/// Programs that run on the way to the payload's exec, in this order.
+#[derive(Debug, Default)]
+pub(crate) struct HooksPlan {
+    /// Where all of them write; needed when there is any.
+    pub(crate) output: Option<OwnedFd>,
+    /// First the payload waits for [`super::Helper::go`], for those that the owner runs ([`super::Event::Paused`]).
+    pub(crate) pause: bool,
+    /// In the container's namespaces, with the paths of the host.
+    pub(crate) before_root: Vec<HookPlan>,
+    /// In the container's root, with every privilege that is not taken away.
+    pub(crate) inside: Vec<HookPlan>,
+    /// In the container, as the payload.
+    pub(crate) before_exec: Vec<HookPlan>,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(crate) struct HookPlan {
+    /// What is executed; for people when there is a descriptor.
+    pub(crate) path: PathBuf,
+    /// The program itself, which needs no loader.
+    pub(crate) program: Option<OwnedFd>,
+    pub(crate) args: Vec<String>,
+    /// All that is in its environment.
+    pub(crate) env: Vec<String>,
+    pub(crate) directory: PathBuf,
+    /// Its input, before and after the payload's number.
+    pub(crate) input: (String, String),
+    /// Then it is killed.
+    pub(crate) timeout: std::time::Duration,
+    /// The most it can have of capabilities; `None` is what this program has.
+    pub(crate) bounding: Option<u64>,
+    /// When it fails the container starts all the same, with a warning.
+    pub(crate) optional: bool,
 }
 
 /// Contents of `uid_map` and `gid_map`; `setgroups` is denied when the maps are a single id.
@@ -190,6 +238,15 @@ pub(crate) struct RootMount {
     /// `None`: at a directory that no container sees.
     pub(crate) point: Option<PathBuf>,
     pub(crate) mount: rdock_image::Mount,
+}
+
+impl RootMount {
+    /// Where the root is in the payload's mount namespace before it is entered: a directory that every root has and no
+    /// container needs.
+    pub(crate) fn point_of_root(state_dir: &std::path::Path) -> PathBuf {
+        let containers = state_dir.parent().unwrap_or(std::path::Path::new("/"));
+        containers.join("names")
+    }
 }
 
 impl From<rdock_image::Mount> for RootMount {
@@ -314,6 +371,15 @@ pub(crate) struct ProcessPlan {
 pub(crate) struct TerminalSize {
     pub(crate) rows: u16,
     pub(crate) columns: u16,
+}
+
+impl ProcessPlan {
+    /// Sets a variable, `NAME=value`, in the place of another value.
+    pub(crate) fn set_variable(&mut self, entry: Vec<u8>) {
+        let name = entry.iter().position(|&byte| byte == b'=').map_or(0, |at| at + 1);
+        self.env.retain(|known| !known.starts_with(&entry[..name]));
+        self.env.push(entry);
+    }
 }
 
 /// Bit masks as in capset(2). For a user other than root the helper leaves effective, permitted and ambient empty unless `ambient` asks.

@@ -59,6 +59,8 @@ pub(crate) mod tell {
     /// To a new owner. `a`: 1 with a terminal. Descriptors: the payload's pidfd, its terminal if any, the listening
     /// socket, the owner's ends of its stdio.
     pub(crate) const ADOPTED: u32 = 14;
+    /// The root is made and not entered yet. Descriptor: the payload's pidfd.
+    pub(crate) const PAUSED: u32 = 15;
 }
 
 /// Operations.
@@ -146,6 +148,14 @@ pub(crate) mod op {
     pub(crate) const SECRET: u32 = 61;
     /// descriptor of another mount namespace, path of a tmpfs there, target, attributes
     pub(crate) const MOUNT_OF: u32 = 62;
+    /// path, target: a symbolic link, in the place of what is there
+    pub(crate) const LINK: u32 = 63;
+    /// flags, path, descriptor of the program + 1 or 0 for the path, working directory, capabilities: u64,
+    /// milliseconds: u64, descriptor for its output, two halves of its input between which this process's number
+    /// stands, count, argument..., count, variable...
+    pub(crate) const HOOK: u32 = 64;
+    /// Waits for the owner before the root is entered.
+    pub(crate) const PAUSE: u32 = 65;
     /// descriptors of the listening socket and of the status file, of the first kept one, count of those
     pub(crate) const ADOPT: u32 = 41;
 }
@@ -170,6 +180,12 @@ pub(crate) mod file_system {
     pub(crate) const OPTIONAL: u32 = 8;
     /// The root directory gets the mode that the target has, 1777 when it is made for this.
     pub(crate) const KEEP_MODE: u32 = 16;
+}
+
+/// Flags of [`op::HOOK`].
+pub(crate) mod hook {
+    /// A failure is a warning.
+    pub(crate) const OPTIONAL: u32 = 1;
 }
 
 /// Flags of [`op::BIND`].

@@ -324,6 +324,7 @@ fn happened(events: &mut Loop, owner: &Shared, event: Event) {
         Event::Failed { .. }
         | Event::Started { .. }
         | Event::Held { .. }
+        | Event::Paused { .. }
         | Event::NetworkMade { .. }
         | Event::Root { .. }
         | Event::Adopted(_)

@@ -55,10 +55,7 @@ pub(super) fn check(spec: &ContainerSpec, findings: &mut Findings) {
         if !device.source.is_absolute() {
             findings.add(
                 format!("{field}.source"),
-                format!(
-                    "{} is not the absolute path of a node (names of CDI devices are not known here)",
-                    device.source.display()
-                ),
+                format!("{} is not the absolute path of a node", device.source.display()),
             );
         }
         let target = clean(&device.target);
@@ -86,6 +83,19 @@ pub(super) fn check(spec: &ContainerSpec, findings: &mut Findings) {
             findings.add(format!("devices[{index}].access"), "it allows nothing");
         }
     }
+    for (index, directory) in spec.cdi_directories.iter().enumerate() {
+        if !directory.is_absolute() {
+            findings.add(
+                format!("cdi_directories[{index}]"),
+                format!("{} is not an absolute path", directory.display()),
+            );
+        }
+    }
+    for (index, request) in spec.gpus.iter().enumerate() {
+        if request.count.is_some() && !request.ids.is_empty() {
+            findings.add(format!("gpus[{index}]"), "a count and ids exclude each other");
+        }
+    }
     for (index, rule) in spec.device_rules.iter().enumerate() {
         if rule.access == NOTHING {
             findings.add(format!("device_rules[{index}].access"), "it allows nothing");
@@ -98,6 +108,47 @@ const NOTHING: DeviceAccess = DeviceAccess {
     write: false,
     mknod: false,
 };
+
+/// The node at `path` on the host, which is no link.
+///
+/// # Errors
+/// When it is not there, or is no device.
+pub(crate) fn node(path: &Path) -> io::Result<DevicePlan> {
+    let meta = std::fs::symlink_metadata(path)?;
+    of_node(path.to_owned(), &meta).ok_or_else(|| io::Error::other("not a device"))
+}
+
+/// A place for a device in a container, cleaned.
+///
+/// # Errors
+/// Why it is none.
+pub(crate) fn target(path: &str) -> std::result::Result<PathBuf, String> {
+    let target = clean(path);
+    let of_kernel = ["/proc", "/sys"]
+        .iter()
+        .any(|system| Path::new(&target).starts_with(system));
+    match target.as_str() {
+        "/" => Err(format!("{path:?} is no place below /")),
+        "/dev/null" => Ok(target.into()),
+        _ if of_kernel => Err(format!("{target} is in a file system of the kernel")),
+        _ => Ok(target.into()),
+    }
+}
+
+/// A place for a mount in a container, cleaned.
+///
+/// # Errors
+/// Why it is none.
+pub(crate) fn mount_target(path: &str) -> std::result::Result<PathBuf, String> {
+    let target = clean(path);
+    match target.as_str() {
+        "/" => Err(format!("{path:?} is no place below /")),
+        _ if Path::new(&target).starts_with("/proc") => {
+            Err(format!("{target} is in /proc, where nothing can be mounted"))
+        }
+        _ => Ok(target.into()),
+    }
+}
 
 /// The spec's own devices as they are on the host now, each with what may be done with it.
 ///
@@ -166,7 +217,11 @@ pub(crate) fn rules(spec: &ContainerSpec, own: &[(DevicePlan, DeviceAccess)]) ->
             .iter()
             .map(|(_, major, minor)| DeviceRule::new(character, Some(*major), Some(*minor), all)),
     );
-    let own = own.iter().map(|(device, access)| {
+    // A pipe is no device, and a node that may not be used needs no rule.
+    let own = own
+        .iter()
+        .filter(|(device, access)| device.kind != 'p' && *access != NOTHING);
+    let own = own.map(|(device, access)| {
         let kind = match device.kind {
             'b' => DeviceKind::Block,
             _ => character,

@@ -90,7 +90,7 @@ impl Device {
         let source = parts.next().unwrap_or_default();
         if !source.starts_with('/') {
             return Err(error(
-                "it begins with the absolute path of a node on the host (names of CDI devices are not known here)",
+                "it begins with the absolute path of a node on the host, or is a CDI device VENDOR/CLASS=NAME",
             ));
         }
         let device = Self::new(source);

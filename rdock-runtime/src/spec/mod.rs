@@ -3,8 +3,10 @@
 //! [`ContainerSpec`] is to [`crate::Container`] what `std::process::Command` is to `Child`: one type,
 //! setters in any order that cannot fail, everything validated once when it is planned.
 
+mod cdi;
 mod devices;
 mod env;
+mod gpus;
 mod isolation;
 mod lifecycle;
 mod logging;
@@ -17,8 +19,11 @@ mod resources;
 mod secrets;
 mod setters;
 
+pub use cdi::{CdiDevice, ContainerDevice};
+pub(crate) use cdi::{is_device_name, parse_kind};
 pub use devices::{Device, DeviceAccess, DeviceKind, DeviceRule};
 pub use env::{parse_env_file, parse_env_flag};
+pub use gpus::{GpuCount, GpuRequest};
 pub use isolation::{NamespaceMode, NetworkMode, Seccomp, UserNamespace};
 pub use lifecycle::{HealthCheck, HealthTest, RestartPolicy};
 pub use logging::{LogConfig, LogDriver};
@@ -35,6 +40,7 @@ pub use secrets::{Secret, SecretSource, SecretTarget};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// A container to be started.
@@ -130,6 +136,15 @@ pub struct ContainerSpec {
     /// Devices of the host, beside those every container has.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<Device>,
+    /// Devices that specification files of the host describe, with everything these say a container needs for them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cdi_devices: Vec<CdiDevice>,
+    /// Directories of such files, absolute, a later one before an earlier one; `/etc/cdi` and `/var/run/cdi` when empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cdi_directories: Vec<PathBuf>,
+    /// GPUs of the host.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<GpuRequest>,
     /// What else the container may do with devices.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub device_rules: Vec<DeviceRule>,
@@ -228,6 +243,9 @@ impl Default for ContainerSpec {
             resources: Resources::default(),
             cgroup_parent: None,
             devices: Vec::new(),
+            cdi_devices: Vec::new(),
+            cdi_directories: Vec::new(),
+            gpus: Vec::new(),
             device_rules: Vec::new(),
             ulimits: Vec::new(),
             sysctls: BTreeMap::new(),

@@ -155,9 +155,22 @@ impl ContainerSpec {
         self.cgroup_parent = Some(group.into());
         self
     }
-    /// Gives the container a device of the host.
-    pub fn device(mut self, device: super::Device) -> Self {
-        self.devices.push(device);
+    /// Gives the container a device of the host: a [`super::Device`] by its node, a [`super::CdiDevice`] by its name.
+    pub fn device(mut self, device: impl Into<super::ContainerDevice>) -> Self {
+        match device.into() {
+            super::ContainerDevice::Node(device) => self.devices.push(device),
+            super::ContainerDevice::Cdi(device) => self.cdi_devices.push(device),
+        }
+        self
+    }
+    /// Adds a directory of CDI specification files; with any, those of the host are not looked at.
+    pub fn cdi_directory(mut self, directory: impl Into<std::path::PathBuf>) -> Self {
+        self.cdi_directories.push(directory.into());
+        self
+    }
+    /// Gives the container GPUs of the host.
+    pub fn gpus(mut self, request: super::GpuRequest) -> Self {
+        self.gpus.push(request);
         self
     }
     /// Allows something with devices.

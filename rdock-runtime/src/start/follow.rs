@@ -2,6 +2,7 @@
 
 use super::{Namespaces, PATIENCE};
 use crate::error::{Error, Result};
+use crate::hooks::OwnersHooks;
 use crate::launch::{Event, Helper, SocketPlace};
 use crate::net;
 use crate::owner::Streams;
@@ -21,6 +22,7 @@ pub(super) fn follow(
     networks: &mut net::Attachments,
     streams: &mut Streams,
     warnings: &mut Vec<String>,
+    hooks: &OwnersHooks,
 ) -> Result<Followed> {
     let failed = |step, errno, detail| Error::Launch {
         what: format!("starting container {name}"),
@@ -32,10 +34,12 @@ pub(super) fn follow(
                 std::io::ErrorKind::NotFound,
                 "the image has no such user or group",
             ),
+            // The errno says only that it ended with a failure.
+            (Step::Hook, libc::ECHILD) => std::io::Error::other(hooks.output()),
             _ => std::io::Error::from_raw_os_error(errno),
         },
     };
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PATIENCE + hooks.patience();
     let (mut network, mut namespaces) = (None, None);
     let (wanted, mut sockets) = (networks.wanted_sockets(), Vec::new());
     loop {
@@ -49,6 +53,10 @@ pub(super) fn follow(
                 .filter(|_| rustix::process::geteuid().is_root());
         }
         match event {
+            Some(Event::Paused { pid }) => {
+                hooks.created(name, pid)?;
+                helper.go().map_err(Error::system("let the payload go on"))?;
+            }
             Some(Event::NetworkMade { namespace }) => network = Some(namespace),
             Some(Event::Held { .. }) if !wanted.is_empty() => {
                 for (tag, (domain, kind, protocol)) in wanted.iter().enumerate() {

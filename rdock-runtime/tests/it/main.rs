@@ -3,10 +3,13 @@
 //! Whether a test can run is known when it runs: what this machine cannot do is reported as ignored, with the reason.
 
 mod attacks;
+mod cdi;
 mod children;
 mod devices;
 mod events;
 mod files;
+mod gpus;
+mod hooks;
 mod host;
 mod identities;
 mod keep;
@@ -108,6 +111,9 @@ fn main() -> std::process::ExitCode {
         attacks::trials(),
         children::trials(),
         devices::trials(),
+        cdi::trials(),
+        hooks::trials(),
+        gpus::trials(),
         streams::trials(),
         files::trials(),
         keep::trials(),

@@ -28,6 +28,8 @@ pub(crate) fn play(role: &str) -> ExitCode {
         "waits" => crate::children::waits(),
         "signalled" => crate::children::signalled(),
         "ignores" => crate::children::ignores(),
+        "hook" => crate::hooks::play(),
+        "gpu-host" => crate::gpus::play_host(),
         "terminal" => crate::attacks::with_terminal(),
         _ => Err(format!("no such role: {role}").into()),
     };

@@ -225,6 +225,18 @@ pub(crate) fn play() -> Tested {
                     rustix::fs::minor(meta.rdev())
                 )
             }),
+            "groups" => rustix::process::getgroups()
+                .map(|groups| {
+                    let groups: Vec<String> = groups.iter().map(|group| group.as_raw().to_string()).collect();
+                    groups.join(" ")
+                })
+                .map_err(Into::into),
+            "has" => std::fs::read(first).map(|bytes| {
+                let found = bytes
+                    .windows(second.len())
+                    .any(|window| window == second.as_bytes());
+                found.to_string()
+            }),
             "cwd" => std::env::current_dir().map(|dir| dir.to_string_lossy().into_owned()),
             "fds" => list("/proc/self/fd"),
             "kind" => rustix::fs::statfs(first)
