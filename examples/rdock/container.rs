@@ -168,6 +168,32 @@ impl Port {
 /// docker's verbs behind `container`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Containers {
+    /// Create and run a container
+    Run(Box<crate::run::Run>),
+    /// Create a container without starting it
+    Create(Box<crate::create::Create>),
+    /// Start containers
+    Start(crate::start::Start),
+    /// Stop containers and start them again
+    Restart(crate::restart::Restart),
+    /// Connect this terminal to a running container
+    Attach(crate::attach::Attach),
+    /// Freeze the processes of containers
+    Pause(crate::pause::Pause),
+    /// Let paused containers go on
+    Unpause(crate::pause::Pause),
+    /// Give a container another name
+    Rename(crate::rename::Rename),
+    /// Change limits and restart policy of containers
+    Update(crate::update::Update),
+    /// Copy files between a container and this host
+    Cp(crate::cp::Cp),
+    /// List what a container changed in its files
+    Diff(crate::diff::Diff),
+    /// Write the files of a container as a tar archive
+    Export(crate::diff::Export),
+    /// Make an image of a container
+    Commit(crate::diff::Commit),
     /// List containers
     #[command(visible_alias = "list", alias = "ps")]
     Ls(crate::ps::Ps),
@@ -197,8 +223,26 @@ pub(crate) enum Containers {
 }
 
 impl Containers {
+    /// Whether it makes a container: then what fails before that has a code of its own.
+    pub(crate) fn makes_one(&self) -> bool {
+        matches!(self, Self::Run(_) | Self::Create(_))
+    }
+
     pub(crate) async fn execute(self, runtime: &Runtime) -> Outcome {
         match self {
+            Self::Run(verb) => verb.execute(runtime).await,
+            Self::Create(verb) => verb.execute(runtime).await,
+            Self::Start(verb) => verb.execute(runtime).await,
+            Self::Restart(verb) => verb.execute(runtime).await,
+            Self::Attach(verb) => verb.execute(runtime).await,
+            Self::Pause(verb) => verb.execute(runtime, true).await,
+            Self::Unpause(verb) => verb.execute(runtime, false).await,
+            Self::Rename(verb) => verb.execute(runtime).await,
+            Self::Update(verb) => verb.execute(runtime).await,
+            Self::Cp(verb) => verb.execute(runtime).await,
+            Self::Diff(verb) => verb.execute(runtime).await,
+            Self::Export(verb) => verb.execute(runtime).await,
+            Self::Commit(verb) => verb.execute(runtime).await,
             Self::Ls(verb) => verb.execute(runtime),
             Self::Prune(verb) => verb.execute(runtime).await,
             Self::Inspect(verb) => verb.of_kind("container").execute(runtime),

@@ -369,7 +369,11 @@ async fn run_verb(arguments: Arguments) -> Outcome {
         Verb::Registry(verb) => return verb.execute().await,
         _ => {}
     }
-    let is_run = matches!(arguments.verb, Verb::Run(_) | Verb::Create(_));
+    let is_run = match &arguments.verb {
+        Verb::Run(_) | Verb::Create(_) => true,
+        Verb::Containers(verb) => verb.makes_one(),
+        _ => false,
+    };
     let runtime = open(arguments.root).map_err(|failure| Failure {
         code: if is_run { 125 } else { 1 },
         ..failure

@@ -363,8 +363,17 @@ fn begin(runtime: &Runtime, request: &Request, attached: Option<start::AttachedF
             start::first(runtime, made, owner)
         }
         Task::Start { by_policy } => {
-            let (dir, _) = runtime.state().load(&request.id)?;
-            let _change = dir.lock_changes()?;
+            let (dir, record) = runtime.state().load(&request.id)?;
+            // Who had the lock before may have removed it.
+            let gone = |error: Error| match error {
+                Error::State { ref source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                    Error::NoSuchContainer {
+                        name: record.name.clone(),
+                    }
+                }
+                other => other,
+            };
+            let _change = dir.lock_changes().map_err(gone)?;
             let record = dir.record()?;
             // Who began to remove it was killed; the next open finishes that.
             if crate::remove::is_begun(&dir) {

@@ -18,6 +18,8 @@ pub(crate) fn play(role: &str) -> ExitCode {
         "leaks-watch" => leaks::watch(),
         "leaks-crowd" => leaks::crowd(),
         "leaks-work" => leaks::work(),
+        "leaks-hands" => leaks::hands(),
+        "leaks-hand-starter" => leaks::start_by_hand(),
         "compose-kills" => compose_kills::kills(),
         _ => Err(format!("no such role: {role}").into()),
     };

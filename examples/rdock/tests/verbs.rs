@@ -6,7 +6,7 @@ use crate::tiny::{Tiny, trial};
 use libtest_mimic::Trial;
 use std::io::Write;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The tests of this file.
 pub(crate) fn trials() -> Vec<Trial> {
@@ -21,6 +21,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("links_say_where_other_containers_are", links),
         trial("run_connects_the_streams_that_are_asked_for", streams),
         trial("flags_of_other_engines_say_why_they_are_refused", foreign),
+        trial("container_has_every_verb_of_containers", container_verbs),
         trial("exec_has_users_and_exit_codes", exec),
         trial("closed_output_ends_without_a_word", closed_output),
         trial("volumes_outlive_containers", volumes),
@@ -481,5 +482,58 @@ fn foreign(tiny: &Tiny) -> Tested {
             "{flags:?}"
         );
     }
+    tiny.nothing_left()
+}
+
+fn container_verbs(tiny: &Tiny) -> Tested {
+    // As tutorials write them since docker has management commands.
+    for verb in [
+        "attach", "commit", "cp", "create", "diff", "exec", "export", "inspect", "kill", "logs", "ls",
+        "pause", "port", "prune", "rename", "restart", "rm", "run", "start", "stats", "stop", "top",
+        "unpause", "update", "wait",
+    ] {
+        let done = tiny.run(&["container", verb, "--help"])?;
+        assert_eq!(
+            (done.code, done.stderr.as_str()),
+            (Some(0), ""),
+            "{verb}: {done:?}"
+        );
+    }
+    let ok = |args: &[&str]| -> Result<String, Box<dyn std::error::Error>> {
+        let done = tiny.start(&[&["container"], args].concat())?;
+        assert_eq!(done.code, Some(0), "{args:?}: {done:?}");
+        Ok(done.stdout.trim_end().to_owned())
+    };
+    let payload = [
+        "--network",
+        "none",
+        "tiny",
+        "write",
+        "/made",
+        "x",
+        ",",
+        "echo",
+        "up",
+        ",",
+        "sleep",
+        "600",
+    ];
+    ok(&[&["run", "-d", "--name", "one"], &payload[..]].concat())?;
+    ok(&[&["create", "--name", "two"], &payload[..]].concat())?;
+    assert_eq!(ok(&["start", "two"])?, "two");
+    assert_eq!(ok(&["restart", "-t", "0", "one"])?, "one");
+    ok(&["rename", "one", "first"])?;
+    let deadline = Instant::now() + SOON * 3;
+    while !ok(&["logs", "first"])?.contains("up") {
+        assert!(Instant::now() < deadline, "it does not write");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(ok(&["ls", "-q"])?.lines().count(), 2);
+    assert!(ok(&["export", "first"])?.contains("made"));
+    assert_eq!(ok(&["stop", "-t", "0", "first", "two"])?, "first\ntwo");
+    assert!(ok(&["diff", "first"])?.contains("A /made"));
+    assert_eq!(ok(&["rm", "first", "two"])?, "first\ntwo");
+    tiny.run(&["container", "run", "--rm", "--pull", "never", "missing:none"])?
+        .failed(125, &["missing:none"], None);
     tiny.nothing_left()
 }

@@ -6,6 +6,7 @@
 //! moments: some for each step, the rest at random calls or while the payload runs.
 
 mod crowd;
+mod hand;
 pub(crate) mod remains;
 mod tracer;
 mod watch;
@@ -19,6 +20,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 pub(crate) use crowd::{crowd, work};
+pub(crate) use hand::{hands, start_by_hand};
 pub(crate) use watch::watch;
 
 /// The tests of this file.
@@ -29,18 +31,32 @@ pub(crate) fn trials(stage: &Arc<Stage>) -> Vec<Trial> {
             "nothing_is_left_after_1000_kills_in_a_crowd",
             crowd_leaves_nothing,
         ),
+        crate::tiny::trial(
+            "nothing_is_left_after_100_kills_in_starts_by_hand_and_removals",
+            hands_leave_nothing,
+        ),
     ]
 }
 
 /// Starters, monitors, helpers and payloads are killed while four processes use the same root.
 fn crowd_leaves_nothing(tiny: &crate::tiny::Tiny) -> Tested {
+    alone(tiny, "leaks-crowd")
+}
+
+/// Who starts, stops and removes a container by hand is killed at a system call.
+fn hands_leave_nothing(tiny: &crate::tiny::Tiny) -> Tested {
+    alone(tiny, "leaks-hands")
+}
+
+/// Plays a role in a network and a mount namespace of its own.
+fn alone(tiny: &crate::tiny::Tiny, role: &str) -> Tested {
     needs_root("the containers have a network and control groups")?;
     let scratch = tempfile::tempdir()?;
     let mut command = Command::new("unshare");
     command
         .args(["--net", "--mount", "--propagation", "private"])
         .arg(std::env::current_exe()?)
-        .env("RDOCK_TEST_ROLE", "leaks-crowd")
+        .env("RDOCK_TEST_ROLE", role)
         .env("RDOCK_ROOT", tiny.file("root"))
         .env("CONTAINERS_REGISTRIES_CONF", tiny.file("registries.conf"))
         .env("TMPDIR", scratch.path());

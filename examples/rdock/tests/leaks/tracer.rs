@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 pub(super) enum Part {
     /// A thread of the host program.
     Host,
+    /// A thread of a monitor.
+    Monitor,
     /// On the way from the host program to the helper.
     Spawn,
     /// The helper.
@@ -194,8 +196,65 @@ impl Tracer {
 
     /// Kills the helper; false when there is none.
     pub(super) fn kill_helper(&self) -> bool {
-        let helper = self.tasks.iter().find(|(_, task)| task.part == Part::Helper);
-        helper.is_some_and(|(task, _)| kill(*task, Signal::SIGKILL).is_ok())
+        self.kill_part(Part::Helper)
+    }
+
+    /// Kills a process of this kind; false when there is none.
+    pub(super) fn kill_part(&self, part: Part) -> bool {
+        let mut found = self.tasks.iter().filter(|(_, task)| task.part == part);
+        found.any(|(task, _)| kill(*task, Signal::SIGKILL).is_ok())
+    }
+
+    /// Traces nothing any more; what was stopped goes on.
+    pub(super) fn let_go(&mut self, deadline: Instant) -> Result<(), String> {
+        for task in self.tasks.keys() {
+            // One that is stopped already, or has ended, is found below all the same.
+            let _ = ptrace::interrupt(*task);
+        }
+        while !self.tasks.is_empty() {
+            let flags = WaitPidFlag::__WALL | WaitPidFlag::WNOHANG;
+            let (task, signal) = match waitpid(None::<Pid>, Some(flags)) {
+                Ok(WaitStatus::StillAlive) if Instant::now() > deadline => {
+                    return Err(format!("not let go:{}", self.kill_rest()));
+                }
+                Ok(WaitStatus::StillAlive) => {
+                    // A thread whose process has a new program is gone without a word, and one that was stopped at its
+                    // call has told that before.
+                    let gone = |task: &Pid| !std::path::Path::new(&format!("/proc/{task}")).exists();
+                    self.tasks
+                        .retain(|task, _| !gone(task) && ptrace::detach(*task, None::<Signal>).is_err());
+                    std::thread::sleep(Duration::from_micros(200));
+                    continue;
+                }
+                Err(Errno::ECHILD) => break,
+                Err(errno) => return Err(format!("waitpid: {errno}")),
+                Ok(WaitStatus::Exited(task, _) | WaitStatus::Signaled(task, ..)) => {
+                    let _ = self.tasks.remove(&task);
+                    continue;
+                }
+                Ok(WaitStatus::Stopped(task, signal)) => (task, Some(signal)),
+                Ok(WaitStatus::PtraceSyscall(task) | WaitStatus::PtraceEvent(task, ..)) => (task, None),
+                Ok(WaitStatus::Continued(_)) => continue,
+            };
+            if let Ok(child) = ptrace::getevent(task)
+                && let Some(child) = i32::try_from(child).ok().filter(|child| *child > 1)
+                && signal.is_none()
+                && std::path::Path::new(&format!("/proc/{child}")).exists()
+            {
+                // Perhaps a new task, which stops by itself and is let go then.
+                let child = Pid::from_raw(child);
+                if is_traced_by_us(child) {
+                    let part = self.part_of(child);
+                    self.tasks.insert(child, Task { part, failing: false });
+                }
+            }
+            let _ = self.tasks.remove(&task);
+            match ptrace::detach(task, signal) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(errno) => return Err(format!("ptrace: {errno}")),
+            }
+        }
+        Ok(())
     }
 
     /// What is still there, for a message; all of it is killed.
@@ -231,7 +290,9 @@ impl Tracer {
         }
         let program = fs::read_link(format!("/proc/{task}/exe")).unwrap_or_default();
         let of_helper = program.to_string_lossy().starts_with("/memfd:");
+        let command = fs::read(format!("/proc/{task}/cmdline")).unwrap_or_default();
         match field("NSpid:").len().saturating_sub(own) {
+            0 if command.starts_with(b"rdock-monitor") => Part::Monitor,
             0 => Part::Spawn,
             1 if of_helper => Part::Helper,
             1 => Part::Spawn,
@@ -239,6 +300,12 @@ impl Tracer {
             _ => Part::Payload,
         }
     }
+}
+
+fn is_traced_by_us(task: Pid) -> bool {
+    let status = fs::read_to_string(format!("/proc/{task}/status")).unwrap_or_default();
+    let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
+    tracer.is_some_and(|tracer| tracer.trim() == std::process::id().to_string())
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -53,10 +53,16 @@ struct Round {
 }
 
 /// Random enough, and every run of the test is another: no two have the same process id and time.
-struct Dice(u64);
+pub(super) struct Dice(u64);
 
 impl Dice {
-    fn below(&mut self, limit: usize) -> usize {
+    pub(super) fn new() -> Self {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let now = now.map_or(1, |now| now.as_nanos() as u64);
+        Self(now ^ u64::from(std::process::id()) | 1)
+    }
+
+    pub(super) fn below(&mut self, limit: usize) -> usize {
         // xorshift64
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -89,10 +95,7 @@ pub(crate) fn watch() -> Result<()> {
     }
     let all: Vec<(Part, usize)> = steps.keys().copied().collect();
     let aimed: Vec<&Vec<(Part, usize)>> = names.values().flat_map(|calls| vec![calls; PER_STEP]).collect();
-    let seed = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)?
-        .as_nanos() as u64;
-    let mut dice = Dice(seed ^ u64::from(std::process::id()) | 1);
+    let mut dice = Dice::new();
     let mut kills: BTreeMap<&str, usize> = BTreeMap::new();
     let mut done = 0;
     while done < KILLS
@@ -137,7 +140,7 @@ pub(crate) fn watch() -> Result<()> {
 }
 
 /// One second later, and after the next program has opened the root, nothing is there that was not before.
-fn nothing_remains(before: &Before, ids: &BTreeSet<String>, after: &str) -> Result<()> {
+pub(super) fn nothing_remains(before: &Before, ids: &BTreeSet<String>, after: &str) -> Result<()> {
     std::thread::sleep(Duration::from_secs(1));
     let mut open = Command::new(std::env::current_exe()?);
     let opened = open.env("RDOCK_TEST_ROLE", "leaks-open").status()?;
@@ -314,15 +317,15 @@ fn collect(root: &Path, ids: &mut BTreeSet<String>) {
 }
 
 /// The pipes to the host program.
-struct Talk {
-    stdin: Option<ChildStdin>,
-    stdout: File,
-    said: String,
+pub(super) struct Talk {
+    pub(super) stdin: Option<ChildStdin>,
+    pub(super) stdout: File,
+    pub(super) said: String,
 }
 
 impl Talk {
     /// Lets it go on. Once it has ended nobody reads this.
-    fn go(&mut self) -> Result<()> {
+    pub(super) fn go(&mut self) -> Result<()> {
         match self.stdin.as_mut().map(|stdin| stdin.write_all(b"x")) {
             Some(Err(error)) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
             _ => Ok(()),
@@ -330,7 +333,7 @@ impl Talk {
     }
 
     /// Reads what there is.
-    fn listen(&mut self) {
+    pub(super) fn listen(&mut self) {
         let mut buffer = [0; 512];
         while let Ok(n @ 1..) = self.stdout.read(&mut buffer) {
             self.said += &String::from_utf8_lossy(&buffer[..n]);
@@ -338,7 +341,7 @@ impl Talk {
     }
 
     /// Reads until `word` comes.
-    fn wait_for(&mut self, word: &str) -> Result<()> {
+    pub(super) fn wait_for(&mut self, word: &str) -> Result<()> {
         let mut buffer = [0; 512];
         while !self.said.contains(word) {
             match self.stdout.read(&mut buffer)? {
