@@ -83,6 +83,14 @@ pub(crate) fn trials() -> Vec<Trial> {
             "a_container_frozen_by_a_killed_monitor_is_seen_so",
             deaths::frozen_unseen,
         ),
+        trial(
+            "a_frozen_container_whose_pair_was_killed_ends",
+            deaths::killed_while_frozen,
+        ),
+        trial(
+            "a_network_is_not_in_use_by_containers_that_were_killed",
+            deaths::network_of_the_dead,
+        ),
         trial("a_monitor_whose_container_is_gone_ends", deaths::container_gone),
         trial(
             "a_container_whose_removal_was_cut_off_is_not_started",

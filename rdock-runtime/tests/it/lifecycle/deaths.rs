@@ -4,7 +4,7 @@ use super::{get, killed, monitor, output, said, until};
 use crate::probe::{Place, probe};
 use crate::{Tested, needs_root, same};
 use rdock_runtime::{
-    Error, ExitReason, NetworkMode, PortMapping, Ready, RestartPolicy, Runtime, Status, blocking,
+    Error, ExitReason, NetworkMode, NetworkSpec, PortMapping, Ready, RestartPolicy, Runtime, Status, blocking,
 };
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -395,5 +395,88 @@ pub(super) fn frozen_unseen() -> Tested {
         said(&container, "up", 2).await?;
         container.remove_with(true, true).await?;
         same(&place.runtime.containers()?.len(), &0)
+    })?
+}
+
+pub(super) fn killed_while_frozen() -> Tested {
+    needs_root()?;
+    let place = Place::new()?;
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let freezer = mounts
+        .lines()
+        .filter(|line| line.contains(" - cgroup "))
+        .find(|line| {
+            line.rsplit(' ')
+                .next()
+                .is_some_and(|options| options.split(',').any(|is| is == "freezer"))
+        })
+        .and_then(|line| line.split(' ').nth(4))
+        .ok_or_else(|| crate::Cannot("needs the freezer of control groups of version 1".into()))?;
+    blocking::wait(async {
+        let spec = probe(&["say up", "sleep 600000"])?;
+        for stop in [true, false] {
+            let container = spec.start_detached(&place.runtime).await?;
+            said(&container, "up", 1).await?;
+            let info = container.inspect()?;
+            let (payload, helper) = (info.pid.ok_or("no pid")?, info.helper_pid.ok_or("no helper")?);
+            // Where its group is on a machine without version 2. A process that is frozen there does not even die.
+            let group = Path::new(freezer).join("rdock").join(container.id());
+            std::fs::create_dir_all(&group)?;
+            std::fs::write(group.join("cgroup.procs"), payload.to_string())?;
+            std::fs::write(group.join("freezer.state"), "FROZEN")?;
+            until("it is frozen", || {
+                std::fs::read_to_string(group.join("freezer.state"))
+                    .is_ok_and(|state| state.trim() == "FROZEN")
+            })
+            .await?;
+            killed(monitor(&container)?)?;
+            // Its end waits for that of its payload, which does not come.
+            let helper = rustix::process::Pid::from_raw(helper).ok_or("no pid")?;
+            let pidfd = rustix::process::pidfd_open(helper, rustix::process::PidfdFlags::empty())?;
+            rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL)?;
+            if stop {
+                same(&container.stop(Some(Duration::ZERO)).await?.code(), &137)?;
+                same(&matches!(container.status()?, Status::Exited(_)), &true)?;
+            }
+            container.remove_with(true, true).await?;
+            same(&group.exists(), &false)?;
+            let mut polled = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+            let limit = rustix::event::Timespec {
+                tv_sec: 60,
+                tv_nsec: 0,
+            };
+            same(&rustix::event::poll(&mut polled, Some(&limit))?, &1).map_err(|_| "the helper is left")?;
+        }
+        same(&place.runtime.containers()?.len(), &0)
+    })?
+}
+
+pub(super) fn network_of_the_dead() -> Tested {
+    needs_root()?;
+    let place = Place::new()?;
+    blocking::wait(async {
+        let networks = place.runtime.networks();
+        networks.create(&NetworkSpec::new("back"))?;
+        let spec = probe(&["say up", "sleep 600000"])?
+            .network(NetworkMode::Default)
+            .network("back");
+        let container = spec.start_detached(&place.runtime).await?;
+        said(&container, "up", 1).await?;
+        let refused = networks.remove("back");
+        same(&refused.is_err(), &true).map_err(|_| "removed though it is in use")?;
+        let helper = container.inspect()?.helper_pid.ok_or("no helper")?;
+        killed(monitor(&container)?)?;
+        // It runs on.
+        same(&networks.remove("back").is_err(), &true)?;
+        killed(helper)?;
+        networks.remove("back")?;
+        let missing = container.start().await.err().ok_or("it started")?;
+        same(&crate::chain(&missing).contains("back"), &true).map_err(|_| crate::chain(&missing))?;
+        networks.create(&NetworkSpec::new("back"))?;
+        container.start().await?;
+        said(&container, "up", 2).await?;
+        container.remove_with(true, true).await?;
+        networks.remove("back")?;
+        Ok(())
     })?
 }
