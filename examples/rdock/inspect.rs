@@ -386,7 +386,12 @@ fn config_json(info: &ContainerInfo, image: Option<&Image>, exposed: &BTreeSet<(
         let name = entry.split('=').next().unwrap_or_default();
         spec.env.iter().any(|(other, _)| other == name)
     };
-    let mut env: Vec<String> = base.env.iter().filter(|entry| !own(entry)).cloned().collect();
+    let unset = |entry: &String| {
+        let name = entry.split('=').next().unwrap_or_default();
+        spec.unset_env.iter().any(|unset| unset == name)
+    };
+    let of_image = base.env.iter().filter(|entry| !own(entry) && !unset(entry));
+    let mut env: Vec<String> = of_image.cloned().collect();
     env.extend(spec.env.iter().map(|(name, value)| format!("{name}={value}")));
     let mut labels: BTreeMap<String, String> = base.labels.clone().into_iter().collect();
     labels.extend(spec.labels.clone());

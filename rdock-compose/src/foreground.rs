@@ -40,12 +40,16 @@ pub struct ForegroundOptions {
     pub exit_code_from: Option<String>,
     /// Seconds that stopping a container may take.
     pub timeout: Option<u64>,
+    /// It stays until it is interrupted, even if every container has ended: others come.
+    pub stay: bool,
 }
 
 /// What happens in the foreground.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ForegroundEvent {
+    /// The plan is carried out.
+    Up,
     /// Something about the output of a service that is shown.
     Output(OutputEvent),
     /// A container that is watched has ended, though its output is not shown.
@@ -187,7 +191,12 @@ impl ComposeProject {
         let (mut working, mut end) = (true, ForegroundEnd::Ended);
         // A start that was under way when everything began to stop.
         let mut late = false;
-        while late || working || killing.is_some() || followed.any() {
+        while late
+            || working
+            || killing.is_some()
+            || followed.any()
+            || (options.stay && end == ForegroundEnd::Ended)
+        {
             if late && !working {
                 late = false;
                 work = Box::pin(self.stop_all(&watched, options.timeout));
@@ -198,6 +207,7 @@ impl ComposeProject {
                     working = false;
                     result?;
                     if end == ForegroundEnd::Ended {
+                        show(ForegroundEvent::Up);
                         // Those that ran before and go on, and those that have ended before their start was heard.
                         for info in self.containers(&Members::default())? {
                             let new = !earlier.contains(&runs(&info)) && !followed.knows(&info.id);

@@ -30,6 +30,7 @@ mod printed;
 mod schema;
 mod source;
 mod warn;
+mod watch;
 mod yaml;
 
 pub use apply::{
@@ -53,3 +54,4 @@ pub use output::{Output, OutputEvent, OutputOptions, Speaker};
 pub use plan::Plan;
 pub use policy::{Policy, PortPolicy};
 pub use warn::reason_for;
+pub use watch::{WatchError, WatchEvent, WatchOptions};

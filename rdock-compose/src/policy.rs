@@ -7,6 +7,7 @@
 use crate::error::{Error, Finding, FindingKind, Result};
 use crate::load::LoadOptions;
 use crate::model::{Project, Service};
+use rdock_build::{CacheSource, CacheTarget};
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
@@ -329,10 +330,39 @@ impl Review<'_> {
             );
             let network = build.network.as_deref() == Some("host") && !policy.host_namespaces;
             self.refuse_if(network, &at("build"), "the host's network is not allowed");
+            self.caches(build, &at("build"));
             self.build_sources(build, &at("build"));
         }
         if let Some(image) = &service.image {
             self.image(image, &at("image"));
+        }
+    }
+
+    /// Caches that others read or write.
+    fn caches(&mut self, build: &crate::model::Build, path: &[&str]) {
+        let folder = |path: &Path| self.project.working_dir.join(path).to_string_lossy().into_owned();
+        let mut folders = Vec::new();
+        let mut names = Vec::new();
+        let mut unknown = Vec::new();
+        for text in &build.cache_from {
+            match CacheSource::parse(text) {
+                Ok(CacheSource::Local { path, .. }) => folders.push(folder(&path)),
+                Ok(CacheSource::Registry(reference)) => names.push(reference.to_string()),
+                _ => unknown.push(text),
+            }
+        }
+        for text in &build.cache_to {
+            match CacheTarget::parse(text) {
+                Ok(CacheTarget::Inline) => {}
+                Ok(CacheTarget::Local { path, .. }) => folders.push(folder(&path)),
+                Ok(CacheTarget::Registry { reference, .. }) => names.push(reference.to_string()),
+                _ => unknown.push(text),
+            }
+        }
+        folders.iter().for_each(|folder| self.host_path(folder, path));
+        names.iter().for_each(|name| self.image(name, path));
+        for text in unknown {
+            self.refuse(path, format!("the cache {text:?} is not known"));
         }
     }
 

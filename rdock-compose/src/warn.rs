@@ -4,7 +4,7 @@ use crate::error::{Warning, WarningKind};
 use crate::model::Project;
 
 /// Attributes of a service, as paths into its JSON, and why nothing comes of them.
-const SERVICE: [(&str, &str); 20] = [
+const SERVICE: [(&str, &str); 19] = [
     ("cpu_count", "it is for Windows containers"),
     ("cpu_percent", "it is for Windows containers"),
     ("credential_spec", "it is for Windows containers"),
@@ -53,10 +53,6 @@ const SERVICE: [(&str, &str); 20] = [
     (
         "deploy.restart_policy.delay",
         "the time between two attempts doubles from 100 ms to a minute",
-    ),
-    (
-        "develop",
-        "watch, which would follow these files, is not supported yet",
     ),
 ];
 

@@ -6,10 +6,12 @@ use crate::{Failure, Outcome, streams};
 use clap::Args;
 use rdock_compose::plan::Operation;
 use rdock_compose::{
-    Abort, ComposeProject, ForegroundEvent, ForegroundOptions, Member, Members, Plan, container_name,
+    Abort, ComposeProject, ForegroundEvent, ForegroundOptions, Member, Members, Plan, WatchOptions,
+    container_name,
 };
 use std::collections::BTreeSet;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 
 /// How `up` stays.
 #[derive(Debug, Args)]
@@ -102,17 +104,24 @@ fn attached_to(
     Ok(names.into_iter().collect())
 }
 
+/// How `up` stays.
+pub(super) struct Staying<'a> {
+    pub(super) named: &'a [String],
+    pub(super) flags: &'a Attaching,
+    pub(super) timeout: Option<u64>,
+    /// Files that change are followed meanwhile.
+    pub(super) watch: Option<WatchOptions>,
+}
+
 /// Carries the plan out and shows the output until everything has ended.
 pub(super) async fn up(
     session: &Session,
     project: &ComposeProject,
     plan: &Plan,
-    named: &[String],
-    flags: &Attaching,
-    timeout: Option<u64>,
+    staying: &Staying<'_>,
 ) -> Outcome {
     session.warn_of(plan);
-    let mut printer = Printer::new(session, &flags.look);
+    let mut printer = Printer::new(session, &staying.flags.look);
     printer.apart = true;
     let (mut interrupts, mut terminates) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
@@ -123,9 +132,16 @@ pub(super) async fn up(
         }
     };
     let mut failed: Result<(), Failure> = Ok(());
-    let options = flags.options(named, timeout);
+    let mut options = staying.flags.options(staying.named, staying.timeout);
+    options.stay = staying.watch.is_some();
     let mut names = attached_to(project, plan, &options)?;
+    // What is drawn beside the lines of containers has the width of their names.
+    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+    let (up, stops) = (Notify::new(), Notify::new());
     let show = |event| {
+        if let ForegroundEvent::Up = event {
+            return up.notify_one();
+        }
         // Nothing is drawn where containers write.
         session.close_screen();
         let names = std::mem::take(&mut names);
@@ -139,13 +155,36 @@ pub(super) async fn up(
                     failed = Err(failure);
                 }
             }
-            ForegroundEvent::Aborting => streams::say("Aborting on container exit..."),
-            ForegroundEvent::Stopping => streams::say("Gracefully Stopping... press Ctrl+C again to force"),
+            ForegroundEvent::Aborting => {
+                stops.notify_one();
+                streams::say("Aborting on container exit...");
+            }
+            ForegroundEvent::Stopping => {
+                stops.notify_one();
+                streams::say("Gracefully Stopping... press Ctrl+C again to force");
+            }
             ForegroundEvent::Killing => streams::say("Killing..."),
             _ => {}
         }
     };
-    let end = project.foreground(plan, &options, interrupt, show).await?;
+    let foreground = project.foreground(plan, &options, interrupt, show);
+    let watching = async {
+        let Some(watch) = &staying.watch else {
+            return std::future::pending().await;
+        };
+        // Files go into containers that are there.
+        up.notified().await;
+        let stop = stops.notified();
+        let watched = project.watch(watch, stop, |event| super::watch::say(width + 1, &event));
+        match watched.await {
+            Ok(()) => std::future::pending().await,
+            Err(error) => Failure::from(error),
+        }
+    };
+    let end = tokio::select! {
+        end = foreground => end?,
+        failure = watching => return Err(failure),
+    };
     failed?;
     Ok(end.code() as u8)
 }

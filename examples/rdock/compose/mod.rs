@@ -14,6 +14,7 @@ mod reach;
 mod run;
 mod session;
 mod up;
+mod watch;
 
 use crate::{Failure, Outcome, streams};
 use clap::{Args, Subcommand, ValueEnum};
@@ -172,8 +173,8 @@ enum Verb {
     Commit(reach::Commit),
     /// Write the files of a container as a tar archive
     Export(reach::Export),
-    /// Not supported yet: follow changes of source files
-    Watch(Watch),
+    /// Bring changed files into containers, or make them anew
+    Watch(watch::Watch),
     /// Show the version
     Version(Version),
 }
@@ -229,17 +230,6 @@ impl Version {
     }
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct Watch {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    words: Vec<String>,
-}
-
-/// What is said of files that are to be followed.
-fn no_watch() -> Failure {
-    Failure::new("watch is not supported yet: develop.watch of a service has no effect")
-}
-
 impl Compose {
     /// Does what was asked.
     pub(crate) async fn execute(self, root: Option<PathBuf>) -> Outcome {
@@ -248,7 +238,6 @@ impl Compose {
             None => Err(Failure::new("no command is given; see `rdock compose --help`")),
             Some(Verb::Config(verb)) => verb.execute(&self.files).await,
             Some(Verb::Version(verb)) => verb.execute(),
-            Some(Verb::Watch(_)) => Err(no_watch()),
             Some(verb) => perform(root, self.files, self.manner, verb).await,
         }
     }
@@ -290,7 +279,7 @@ async fn perform(root: Option<PathBuf>, files: Files, manner: Manner, verb: Verb
         Verb::Commit(verb) => verb.execute(&session).await,
         Verb::Export(verb) => verb.execute(&session).await,
         Verb::Version(verb) => verb.execute(),
-        Verb::Watch(_) => Err(no_watch()),
+        Verb::Watch(verb) => verb.execute(&session).await,
     }
 }
 

@@ -5,7 +5,7 @@ use super::session::{Session, known};
 use crate::{Failure, Outcome, streams};
 use clap::{Args, ValueEnum};
 use rdock_compose::plan::{Build, Existing, Pull, Recreate, UpOptions};
-use rdock_compose::{ComposeProject, Dependencies, Plan};
+use rdock_compose::{ComposeProject, Dependencies, Plan, WatchOptions};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -197,7 +197,7 @@ pub(super) struct Up {
     /// Seconds that stopping a container may take
     #[arg(short, long)]
     timeout: Option<u64>,
-    /// Not supported yet
+    /// Bring changed files into containers meanwhile, or make them anew
     #[arg(short, long)]
     watch: bool,
     #[command(flatten)]
@@ -221,9 +221,6 @@ impl Up {
     }
 
     pub(super) async fn execute(self, session: &Session) -> Outcome {
-        if self.watch {
-            return Err(super::no_watch());
-        }
         let mut options = self.options()?;
         options.all_resources = session.files().all_resources;
         let background = self.detach || self.wait || self.no_start || session.is_dry_run();
@@ -232,11 +229,28 @@ impl Up {
                 "{flag} cannot be combined with --detach or --wait"
             )));
         }
+        if self.watch && (self.detach || self.wait) {
+            return Err(Failure::new("--watch cannot be combined with --detach or --wait"));
+        }
         let project = session.load_quietly(self.making.quiet())?;
         let (project, plan) = prepare(session, &project, &options, self.making.yes).await?;
         if !background {
-            let named = &options.services;
-            return super::attached::up(session, &project, &plan, named, &self.attaching, self.timeout).await;
+            let watch = self.watch.then(|| {
+                let mut watch = WatchOptions::default();
+                watch.services.clone_from(&options.services);
+                watch.build = options.build != Build::Never;
+                watch
+            });
+            if let Some(watch) = &watch {
+                project.watched(watch)?;
+            }
+            let staying = super::attached::Staying {
+                named: &options.services,
+                flags: &self.attaching,
+                timeout: self.timeout,
+                watch,
+            };
+            return super::attached::up(session, &project, &plan, &staying).await;
         }
         let applied = session.apply(&project, &plan);
         within(self.wait_timeout.filter(|_| self.wait), applied).await?;

@@ -18,6 +18,7 @@ mod compose_look;
 mod compose_once;
 mod compose_project;
 mod compose_tutorial;
+mod compose_watch;
 mod files;
 mod fixtures;
 mod images;
@@ -61,6 +62,7 @@ fn main() -> std::process::ExitCode {
         files::trials(),
         compose::trials(),
         compose_attributes::trials(),
+        compose_watch::trials(),
         compose_digests::trials(),
         compose_kills::trials(),
         compose_foreground::trials(),

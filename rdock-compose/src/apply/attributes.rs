@@ -277,6 +277,15 @@ fn picture(dir: &Path, files: &[&str]) -> BTreeSet<String> {
                 Err(error) => add(format!("error {name}"), vec![error]),
             }
         }
+        let options = crate::WatchOptions::default();
+        if service.develop.is_some() {
+            match crate::watch::rules(&project, &options, &mut |_| {}) {
+                Ok(rules) => rules.iter().enumerate().for_each(|(index, rule)| {
+                    add(format!("watch {index}"), fields(rule.written()));
+                }),
+                Err(error) => add(format!("watch {name}"), vec![error.to_string()]),
+            }
+        }
         if let Some(build) = &service.build {
             let mut notes = Vec::new();
             match builder(&project, name, build, &project.image_of(name), &mut notes) {

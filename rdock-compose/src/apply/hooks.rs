@@ -31,33 +31,41 @@ pub(super) async fn inside(
     if !after_start && !found.status()?.is_running() {
         return Ok(());
     }
-    let command = hook.command.clone().unwrap_or_default();
-    let mut exec = found
-        .exec(command.clone())
-        .privileged(hook.privileged)
-        .keep_last(OUTPUT);
-    if let Some(user) = &hook.user {
-        exec = exec.user(user);
+    compose.run_hook(container, hook).await.map(drop)
+}
+
+impl ComposeProject {
+    /// Runs a command in a container; the end of what it wrote.
+    pub(crate) async fn run_hook(&self, container: &str, hook: &Hook) -> Result<Vec<u8>, StepError> {
+        let found = self.runtime().container(container)?;
+        let command = hook.command.clone().unwrap_or_default();
+        let mut exec = found
+            .exec(command.clone())
+            .privileged(hook.privileged)
+            .keep_last(OUTPUT);
+        if let Some(user) = &hook.user {
+            exec = exec.user(user);
+        }
+        if let Some(dir) = &hook.working_dir {
+            exec = exec.working_dir(dir);
+        }
+        for (name, value) in environment(hook) {
+            exec = exec.env(name, value);
+        }
+        let output = exec.output().await?;
+        let mut said = output.stdout;
+        said.extend(output.stderr);
+        if output.status.success() {
+            return Ok(said);
+        }
+        let end = &said[said.len().saturating_sub(OUTPUT)..];
+        Err(StepError::Hook {
+            container: container.to_owned(),
+            command,
+            code: output.status.code().unwrap_or(-1),
+            output: String::from_utf8_lossy(end).into_owned(),
+        })
     }
-    if let Some(dir) = &hook.working_dir {
-        exec = exec.working_dir(dir);
-    }
-    for (name, value) in environment(hook) {
-        exec = exec.env(name, value);
-    }
-    let output = exec.output().await?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let mut said = output.stdout;
-    said.extend(output.stderr);
-    let end = &said[said.len().saturating_sub(OUTPUT)..];
-    Err(StepError::Hook {
-        container: container.to_owned(),
-        command,
-        code: output.status.code().unwrap_or(-1),
-        output: String::from_utf8_lossy(end).into_owned(),
-    })
 }
 
 fn environment(hook: &Hook) -> impl Iterator<Item = (&String, &String)> {

@@ -4,7 +4,9 @@ use super::event::{ApplyEvent, ImageEvent};
 use super::{ComposeProject, StepError};
 use crate::model::{Build, Project};
 use crate::plan::Step;
-use rdock_build::{BuildProgress, Builder, Context, NamedContext, PullPolicy, Secret};
+use rdock_build::{
+    BuildProgress, Builder, CacheSource, CacheTarget, Context, NamedContext, PullPolicy, Secret,
+};
 use rdock_runtime::NetworkMode;
 use rdock_runtime::image::{Platform, Reference};
 use std::path::{Path, PathBuf};
@@ -115,18 +117,47 @@ pub(super) fn builder(
         let id = grant.target.as_ref().unwrap_or(&grant.source);
         builder = builder.secret(id, secret(project, &grant.source)?);
     }
-    for (there, attribute) in [
-        (!build.ssh.is_empty(), "build.ssh"),
-        (!build.cache_from.is_empty(), "build.cache_from"),
-        (!build.cache_to.is_empty(), "build.cache_to"),
-        (build.privileged, "build.privileged"),
-        (build.provenance.is_some(), "build.provenance"),
-        (build.sbom.is_some(), "build.sbom"),
+    for text in &build.cache_from {
+        match cache_source(project, text) {
+            Ok(source) => builder = builder.cache_from(source),
+            // Of a cache that cannot be had nothing is taken.
+            Err(reason) => notes.push(format!("build.cache_from: {reason}")),
+        }
+    }
+    for text in &build.cache_to {
+        builder = builder.cache_to(cache_target(project, text)?);
+    }
+    let insecure = build.entitlements.iter().any(|name| name == "security.insecure");
+    let wanted = |value: &Option<String>| value.as_deref().is_some_and(|value| value != "false");
+    for (there, attribute, reason) in [
+        (
+            !build.ssh.is_empty(),
+            "build.ssh",
+            "agents and keys are for RUN --mount=type=ssh, which the builder refuses",
+        ),
+        (
+            build.privileged || insecure,
+            "build.privileged",
+            "it allows RUN --security=insecure, which the builder refuses",
+        ),
+        (
+            wanted(&build.provenance),
+            "build.provenance",
+            "the builder writes no attestations beside an image",
+        ),
+        (
+            wanted(&build.sbom),
+            "build.sbom",
+            "the builder writes no attestations beside an image",
+        ),
     ] {
         if there {
-            notes.push(format!(
-                "{attribute}: the builder cannot do this yet; it builds without it"
-            ));
+            notes.push(format!("{attribute}: {reason}"));
+        }
+    }
+    for name in &build.entitlements {
+        if !matches!(name.as_str(), "network.host" | "security.insecure") {
+            notes.push(format!("build.entitlements: {name:?} allows nothing here"));
         }
     }
     let owned = |attribute: &str| {
@@ -163,6 +194,23 @@ pub(super) fn builder(
     };
     let platform = platform.parse().map_err(|error| format!("platform: {error}"))?;
     Ok(builder.platform(platform))
+}
+
+/// A relative folder is one of the project's.
+fn cache_source(project: &Project, text: &str) -> Result<CacheSource, String> {
+    let mut source = CacheSource::parse(text).map_err(|error| error.to_string())?;
+    if let CacheSource::Local { path, .. } = &mut source {
+        *path = project.working_dir.join(&*path);
+    }
+    Ok(source)
+}
+
+fn cache_target(project: &Project, text: &str) -> Result<CacheTarget, String> {
+    let mut target = CacheTarget::parse(text).map_err(|error| format!("build.cache_to: {error}"))?;
+    if let CacheTarget::Local { path, .. } = &mut target {
+        *path = project.working_dir.join(&*path);
+    }
+    Ok(target)
 }
 
 fn named_context(project: &Project, value: &str) -> Result<NamedContext, String> {

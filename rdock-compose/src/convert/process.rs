@@ -35,9 +35,10 @@ pub(super) fn fill(
         None => {}
     }
     for (name, value) in &service.environment {
-        // Without a value it stays as the image has it.
-        if let Some(value) = value {
-            spec.env.push((name.clone(), value.clone()));
+        match value {
+            Some(value) => spec.env.push((name.clone(), value.clone())),
+            // Without a value anywhere it is unset (Compose Specification, "environment"): not even the image's stays.
+            None => spec.unset_env.push(name.clone()),
         }
     }
     spec.working_dir.clone_from(&service.working_dir);

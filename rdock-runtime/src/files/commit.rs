@@ -162,6 +162,10 @@ fn merge(config: &mut ImageConfig, spec: &ContainerSpec) {
     if !spec.args.is_empty() {
         config.cmd = Some(spec.args.clone());
     }
+    config.env.retain(|entry| {
+        let name = entry.split_once('=').map_or(entry.as_str(), |(name, _)| name);
+        !spec.unset_env.iter().any(|unset| unset == name)
+    });
     for (name, value) in &spec.env {
         instructions::set_env(&mut config.env, name, value);
     }

@@ -126,6 +126,12 @@ fn environment(
             set(name, value);
         }
     }
+    let is_set = |name: &str| spec.env.iter().any(|(own, _)| own == name);
+    entries.retain(|(name, _)| is_set(name) || !spec.unset_env.iter().any(|unset| unset == name));
+    let mut set = |name, value| match entries.iter_mut().find(|(known, _)| *known == name) {
+        Some(entry) => entry.1 = value,
+        None => entries.push((name, value)),
+    };
     for (name, value) in &spec.secret_env {
         if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
             findings.add(

@@ -61,6 +61,10 @@ pub struct ContainerSpec {
     pub args: Vec<String>,
     /// Over the image's, in order; a name alone is not allowed here (the CLI resolves it).
     pub env: Vec<(String, String)>,
+    /// Names of variables that the container has not, though its image, or every container, has them. One that
+    /// [`Self::env`] sets is there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unset_env: Vec<String>,
     /// More variables, after all others, that are never written to the disk and that `inspect` does not show. Only
     /// [`ContainerSpec::start`] and [`ContainerSpec::start_over_layers`] hand them over.
     #[serde(skip)]
@@ -212,6 +216,7 @@ impl Default for ContainerSpec {
             entrypoint: None,
             args: Vec::new(),
             env: Vec::new(),
+            unset_env: Vec::new(),
             secret_env: Vec::new(),
             secrets: Vec::new(),
             working_dir: None,

@@ -40,6 +40,11 @@ impl ContainerSpec {
         self.env.push((name.into(), value.into()));
         self
     }
+    /// Takes a variable of the image away.
+    pub fn unset_env(mut self, name: impl Into<String>) -> Self {
+        self.unset_env.push(name.into());
+        self
+    }
     /// Adds a secret.
     pub fn secret(mut self, secret: super::Secret) -> Self {
         self.secrets.push(secret);

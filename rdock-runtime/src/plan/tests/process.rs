@@ -98,6 +98,9 @@ fn variables_merge_in_dockers_order() {
     );
     let spec = spec.env("TERM", "dumb").env("PATH", "/own");
     assert_eq!(env(&accepted(&spec)), ["PATH=/own", "HOSTNAME=web", "TERM=dumb"]);
+    // One that is set stays.
+    let spec = spec.unset_env("HOSTNAME").unset_env("TERM").unset_env("NONE");
+    assert_eq!(env(&accepted(&spec)), ["PATH=/own", "TERM=dumb"]);
 }
 
 #[test]
