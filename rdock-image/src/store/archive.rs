@@ -24,9 +24,17 @@ impl ImageStore {
         let mut whole = Cursor::new(start[..count].to_vec()).chain(stream);
         let mut first = vec![0; PEEK];
         let mut stream = archived(Compression::detect(&start[..count]), &mut whole);
-        let inflated = Inflater::new(&mut stream, Hasher::sha256(), u64::MAX).fill(&mut first);
-        // It only looks compressed.
-        let Ok(count) = inflated else { return Ok(false) };
+        let mut inflater = Inflater::new(&mut stream, Hasher::sha256(), u64::MAX);
+        // What comes before an error counts: an archive that is damaged further on is one, and what only looks
+        // compressed gives nothing.
+        let mut count = 0;
+        for part in first.chunks_mut(512) {
+            let filled = inflater.fill(part).unwrap_or(0);
+            count += filled;
+            if filled < part.len() {
+                break;
+            }
+        }
         Ok(matches!(
             TarReader::new(&first[..count]).next_entry(),
             Ok(Some(_))

@@ -12,7 +12,7 @@ pub use member::{END, Member, padding};
 use pax::Records;
 use std::io::{self, BufRead};
 
-/// Extension headers (PAX bodies, long names) beyond this many bytes are refused.
+/// Extension headers (PAX bodies, long names) beyond this many bytes are refused, one or all that hold at a time.
 const EXTENSION_MAX: u64 = 1 << 20;
 
 /// Why a tar cannot be read.
@@ -155,10 +155,10 @@ impl<R: BufRead> TarReader<R> {
             let header = Header(&block);
             header.check()?;
             match header.kind() {
-                b'x' => local.merge(pax::parse(&self.extension(header.size()?)?)?),
+                b'x' => local.merge(pax::parse(&self.extension(header.size()?)?)?)?,
                 b'g' => {
                     let records = pax::parse(&self.extension(header.size()?)?)?;
-                    self.global.merge(records);
+                    self.global.merge(records)?;
                     continue;
                 }
                 b'L' => long_name = Some(header::until_nul(&self.extension(header.size()?)?).to_vec()),

@@ -1,6 +1,6 @@
 //! PAX extension records: `LENGTH KEY=VALUE\n` (POSIX.1-2001).
 use super::header::until_nul;
-use super::{TarError, Xattrs};
+use super::{EXTENSION_MAX, TarError, Xattrs};
 use std::collections::BTreeMap;
 
 /// Records by key. An empty value takes a record of a global header back.
@@ -8,8 +8,17 @@ use std::collections::BTreeMap;
 pub(super) struct Records(BTreeMap<Vec<u8>, Vec<u8>>);
 
 impl Records {
-    pub(super) fn merge(&mut self, newer: Self) {
+    /// Takes in the records of one more header. Together they are no larger than one header may be: global ones are
+    /// kept until the end, however many headers there are.
+    pub(super) fn merge(&mut self, newer: Self) -> Result<(), TarError> {
         self.0.extend(newer.0);
+        let sizes = self.0.iter().map(|(key, value)| key.len() + value.len());
+        match sizes.sum::<usize>() as u64 > EXTENSION_MAX {
+            true => Err(TarError::malformed(format!(
+                "extension headers of more than {EXTENSION_MAX} bytes together"
+            ))),
+            false => Ok(()),
+        }
     }
 
     pub(super) fn get<'a>(&'a self, key: &[u8], global: &'a Self) -> Option<&'a [u8]> {

@@ -145,3 +145,40 @@ proptest! {
         let _ = read_all(&noise);
     }
 }
+
+#[test]
+fn records_of_many_headers_are_bounded_together() {
+    let header = |flag: u8, number: usize| {
+        let body = format!("comment.{number}={}\n", "x".repeat(60_000));
+        let length = body.len() + 6;
+        let body = format!("{length} {body}");
+        assert_eq!(body.len(), length);
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(tar::EntryType::new(flag));
+        header.set_size(body.len() as u64);
+        header.set_cksum();
+        let mut bytes = header.as_bytes().to_vec();
+        bytes.extend_from_slice(body.as_bytes());
+        bytes.resize(bytes.len().next_multiple_of(512), 0);
+        bytes
+    };
+    for flag in [b'g', b'x'] {
+        let entry = written(&[("a".to_owned(), Vec::new())]);
+        let tar = |count: usize| {
+            let headers = (100..100 + count).flat_map(|number| header(flag, number));
+            headers.chain(entry.iter().copied()).collect::<Vec<u8>>()
+        };
+        assert!(read_all(&tar(10)).is_ok());
+        let error = read_all(&tar(40)).unwrap_err();
+        assert!(
+            matches!(&error, TarError::Malformed(reason) if reason.contains("together")),
+            "{error:?}"
+        );
+    }
+    // The same record again takes no more room.
+    let again: Vec<u8> = (0..40)
+        .flat_map(|_| header(b'g', 100))
+        .chain(written(&[("a".to_owned(), Vec::new())]))
+        .collect();
+    assert!(read_all(&again).is_ok());
+}

@@ -2,9 +2,10 @@
 use crate::children::{command, layer};
 use crate::support::{Bed, Outcome, Tar, add_image, descriptor};
 use crate::{Needs, Test};
-use rdock_image::{Digest, Error, ImageStore, PruneFilter};
+use rdock_image::{Digest, Durability, Error, ImageStore, PruneFilter, StoreOptions};
 use std::fs;
 use std::io::Read;
+use std::path::Path;
 use std::process::Child;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -32,6 +33,11 @@ pub(crate) fn tests() -> Vec<(&'static str, Needs, Test)> {
             "crash_power_loss",
             Needs::Nothing,
             an_unsynced_layer_of_an_earlier_boot_is_not_trusted,
+        ),
+        (
+            "a_layer_forced_to_the_disk_by_itself_outlives_the_boot",
+            Needs::Nothing,
+            a_layer_forced_to_the_disk_by_itself_outlives_the_boot,
         ),
         (
             "concurrent_ingests_do_the_work_once",
@@ -201,17 +207,42 @@ fn leftovers_at_final_names_give_way() -> Outcome {
     Ok(())
 }
 
+/// Has a layer be of an earlier boot.
+fn reboot(layer: &Path) -> Outcome {
+    let meta = fs::read_to_string(layer.join("meta.json"))?;
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let earlier = meta.replace(boot.trim(), "an-earlier-boot");
+    assert_ne!(meta, earlier, "the layer says when it was made");
+    Ok(fs::write(layer.join("meta.json"), earlier)?)
+}
+
+fn a_layer_forced_to_the_disk_by_itself_outlives_the_boot() -> Outcome {
+    for (durability, lasts) in [
+        (Durability::None, false),
+        (Durability::Image, false),
+        (Durability::Layer, true),
+    ] {
+        let mut options = StoreOptions::default();
+        options.durability = durability;
+        let bed = Bed::with(options)?;
+        let digest = bed.ingest(&Tar::new().file("a", "1").end())?;
+        let layer = bed.store.root().join("layers").join(digest.hex());
+        assert_eq!(layer.join("synced").exists(), lasts, "{durability:?}");
+        reboot(&layer)?;
+        assert_eq!(bed.store.has_layer(&digest), lasts, "{durability:?}");
+        // What is there is not brought again, and what is not, is.
+        bed.image("x:1", &[Tar::new().file("a", "1").end()])?;
+        assert!(bed.store.has_layer(&digest), "{durability:?}");
+    }
+    Ok(())
+}
+
 fn an_unsynced_layer_of_an_earlier_boot_is_not_trusted() -> Outcome {
     let bed = Bed::new()?;
     let digest = bed.ingest(&Tar::new().file("a", "1").end())?;
     let layer = bed.store.root().join("layers").join(digest.hex());
     assert!(!layer.join("synced").exists() && bed.store.has_layer(&digest));
-    let meta = fs::read_to_string(layer.join("meta.json"))?;
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-    fs::write(
-        layer.join("meta.json"),
-        meta.replace(boot.trim(), "an-earlier-boot"),
-    )?;
+    reboot(&layer)?;
     assert!(!bed.store.has_layer(&digest));
     // As after a power loss: the file is there, and empty.
     fs::write(layer.join("fs/a"), "")?;

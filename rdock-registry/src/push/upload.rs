@@ -1,14 +1,18 @@
 //! One blob goes up: asked for, mounted, or sent; resumed where the connection broke (distribution specification,
 //! "Pushing blobs").
 
+mod progress;
+
+pub(super) use progress::Place;
+
 use super::source::{Part, Source, Stream};
 use crate::error::{Error, Result};
 use crate::protocol::decimal;
-use crate::session::{Attempts, Session, blocking};
+use crate::session::{Attempts, Session};
 use crate::transport::{Answer, Peer, Request, Upload, Verb, same_origin};
 use bytes::{Buf, Bytes, BytesMut};
+use progress::{Hashing, Progress, ToHash, hashes};
 use rdock_image::{Digest, Hasher, UploadNote};
-use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
@@ -29,29 +33,6 @@ pub(super) enum Begun {
     Mounted,
     /// It is to be sent.
     Upload(Place),
-}
-
-/// Where an upload is; notes of uploads that broke off have it as JSON.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Place {
-    #[serde(with = "location")]
-    location: Url,
-    /// The registry takes no smaller chunks, but for the last one.
-    smallest_chunk: u64,
-}
-
-/// An address as text.
-mod location {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-    use url::Url;
-
-    pub(super) fn serialize<S: Serializer>(url: &Url, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(url.as_str())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Url, D::Error> {
-        Url::parse(&String::deserialize(from)?).map_err(D::Error::custom)
-    }
 }
 
 /// Why an attempt ended.
@@ -142,120 +123,6 @@ fn location_of(session: &Session, answer: &Answer) -> Result<Option<Url>> {
         "http" | "https" => Ok(Some(url)),
         _ => Err(malformed("a Location that is not HTTP")),
     }
-}
-
-/// How far an upload is.
-struct Progress {
-    place: Option<Place>,
-    /// Bytes that the registry has.
-    offset: u64,
-    /// Of the bytes from the first one on; shared with the thread that hashes what is being sent.
-    hashing: Arc<Mutex<Hashing>>,
-    renewals: u32,
-    /// Where a later push learns of the place.
-    note: Option<UploadNote>,
-}
-
-impl Progress {
-    /// Bytes that were hashed.
-    fn hashed(&self) -> u64 {
-        self.hashing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .position
-    }
-
-    /// Goes on where an earlier push ended, if the registry still knows of it; says whether it does.
-    async fn resume(&mut self, session: &Session, size: Option<u64>) -> bool {
-        let text = self.note.as_ref().and_then(UploadNote::text);
-        let Some(place) = text.and_then(|text| serde_json::from_str::<Place>(text).ok()) else {
-            return false;
-        };
-        match status(session, place).await {
-            Some((place, offset @ 1..)) if size.is_none_or(|size| offset <= size) => {
-                // What was begun for this push is not needed.
-                abandon(session, self.place.replace(place)).await;
-                self.offset = offset;
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// Notes where the upload is. Without the note a later push begins anew, and is as good.
-    async fn keep(&mut self) {
-        let Some(text) = (self.place.as_ref()).and_then(|place| serde_json::to_string(place).ok()) else {
-            return;
-        };
-        let Some(mut note) = self.note.take() else {
-            return;
-        };
-        let written = blocking(move || {
-            let written = note.write(&text);
-            Ok((note, written))
-        });
-        // One that cannot be written is given up, lest it leads to another upload.
-        self.note = match written.await {
-            Ok((note, Ok(()))) => Some(note),
-            Ok((note, Err(_))) => {
-                note.discard().ok();
-                None
-            }
-            Err(_) => None,
-        };
-    }
-
-    /// Forgets the note: the upload is done, or nobody is to go on with it.
-    async fn forget(&mut self) {
-        if let Some(note) = self.note.take() {
-            // One that is left leads to an upload that the registry does not know any more.
-            blocking(move || Ok(note.discard().ok())).await.ok();
-        }
-    }
-
-    fn location(&self, session: &Session) -> Result<Url> {
-        match &self.place {
-            Some(place) => Ok(place.location.clone()),
-            None => Err(session.malformed("upload", "no usable Location".into())),
-        }
-    }
-}
-
-struct Hashing {
-    hasher: Hasher,
-    /// Bytes hashed.
-    position: u64,
-}
-
-impl Hashing {
-    /// Hashes what of these bytes, which begin at `at`, was not hashed before.
-    fn update(&mut self, at: u64, bytes: &[u8]) {
-        let known = self.position.saturating_sub(at);
-        if let Some(fresh) = bytes.get(usize::try_from(known).unwrap_or(usize::MAX)..)
-            && at <= self.position
-        {
-            self.hasher.update(fresh);
-            self.position += fresh.len() as u64;
-        }
-    }
-}
-
-/// Parts on their way to the thread that hashes them, each with the position of its first byte.
-type ToHash = mpsc::Sender<(u64, Bytes)>;
-
-/// Hashes beside the network, on a thread of the runtime's pool, which ends with the sender: a connection that has the
-/// other core waits for nobody.
-fn hashes(hashing: Arc<Mutex<Hashing>>) -> (ToHash, tokio::task::JoinHandle<()>) {
-    let (sender, mut parts) = mpsc::channel::<(u64, Bytes)>(BUFFERED);
-    let work = tokio::task::spawn_blocking(move || {
-        while let Some((at, part)) = parts.blocking_recv() {
-            hashing
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .update(at, &part);
-        }
-    });
-    (sender, work)
 }
 
 /// Sends a blob. `expected` is its digest, where it is known; `begun` an upload that has been begun for it; `note` says

@@ -44,6 +44,8 @@ impl fmt::Debug for Access {
 #[derive(Default)]
 pub(super) struct Gate {
     access: Access,
+    /// The server speaks TLS, and so does its token address.
+    tls: bool,
     tokens: Mutex<BTreeMap<String, Grant>>,
     /// Refresh token to user.
     refresh: Mutex<BTreeMap<String, String>>,
@@ -68,9 +70,10 @@ pub(super) struct Wanted<'a> {
 }
 
 impl Gate {
-    pub(super) fn new(access: Access) -> Self {
+    pub(super) fn new(access: Access, tls: bool) -> Self {
         Self {
             access,
+            tls,
             ..Self::default()
         }
     }
@@ -96,7 +99,8 @@ impl Gate {
                         None if wanted.action == CATALOG => "registry:catalog:*".to_owned(),
                         None => String::new(),
                     };
-                    Reply::bearer(&format!("http://{}/token", seen.host), &scope)
+                    let scheme = if self.tls { "https" } else { "http" };
+                    Reply::bearer(&format!("{scheme}://{}/token", seen.host), &scope)
                 })
             }
         }
@@ -187,10 +191,13 @@ impl Gate {
             until: Instant::now() + *lifetime,
             scopes,
         };
-        self.tokens
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(token.clone(), grant);
+        {
+            let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+            // Those whose time is up are of no use; whoever asks again and again must not fill the memory.
+            let now = Instant::now();
+            tokens.retain(|_, grant| grant.until > now);
+            tokens.insert(token.clone(), grant);
+        }
         let mut answer =
             serde_json::json!({"token": token, "access_token": token, "expires_in": lifetime.as_secs()});
         if let Some(user) = user

@@ -1,6 +1,7 @@
 //! The API of the OCI distribution specification 1.1 over the storage.
 
 use super::access::{CATALOG, Gate, Wanted};
+use super::range::Range;
 use super::reply::{Reply, Seen, Step};
 use super::storage::{Storage, StoredManifest};
 use crate::protocol::decimal;
@@ -79,14 +80,13 @@ fn route(path: &str) -> Option<Route<'_>> {
 
 /// The specification's grammar of names; nothing in it leaves the directory of repositories.
 fn is_name(text: &str) -> bool {
+    let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    // Words, and between them `.`, `_`, `__` or any number of `-`.
     let component = |part: &str| {
-        let ends =
-            |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-        ends(part.bytes().next())
-            && ends(part.bytes().last())
-            && part
-                .bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte))
+        let ends = part.bytes().next().is_some_and(word) && part.bytes().last().is_some_and(word);
+        let mut between = part.split(|c: char| c.is_ascii() && word(c as u8));
+        ends && between
+            .all(|text| matches!(text, "" | "." | "_" | "__") || text.bytes().all(|byte| byte == b'-'))
     };
     text.len() <= 255 && text.split('/').all(component)
 }
@@ -351,6 +351,8 @@ impl Api {
         let _one_at_a_time = lock.lock().await;
         let path = self.storage.upload(id);
         let Ok(meta) = fs::metadata(&path) else {
+            // Whoever asks for what never was must not fill the memory.
+            self.forget(id);
             return Ok(Some(Reply::error(404, "BLOB_UPLOAD_UNKNOWN", "no such upload")));
         };
         match seen.method.as_str() {
@@ -452,7 +454,8 @@ fn page(names: &[String], query: &Query, path: &str) -> (Vec<String>, Option<Str
         None => names.to_vec(),
     };
     let page: Vec<_> = rest.iter().take(count).cloned().collect();
-    let link = (rest.len() > page.len()).then(|| {
+    // Who asks for no names gets no way to go on either.
+    let link = (rest.len() > page.len() && count > 0).then(|| {
         let last = page.last().map(String::as_str).unwrap_or_default();
         format!("<{path}?n={count}&last={last}>; rel=\"next\"")
     });
@@ -471,22 +474,10 @@ fn blob(seen: &Seen, digest: &Digest, path: &Path, size: u64) -> Reply {
             _ => Vec::new(),
         }
     };
-    let Some(range) = seen.range.as_deref() else {
+    let Some(range) = seen.range.as_deref().and_then(|range| Range::parse(range)) else {
         return reply.with("content-length", size).steps(file(0, size));
     };
-    let bounds = range
-        .strip_prefix("bytes=")
-        .and_then(|range| range.split_once('-'))
-        .and_then(|(first, last)| {
-            let last = if last.is_empty() {
-                size.checked_sub(1)?
-            } else {
-                decimal(last)?.min(size.checked_sub(1)?)
-            };
-            Some((decimal(first)?, last))
-        })
-        .filter(|(first, last)| first <= last);
-    match bounds {
+    match range.within(size) {
         Some((first, last)) => reply
             .status(206)
             .with("content-range", format!("bytes {first}-{last}/{size}"))
@@ -539,6 +530,30 @@ mod tests {
         assert_eq!(route("/v2/a/blobs/uploads/"), Some(Route::Uploads("a")));
         assert_eq!(route("/v2/a/blobs/uploads/0f"), Some(Route::Upload("a", "0f")));
         assert_eq!(route("/v2/a/tags/list"), Some(Route::Tags("a")));
+    }
+
+    #[test]
+    fn names_are_those_of_the_specification() {
+        for name in ["a", "a1/b.c", "a_b", "a__b", "a-b", "a---b", "0", "a.b/c__d-e"] {
+            assert!(is_name(name), "{name}");
+        }
+        for name in [
+            "", "a..b", "a___b", "a._b", "a-_b", "-a", "a-", "a//b", "A", "ä", "a b", "a/",
+        ] {
+            assert!(!is_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_page_of_nothing_leads_nowhere() {
+        let names = ["a", "b", "c"].map(str::to_owned);
+        let query = |n: &str| Query::from([("n".to_owned(), n.to_owned())]);
+        assert_eq!(page(&names, &query("0"), "/x"), (Vec::new(), None));
+        let (found, link) = page(&names, &query("2"), "/x");
+        assert_eq!(
+            (found.len(), link.as_deref()),
+            (2, Some("</x?n=2&last=b>; rel=\"next\""))
+        );
     }
 
     proptest! {

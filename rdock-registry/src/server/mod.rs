@@ -6,6 +6,7 @@
 
 mod access;
 mod api;
+mod range;
 mod reply;
 mod storage;
 
@@ -41,6 +42,8 @@ const IDLE: Duration = Duration::from_secs(60);
 const LINGER: Duration = Duration::from_secs(5);
 /// Requests that are remembered.
 const MOST_SEEN: usize = 10_000;
+/// Bytes of what is remembered of them.
+const MOST_REMEMBERED: usize = 64 << 20;
 
 /// Answers a request in place of the server, or leaves it to the server.
 type Script = dyn Fn(&Seen) -> Option<Reply> + Send + Sync;
@@ -127,7 +130,26 @@ struct State {
     api: Api,
     faults: Mutex<Vec<FaultRule>>,
     script: Option<Arc<Script>>,
-    seen: Mutex<Vec<Seen>>,
+    seen: Mutex<Log>,
+}
+
+/// The latest requests.
+#[derive(Default)]
+struct Log {
+    seen: Vec<Seen>,
+    bytes: usize,
+}
+
+impl Log {
+    fn push(&mut self, seen: Seen) {
+        self.bytes += seen.bytes();
+        self.seen.push(seen);
+        // The older half goes, so that this is done seldom.
+        while self.seen.len() > MOST_SEEN || (self.bytes > MOST_REMEMBERED && self.seen.len() > 1) {
+            self.seen.drain(..self.seen.len() / 2);
+            self.bytes = self.seen.iter().map(Seen::bytes).sum();
+        }
+    }
 }
 
 impl RegistryServer {
@@ -166,7 +188,11 @@ impl RegistryServer {
             .local_addr()
             .map_err(failed(options.listen.to_string()))?;
         let state = Arc::new(State {
-            api: Api::new(storage, Gate::new(options.access), options.read_only),
+            api: Api::new(
+                storage,
+                Gate::new(options.access, options.tls.is_some()),
+                options.read_only,
+            ),
             faults: Mutex::new(options.faults),
             script: options.script,
             seen: Mutex::default(),
@@ -189,13 +215,10 @@ impl RegistryServer {
         self.address.to_string()
     }
 
-    /// The requests so far, the latest 10,000 of them.
+    /// The requests so far, the latest 10,000 of them; fewer where they are large.
     pub fn seen(&self) -> Vec<Seen> {
-        self.state
-            .seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        let log = self.state.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        log.seen.clone()
     }
 
     /// The requests for a blob.
@@ -402,10 +425,7 @@ impl State {
         {
             let mut log = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             let same = |one: &&Seen| one.path == seen.path && one.method == seen.method;
-            seen.before = log.iter().filter(same).count();
-            if log.len() >= MOST_SEEN {
-                log.drain(..MOST_SEEN / 2);
-            }
+            seen.before = log.seen.iter().filter(same).count();
             log.push(seen.clone());
         }
         if let Some(reply) = self.script.as_ref().and_then(|script| script(&seen)) {

@@ -40,6 +40,22 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// What it takes in memory, about.
+    pub(super) fn bytes(&self) -> usize {
+        let texts = [
+            &self.authorization,
+            &self.range,
+            &self.content_range,
+            &self.content_type,
+        ];
+        let texts = texts.into_iter().flatten().map(String::len).sum::<usize>();
+        let headers = self
+            .headers
+            .iter()
+            .map(|(name, value)| name.len() + value.len() + 48);
+        self.path.len() + self.host.len() + self.body.len() + texts + headers.sum::<usize>() + 256
+    }
+
     /// Says whether it is about a manifest.
     pub fn is_manifest(&self) -> bool {
         self.path.contains("/manifests/")

@@ -14,6 +14,10 @@ use rdock_image::{Digest, Hasher, Index, ManifestDocument};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// An upload that nobody went on with for so long is removed at the next start.
+const UPLOAD_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// A directory of repositories.
 #[derive(Debug, Clone)]
@@ -34,9 +38,24 @@ impl Storage {
         for dir in ["blobs", "repositories", "uploads"] {
             fs::create_dir_all(root.join(dir))?;
         }
-        Ok(Self {
+        let storage = Self {
             root: root.to_owned(),
-        })
+        };
+        storage.sweep();
+        Ok(storage)
+    }
+
+    /// Removes uploads that nobody went on with, as other registries do, and what a crash left of a write.
+    fn sweep(&self) {
+        let entries = fs::read_dir(self.root.join("uploads")).into_iter().flatten();
+        for entry in entries.flatten() {
+            let changed = entry.metadata().and_then(|meta| meta.modified());
+            let age = changed.ok().and_then(|time| time.elapsed().ok());
+            if age.is_some_and(|age| age > UPLOAD_AGE) {
+                // One that cannot be removed takes room, and no more.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
     }
 
     fn blob(&self, digest: &Digest) -> PathBuf {
@@ -268,4 +287,22 @@ fn names(dir: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_uploads_are_swept_and_young_ones_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = Storage::open(dir.path()).unwrap();
+        for (id, age) in [("01", 8), ("02", 6)] {
+            let file = File::create(storage.upload(id)).unwrap();
+            let then = std::time::SystemTime::now() - Duration::from_secs(age * 24 * 3600);
+            file.set_modified(then).unwrap();
+        }
+        let storage = Storage::open(dir.path()).unwrap();
+        assert!(!storage.upload("01").exists() && storage.upload("02").exists());
+    }
 }

@@ -5,10 +5,12 @@ use crate::server::{Registry, Reply, Step};
 use crate::{Host, quick, trial};
 use libtest_mimic::Trial;
 use rdock_image::manifest::media_type;
-use rdock_image::{Event, ImageSource, Platform, Progress, Reference, Stop};
+use rdock_image::{Digest, Event, ImageSource, Platform, Progress, Reference, Stop};
 use rdock_registry::server::Barrier;
 use rdock_registry::{Error, RegistryClient};
 use serde_json::json;
+use std::collections::BTreeMap;
+use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -16,6 +18,10 @@ use std::time::{Duration, Instant};
 pub(crate) fn tests() -> Vec<Trial> {
     vec![
         trial("an_image_comes_whole_and_once", an_image_comes_whole_and_once),
+        trial(
+            "digests_of_every_algorithm_are_pulled_and_checked",
+            digests_of_every_algorithm,
+        ),
         trial(
             "layers_come_in_parallel_and_no_more_than_asked",
             layers_come_in_parallel_and_no_more_than_asked,
@@ -88,6 +94,79 @@ fn an_image_comes_whole_and_once() {
         .filter(|event| matches!(event, Event::LayerExists { .. }))
         .count();
     assert_eq!(exists, 3);
+}
+
+/// An image whose documents and blobs are all named by digests of one algorithm.
+fn digests_of_every_algorithm() {
+    for (algorithm, digits) in [("sha384", 96), ("sha512", 128)] {
+        let kind = Digest::parse(&format!("{algorithm}:{}", "0".repeat(digits))).expect("a digest");
+        let content = Content::new(2, 11);
+        // Whether the tars of the layers are named so too.
+        for unpacked in [false, true] {
+            let mut diff_ids = content.diff_ids.clone();
+            if unpacked {
+                for (diff_id, layer) in diff_ids.iter_mut().zip(&content.layers) {
+                    let mut tar = Vec::new();
+                    flate2::read::GzDecoder::new(&layer[..])
+                        .read_to_end(&mut tar)
+                        .expect("a tar");
+                    *diff_id = kind.of_same_kind(&tar);
+                }
+            }
+            let text: Vec<&str> = diff_ids.iter().map(Digest::as_str).collect();
+            let config = json!({"architecture": Platform::host().architecture, "os": "linux",
+                "rootfs": {"type": "layers", "diff_ids": text}});
+            let config = config.to_string().into_bytes();
+            let descriptor = |kind_of: &str, bytes: &[u8]| json!({"mediaType": kind_of, "digest": kind.of_same_kind(bytes).as_str(), "size": bytes.len()});
+            let layers: Vec<_> = content
+                .layers
+                .iter()
+                .map(|layer| descriptor(media_type::DOCKER_LAYER, layer))
+                .collect();
+            let manifest = json!({"schemaVersion": 2, "mediaType": media_type::DOCKER_MANIFEST,
+                "config": descriptor(media_type::DOCKER_CONFIG, &config), "layers": layers});
+            let manifest = manifest.to_string().into_bytes();
+            let served: Vec<Vec<u8>> = [&config, &manifest]
+                .into_iter()
+                .chain(&content.layers)
+                .cloned()
+                .collect();
+            let served: BTreeMap<String, Vec<u8>> = (served.into_iter())
+                .map(|bytes| (kind.of_same_kind(&bytes).to_string(), bytes))
+                .collect();
+            let digest = kind.of_same_kind(&manifest);
+            // As they are, and with a wrong byte in each in turn.
+            for wrong in std::iter::once(None).chain(served.keys().cloned().map(Some)) {
+                let (served, wanted) = (served.clone(), wrong.clone());
+                let registry = Registry::with(|options| {
+                    options.script(move |seen| {
+                        let name = seen.path.rsplit('/').next()?;
+                        let mut bytes = served.get(name)?.clone();
+                        if wanted.as_deref() == Some(name) {
+                            *bytes.last_mut()? ^= 1;
+                        }
+                        Some(Reply::new(200, bytes).with("content-type", media_type::DOCKER_MANIFEST))
+                    })
+                });
+                let host = Host::new();
+                let pulled = host.pull(quick(), &format!("{}/a@{digest}", registry.host()));
+                match (wrong, pulled) {
+                    (None, Ok(image)) => {
+                        assert_eq!(image.manifest_digest(), &digest);
+                        assert_eq!(image.id(), &kind.of_same_kind(&config));
+                        assert!(diff_ids.iter().all(|id| host.store.has_layer(id)));
+                        assert_eq!(host.store.read_blob(&digest).expect("kept"), manifest);
+                    }
+                    (None, Err(error)) => panic!("{algorithm}: {error:?}"),
+                    (Some(_), Err(Error::WrongDigest { expected, .. })) => {
+                        assert!(expected.starts_with(algorithm), "{expected}");
+                        host.assert_nothing_half_made();
+                    }
+                    (Some(wrong), other) => panic!("{wrong}: {other:?}"),
+                }
+            }
+        }
+    }
 }
 
 fn layers_come_in_parallel_and_no_more_than_asked() {
