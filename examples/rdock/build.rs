@@ -436,9 +436,11 @@ fn parse_secret(text: &str) -> Result<(String, Secret), Failure> {
 }
 
 pub(crate) fn failure(error: BuildError) -> Failure {
+    let message = chain(&error);
     Failure {
-        message: chain(&error),
-        hint: error.hint(),
+        // What the error says itself is not said again.
+        hint: error.hint().filter(|hint| !message.contains(hint)),
+        message,
         code: 1,
     }
 }

@@ -12,6 +12,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("images_are_listed_and_chosen_as_docker_does_it", listing),
         trial("history_shows_the_steps_of_a_build", history),
         trial("a_build_pushes_its_image_and_says_what_it_is", pushed),
+        trial("images_are_pruned_by_conditions", image_prune),
         trial("a_build_takes_steps_from_a_cache_elsewhere", cache_elsewhere),
         trial("a_build_is_checked_without_being_made", checked),
         trial("the_build_cache_is_counted_and_removed", cache),
@@ -210,6 +211,47 @@ fn pushed(tiny: &Tiny) -> Tested {
     assert_eq!(manifest["config"]["digest"], id.trim());
     tiny.run(&["build", "--push", &folder])?
         .failed(1, &["--push needs a name"], None);
+    Ok(())
+}
+
+fn image_prune(tiny: &Tiny) -> Tested {
+    let old = "FROM tiny\nLABEL keep=yes stage=old\n";
+    build(tiny, old, &["-t", "kept"])?;
+    build(tiny, "FROM tiny\nLABEL stage=old\n", &["-t", "old"])?;
+    build(tiny, "FROM tiny\nLABEL stage=new\n", &["-t", "new"])?;
+    let prune = |words: &[&str]| tiny.run(&[&["image", "prune", "-f"], words].concat());
+    let names = || -> Result<Vec<String>, Box<dyn std::error::Error>> {
+        let shown = tiny.run(&["images", "--format", "{{.Repository}}"])?.stdout;
+        let mut names: Vec<String> = shown.lines().map(str::to_owned).collect();
+        names.sort();
+        Ok(names)
+    };
+    // All have names.
+    let done = prune(&["--filter", "label=stage=old"])?;
+    assert_eq!(done.stdout, "Total reclaimed space: 0B\n");
+    let done = prune(&["-a", "--filter", "label=stage", "--filter", "until=24h"])?;
+    assert_eq!(done.stdout, "Total reclaimed space: 0B\n");
+    let done = prune(&["-a", "--filter", "label=stage=old", "--filter", "label!=keep"])?;
+    assert!(
+        done.stdout.starts_with("Deleted Images:\nuntagged: old:latest\n"),
+        "{done:?}"
+    );
+    assert_eq!(names()?, ["kept", "new", "tiny"]);
+    for (condition, said) in [
+        ("lable=stage", "lable"),
+        ("until=yesterday", "yesterday"),
+        ("stage", "stage"),
+    ] {
+        let done = prune(&["-a", "--filter", condition])?;
+        assert!(done.code == Some(1) && done.stderr.contains(said), "{done:?}");
+    }
+    assert_eq!(names()?, ["kept", "new", "tiny"]);
+    let done = prune(&["-a", "--filter", "label=stage"])?;
+    assert!(
+        done.stdout.contains("kept:latest") && done.stdout.contains("new:latest"),
+        "{done:?}"
+    );
+    assert_eq!(names()?, ["tiny"]);
     Ok(())
 }
 

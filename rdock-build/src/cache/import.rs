@@ -49,6 +49,11 @@ impl Imported {
                 OciLayout::new(path).resolve(name, &label, &Platform::host())?
             }
         };
+        // Keys say nothing of processors where no base image does.
+        let (platform, host) = (image.config().platform(), Platform::host());
+        if host.rank(&platform).is_none() {
+            return Err(format!("it is for {platform}, this host is {host}").into());
+        }
         let records = portable::records(image.config()).ok_or("it has no build cache of this kind")?;
         Ok(Self {
             source: source.clone(),

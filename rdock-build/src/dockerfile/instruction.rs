@@ -84,6 +84,30 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// Bytes of its texts, as far as they grow when variables are replaced.
+    pub(crate) fn size(&self) -> usize {
+        let pairs = |pairs: &[Pair]| pairs.iter().map(|pair| pair.name.len() + pair.value.len()).sum();
+        let words = |words: &[String]| words.iter().map(String::len).sum();
+        let files = |files: &Files| {
+            let inline = files.inline.iter().map(|file| file.name.len() + file.data.len());
+            let sources = files.sources.iter().map(String::len);
+            inline.chain(sources).sum::<usize>() + files.destination.len()
+        };
+        match self {
+            Self::Add(add) => files(&add.files),
+            Self::Copy(copy) => files(&copy.files),
+            Self::Env(list) | Self::Label(list) => pairs(list),
+            Self::Expose(list) | Self::Volume(list) => words(list),
+            Self::Arg(list) => (list.iter())
+                .map(|argument| argument.name.len() + argument.default.as_ref().map_or(0, String::len))
+                .sum(),
+            Self::User(text) | Self::Workdir(text) | Self::Stopsignal(text) => text.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// FROM: how a stage begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct From {

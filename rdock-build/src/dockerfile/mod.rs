@@ -40,6 +40,7 @@ pub use values::{ExposedPort, exposed_port};
 
 use error::Fault;
 use parse::Parsed;
+use std::collections::BTreeMap;
 
 /// A Dockerfile, read.
 #[derive(Clone, Debug)]
@@ -69,6 +70,36 @@ impl Stage {
     /// Returns the stage's name in lower case, if it has one.
     pub fn name(&self) -> Option<String> {
         self.from.alias.as_ref().map(|alias| alias.to_lowercase())
+    }
+}
+
+/// Stages by name, in order.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct StageNames(BTreeMap<String, Vec<usize>>);
+
+impl StageNames {
+    pub(crate) fn new(stages: &[Stage]) -> Self {
+        let mut names: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (number, stage) in stages.iter().enumerate() {
+            if let Some(name) = stage.name() {
+                names.entry(name).or_default().push(number);
+            }
+        }
+        Self(names)
+    }
+
+    /// The last stage before `number` that a name means; by number too where `indexed`.
+    pub(crate) fn before(&self, name: &str, number: usize, indexed: bool) -> Option<usize> {
+        let named = self.0.get(&name.to_lowercase()).and_then(|numbers| {
+            let count = numbers.partition_point(|found| *found < number);
+            numbers[..count].last().copied()
+        });
+        let index = || {
+            name.parse()
+                .ok()
+                .filter(|index: &usize| indexed && *index < number)
+        };
+        named.or_else(index)
     }
 }
 

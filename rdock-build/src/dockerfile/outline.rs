@@ -4,7 +4,7 @@ use super::instruction::Kind;
 use super::mount::MountKind;
 use super::scope::{BuildArgs, Globals, Scope};
 use super::source::Span;
-use super::{Dockerfile, Stage};
+use super::{Dockerfile, Stage, StageNames};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -67,6 +67,9 @@ pub struct OutlineMount {
     /// Where RUN is.
     pub span: Span,
 }
+
+/// Bytes of all stages' variables that are kept at a time.
+const LARGEST: usize = 128 << 20;
 
 /// The comment about a name: a line `name what it is`.
 fn description(comments: &[String], name: &str) -> Option<String> {
@@ -134,9 +137,17 @@ impl Dockerfile {
     /// For what cannot be expanded, and a stage that is not there.
     pub fn outline(&self, args: &BuildArgs, number: usize) -> Result<Outline, ParseError> {
         let globals = Arc::new(Globals::new(self, args)?);
+        let names = StageNames::new(&self.stages);
         let mut known = BTreeMap::new();
+        let mut size = 0;
         for stage in 0..=number {
-            let own = self.own(&globals, stage, &known)?;
+            let own = self.own(&globals, &names, stage, &known)?;
+            size += own.scope.size();
+            if size > LARGEST {
+                let reason = format!("makes the variables of all stages larger than {LARGEST} bytes");
+                let span = self.stages.get(stage).map(|stage| stage.from.span);
+                return Err(Fault::arguments("FROM", span.unwrap_or_default(), reason).at(&self.source));
+            }
             known.insert(stage, own);
         }
         let Some(stage) = self.stages.get(number) else {
@@ -208,19 +219,13 @@ impl Dockerfile {
     fn own(
         &self,
         globals: &Arc<Globals>,
+        names: &StageNames,
         number: usize,
         known: &BTreeMap<usize, Own>,
     ) -> Result<Own, ParseError> {
         let stage = &self.stages[number.min(self.stages.len() - 1)];
         let from = globals.from(&self.source, stage)?;
-        let named = |name: &str, indexed: bool| {
-            let wanted = name.to_lowercase();
-            let before = &self.stages[..number.min(self.stages.len())];
-            let found = before
-                .iter()
-                .rposition(|stage| stage.name().as_deref() == Some(&wanted));
-            found.or_else(|| name.parse().ok().filter(|index| indexed && *index < before.len()))
-        };
+        let named = |name: &str, indexed: bool| names.before(name, number, indexed);
         let base = named(&from.image, false);
         let scope = base
             .and_then(|base| known.get(&base))

@@ -305,6 +305,11 @@ impl Scope {
         scope
     }
 
+    /// Bytes of all values.
+    pub(crate) fn size(&self) -> usize {
+        self.size
+    }
+
     /// Replaces an instruction's variables, and takes ENV and ARG into the scope.
     ///
     /// What comes back has no variables left: ARG has its values in place of defaults, EXPOSE is split into words. RUN

@@ -9,7 +9,7 @@ pub(crate) use graph::plan_graph;
 
 use crate::dockerfile::{
     BuildArgs, Dockerfile, Globals, Instruction, Kind, ParseError, Place, Problem, Report, Rule, Scope,
-    Source, Span,
+    Source, Span, StageNames,
 };
 use crate::error::{BuildError, Result};
 use crate::event::BuildWarning;
@@ -90,7 +90,13 @@ pub(crate) struct Front<'a> {
     images: BTreeMap<String, (StepId, BaseImage)>,
     warnings: Vec<BuildWarning>,
     checks: Report,
+    names: StageNames,
+    /// Bytes of what instructions became so far.
+    size: usize,
 }
+
+/// Most bytes that instructions may become, variables replaced.
+const LARGEST: usize = 128 << 20;
 
 /// Where an instruction of a stage stands.
 struct At<'a> {
@@ -124,6 +130,8 @@ pub(crate) fn plan(
         images: BTreeMap::new(),
         warnings: Vec::new(),
         checks,
+        names: StageNames::new(&file.stages),
+        size: 0,
     };
     let stages: Vec<usize> = front.reachable(target)?.into_iter().collect();
     file.supported(stages.iter().map(|stage| &file.stages[*stage]))?;
@@ -279,15 +287,22 @@ impl Front<'_> {
 
     /// The stage before `number` that a name means; by number too where `indexed`.
     fn stage_named(&self, name: &str, number: usize, indexed: bool) -> Option<usize> {
-        let wanted = name.to_lowercase();
-        let named = self.file.stages[..number]
-            .iter()
-            .rposition(|stage| stage.name().as_deref() == Some(&wanted));
-        named.or_else(|| {
-            name.parse()
-                .ok()
-                .filter(|index: &usize| indexed && *index < number)
-        })
+        self.names.before(name, number, indexed)
+    }
+
+    /// Counts what instructions became. A file of few bytes may make many: each command has all variables, and each
+    /// stage what the one below it has.
+    fn spend(&mut self, source: &Source, span: Span, bytes: usize) -> Result<()> {
+        self.size += bytes;
+        if self.size <= LARGEST {
+            return Ok(());
+        }
+        let reason = format!("makes what the file says larger than {LARGEST} bytes in all");
+        let problem = Problem::Arguments {
+            instruction: "this instruction",
+            reason,
+        };
+        Err(self.problem(source, span, problem))
     }
 
     fn place(&self, source: &Source, span: Span) -> Place {
@@ -390,19 +405,34 @@ impl Front<'_> {
             }
         };
         state.config.config.env = state.scope.image_env().to_vec();
+        let inherited = state.config.config.env.iter().map(String::len).sum();
+        self.spend(source, stage.from.span, inherited)?;
+        let origin = format!("ONBUILD of {}", from.image);
+        let triggers = (triggers.into_iter())
+            .map(|text| Ok((Instruction::parse(&origin, &text)?, Source::new(&origin, &text))))
+            .collect::<Result<Vec<_>>>()?;
+        // The base's steps count as the stage's own.
+        let more = triggers
+            .iter()
+            .filter(|(trigger, _)| makes(&trigger.kind))
+            .count();
+        let (first, steps) = (self.title(number, 1, steps, ""), steps + more);
+        let counted = self.title(number, 1, steps, "");
+        if let Some(base) = self.graph.step_mut(state.step)
+            && let Some(text) = base.name.strip_prefix(&first)
+        {
+            base.name = format!("{counted}{text}");
+        }
         let mut cmd_set = false;
         let mut step = 1;
-        for text in triggers {
-            let origin = format!("ONBUILD of {}", from.image);
-            let instruction = Instruction::parse(&origin, &text)?;
-            let source = Source::new(&origin, &text);
+        for (instruction, source) in triggers {
             instruction.supported(&source)?;
             step += usize::from(makes(&instruction.kind));
             let at = At {
                 stage: number,
                 source: &source,
                 span: instruction.span,
-                name: self.title(number, step, steps, &instruction.source),
+                name: self.title(number, step, steps, &run::shown(&instruction)),
                 no_cache: self.no_cache(number),
             };
             self.instruction(&mut state, &at, &instruction, &mut cmd_set)?;
@@ -413,7 +443,7 @@ impl Front<'_> {
                 stage: number,
                 source,
                 span: instruction.span,
-                name: self.title(number, step, steps, &instruction.source),
+                name: self.title(number, step, steps, &run::shown(instruction)),
                 no_cache: self.no_cache(number),
             };
             self.instruction(&mut state, &at, instruction, &mut cmd_set)?;
@@ -513,6 +543,15 @@ impl Front<'_> {
         }
         let kind = state.scope.expand(at.source, &instruction)?;
         kind.supported(at.span, at.source)?;
+        let bytes = match &kind {
+            // Each command keeps the variables that it sees.
+            Kind::Run(_) => {
+                let variables = state.scope.environment();
+                variables.map(|(name, value)| name.len() + value.len()).sum()
+            }
+            kind => kind.size(),
+        };
+        self.spend(at.source, at.span, bytes + at.name.len())?;
         match &kind {
             Kind::Run(run) => self.run(state, at, run)?,
             Kind::Copy(copy) => self.copy(state, at, copy)?,

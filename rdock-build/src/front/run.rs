@@ -1,8 +1,35 @@
 //! RUN becomes a step.
 use super::{At, Front, HistoryLine, StageState, config, join};
-use crate::dockerfile::{Command, Mount, MountKind, Network, Problem, Run, Script};
+use crate::dockerfile::{
+    Command, Heredoc, Instruction, Kind, Mount, MountKind, Network, Problem, Run, Script,
+};
 use crate::error::Result;
 use crate::graph::{Input, Operation, RunMount, RunMountSource, RunStep};
+
+/// An instruction's text for people: of a script that is a here-document, with its first line.
+pub(super) fn shown(instruction: &Instruction) -> String {
+    let source = &instruction.source;
+    let Kind::Run(Run {
+        command: Command::Shell(text),
+        heredocs,
+        ..
+    }) = &instruction.kind
+    else {
+        return source.clone();
+    };
+    let [heredoc] = &heredocs[..] else {
+        return source.clone();
+    };
+    let script = heredoc.text();
+    let mut lines = script.trim().lines();
+    match (Heredoc::from_word(text), lines.next()) {
+        (Some(_), Some(first)) => {
+            let more = if lines.next().is_some() { "..." } else { "" };
+            format!("{source} ({first}{more})")
+        }
+        _ => source.clone(),
+    }
+}
 
 impl Front<'_> {
     pub(super) fn run(&mut self, state: &mut StageState, at: &At<'_>, run: &Run) -> Result<()> {

@@ -109,6 +109,9 @@ impl Scope {
     }
 }
 
+/// Bytes of all stages' variables that are kept at a time.
+const LARGEST: usize = 128 << 20;
+
 struct Checks<'a> {
     dockerfile: &'a Dockerfile,
     ignore: Option<&'a Patterns>,
@@ -220,6 +223,7 @@ impl Checks<'_> {
     fn stages(&mut self, options: &Options, globals: &Arc<Globals>) {
         let dockerfile = self.dockerfile;
         let mut ends: BTreeMap<String, Known> = BTreeMap::new();
+        let mut size = 0;
         for stage in &dockerfile.stages {
             let own = options.with_comments(&stage.from.comments);
             let image = self.from(&own, globals, &stage.from);
@@ -244,6 +248,11 @@ impl Checks<'_> {
                     self.report(&own, Rule::MultipleInstructionsDisallowed, before, detail);
                 }
                 self.instruction(&own, &mut known, instruction);
+            }
+            size += known.scope.size();
+            if size > LARGEST {
+                // No build takes such a file.
+                return;
             }
             if let Some(name) = stage.name() {
                 ends.insert(name, known);

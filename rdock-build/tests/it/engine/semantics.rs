@@ -9,6 +9,9 @@ use std::os::unix::fs::{PermissionsExt, chown};
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
+        root_trial("triggers_of_a_base_count_as_steps", triggers_counted),
+        root_trial("a_small_file_that_becomes_a_large_one_is_refused", growing),
+        root_trial("archives_of_every_compression_are_unpacked", archives),
         root_trial("proxies_are_seen_by_run_alone", proxies),
         root_trial("an_argument_changes_later_commands_and_no_files", argument_keys),
         root_trial("what_is_in_a_key_and_what_is_not", file_keys),
@@ -489,5 +492,105 @@ fn to_device() -> Tested {
         assert!(bench.runtime.images().get(built.image_id().as_str())?.is_none());
         assert!(std::fs::metadata(&device)?.file_type().is_char_device());
     }
+    Ok(())
+}
+
+/// A tar with one file.
+fn tar_of(name: &str, text: &str) -> Tested<Vec<u8>> {
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_ustar();
+    header.set_size(text.len() as u64);
+    header.set_mode(0o640);
+    tar.append_data(&mut header, name, text.as_bytes())?;
+    Ok(tar.into_inner()?)
+}
+
+fn archives() -> Tested {
+    use std::io::Write;
+    let bench = Bench::new()?;
+    let bzip2 = |bytes: &[u8]| -> Tested<Vec<u8>> {
+        let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::best());
+        encoder.write_all(bytes)?;
+        Ok(encoder.finish()?)
+    };
+    let gzip = |bytes: &[u8]| -> Tested<Vec<u8>> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes)?;
+        Ok(encoder.finish()?)
+    };
+    std::fs::write(bench.path("plain"), tar_of("of/plain", "plain")?)?;
+    std::fs::write(bench.path("gzip"), gzip(&tar_of("of/gzip", "gzip")?)?)?;
+    std::fs::write(bench.path("bzip2"), bzip2(&tar_of("of/bzip2", "bzip2")?)?)?;
+    // Two streams, one after the other, are one archive to bzip2.
+    let long = tar_of("of/parts", "parts")?;
+    let (first, rest) = long.split_at(700);
+    std::fs::write(bench.path("parts"), [bzip2(first)?, bzip2(rest)?].concat())?;
+    // Compressed, and no archive.
+    std::fs::write(bench.path("text.bz2"), bzip2(b"text")?)?;
+    bench.file(
+        "Dockerfile",
+        "FROM scratch\nADD plain gzip bzip2 parts text.bz2 /x/\nCOPY bzip2 /copied/\n",
+    )?;
+    let (built, _) = bench.build(|builder| builder)?;
+    for name in ["plain", "gzip", "bzip2", "parts"] {
+        assert_eq!(bench.read(&built, &format!("x/of/{name}"))?, name);
+    }
+    let read = |path: &str| -> Tested<Vec<u8>> {
+        let view = bench
+            .runtime
+            .images()
+            .view_layers(&built.config.rootfs.diff_ids)?;
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut view.open_file(path)?, &mut bytes)?;
+        Ok(bytes)
+    };
+    assert_eq!(read("x/text.bz2")?, std::fs::read(bench.path("text.bz2"))?);
+    assert_eq!(read("copied/bzip2")?, std::fs::read(bench.path("bzip2"))?);
+    // One that is cut off is an error, not a part of an archive.
+    let whole = std::fs::read(bench.path("parts"))?;
+    std::fs::write(bench.path("parts"), &whole[..whole.len() - 12])?;
+    let error = bench.fails(|builder| builder)?;
+    assert!(error.to_string().contains("parts"), "{error}");
+    bench.assert_clean()
+}
+
+fn triggers_counted() -> Tested {
+    let bench = Bench::new()?;
+    let text = "FROM base\nONBUILD COPY Dockerfile /copied\nONBUILD ENV A=1\nONBUILD RUN cat /copied\n";
+    bench.build(|builder| builder.dockerfile_text(text).tag("parent"))?;
+    bench.file("Dockerfile", "FROM parent\nRUN <<END\ntrue\nfalse || true\nEND\n")?;
+    let (built, _) = bench.build(|builder| builder)?;
+    let names: Vec<&str> = built.steps.iter().map(|step| step.name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "[1/4] FROM parent",
+            "[2/4] COPY Dockerfile /copied",
+            "[3/4] RUN cat /copied",
+            "[4/4] RUN <<END (true...)",
+        ]
+    );
+    Ok(())
+}
+
+fn growing() -> Tested {
+    let bench = Bench::new()?;
+    let value = "x".repeat(200 << 10);
+    let variables: String = (0..30).map(|number| format!("ENV V{number}={value}\n")).collect();
+    let text = |count: usize| format!("FROM scratch\n{variables}{}", "RUN x\n".repeat(count));
+    let check = |count: usize| {
+        let builder = rdock_build::Builder::from_text(text(count));
+        crate::bench::wait(builder.check(&bench.runtime))
+    };
+    check(10)??;
+    let error = check(100)?.err().ok_or("it was taken")?;
+    let place = error.place().ok_or("no place")?;
+    assert!(place.line > 30 && error.to_string().contains("in all"), "{error}");
+    // Thousands of stages are looked through in no time.
+    let text: String = (0..5_000)
+        .map(|number| format!("FROM scratch AS s{number}\n"))
+        .collect();
+    let builder = rdock_build::Builder::from_text(format!("{text}FROM s4999\nCOPY --from=s0 / /\n"));
+    crate::bench::wait(builder.check(&bench.runtime))??;
     Ok(())
 }
