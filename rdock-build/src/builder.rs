@@ -23,6 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// When a registry is asked for base images. Their layers are fetched when a step needs them, or the finished image:
 /// an image whose steps are all cached needs only the config of its base.
@@ -471,6 +472,7 @@ impl Builder {
             builder: self.clone(),
             runtime: runtime.clone(),
             cancel,
+            written: AtomicBool::new(false),
         };
         // A build takes as long as its commands: it has threads of its own.
         let (tell, hear) = tokio::sync::oneshot::channel();

@@ -15,12 +15,15 @@ use rdock_image::{Digest, History, ImageConfig, OciLayout, Platform, Reference};
 use rdock_runtime::{NetworkMode, Runtime};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// One build.
 pub(super) struct Job {
     pub(super) builder: Builder,
     pub(super) runtime: Runtime,
     pub(super) cancel: Cancel,
+    /// Something of the result may have been written: from here on nothing begins again.
+    pub(super) written: AtomicBool,
 }
 
 impl Job {
@@ -206,7 +209,8 @@ impl Job {
             let lost = imports.lost();
             let done = work(&plan, &execution);
             // Hits of a cache that was given up are none: their steps run now. Each attempt has one cache less.
-            if done.is_ok() || imports.lost() == lost || self.cancel.is_cancelled() {
+            let again = imports.lost() > lost && !self.written.load(Ordering::SeqCst);
+            if done.is_ok() || !again || self.cancel.is_cancelled() {
                 return done;
             }
         }
@@ -266,6 +270,7 @@ impl Job {
             steps: results.reports.clone(),
             warnings: plan.warnings.clone(),
         };
+        self.written.store(true, Ordering::SeqCst);
         for wanted in outputs {
             match wanted {
                 Output::Store => {

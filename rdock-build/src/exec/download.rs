@@ -5,7 +5,7 @@ use crate::cache::Key;
 use crate::error::{BuildError, Result};
 use crate::files::{Copying, Target};
 use crate::graph::{CopyStep, StepId, Unpack};
-use rdock_image::{Digest, Stop};
+use rdock_image::{Digest, Hasher, Stop};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::path::Path;
@@ -74,14 +74,21 @@ impl Execution<'_> {
     }
 
     fn download(&self, id: StepId, url: &str, checksum: Option<&Digest>) -> Result<Download> {
-        let Got::File { file, known } = self.get(id, url, None)? else {
+        let Got::File { mut file, known } = self.get(id, url, None)? else {
             return Err(self.failed(id, format!("{url} gave no content"), None, None));
         };
-        if let Some(checksum) = checksum
-            && checksum.as_str() != known.digest
-        {
-            let reason = format!("{url} has the digest {}, not {checksum}", known.digest);
-            return Err(self.failed(id, reason, None, None));
+        if let Some(checksum) = checksum {
+            // A file may have several digests; the one that is asked for counts.
+            let found = match checksum.algorithm() {
+                "sha256" => known.digest.clone(),
+                _ => digest_like(checksum, &mut file)
+                    .map_err(|error| self.failed(id, error.to_string(), None, None))?
+                    .to_string(),
+            };
+            if found != checksum.as_str() {
+                let reason = format!("{url} has the digest {found}, not {checksum}");
+                return Err(self.failed(id, reason, None, None));
+            }
         }
         let path = url.split(['?', '#']).next().unwrap_or_default();
         let name = path
@@ -113,6 +120,20 @@ impl Execution<'_> {
             &failed,
         )
     }
+}
+
+/// The digest of a file's content in another one's algorithm. The file is at its beginning before and after.
+fn digest_like(other: &Digest, file: &mut File) -> std::io::Result<Digest> {
+    let mut hasher = Hasher::like(other);
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match std::io::Read::read(file, &mut buffer)? {
+            0 => break,
+            count => hasher.update(&buffer[..count]),
+        }
+    }
+    std::io::Seek::rewind(file)?;
+    Ok(hasher.finish())
 }
 
 /// The content of an address, in a file without a name that is made in `dir`.

@@ -61,19 +61,19 @@ fn downloads() -> Tested {
     let before = count.load(Ordering::SeqCst);
     let (_, seen) = bench.build(|builder| builder)?;
     assert_eq!((seen.ran(), count.load(Ordering::SeqCst)), (0, before));
-    let digest = rdock_image::Digest::sha256_of(b"downloaded");
-    bench.file(
-        "Dockerfile",
-        &format!("FROM base\nADD --checksum={digest} {address} /f\n"),
-    )?;
-    bench.build(|builder| builder)?;
-    let wrong = rdock_image::Digest::sha256_of(b"other");
-    bench.file(
-        "Dockerfile",
-        &format!("FROM base\nADD --checksum={wrong} {address} /f\n"),
-    )?;
-    let error = bench.fails(|builder| builder)?;
-    assert!(error.to_string().contains("digest"), "{error}");
+    for (algorithm, digits) in [("sha256", 64), ("sha384", 96), ("sha512", 128)] {
+        let kind = rdock_image::Digest::parse(&format!("{algorithm}:{}", "0".repeat(digits)))?;
+        let with = |content: &[u8]| {
+            let checksum = kind.of_same_kind(content);
+            format!("FROM base\nADD --checksum={checksum} {address} /f\n")
+        };
+        bench.file("Dockerfile", &with(b"downloaded"))?;
+        let (built, _) = bench.build(|builder| builder)?;
+        assert_eq!(bench.read(&built, "f")?, "downloaded");
+        bench.file("Dockerfile", &with(b"other"))?;
+        let error = bench.fails(|builder| builder)?.to_string();
+        assert!(error.contains(&format!("has the digest {algorithm}:")), "{error}");
+    }
     bench.file("Dockerfile", "FROM base\nADD http://127.0.0.1:1/f /f\n")?;
     assert!(
         bench
