@@ -474,7 +474,7 @@ fn blob(seen: &Seen, digest: &Digest, path: &Path, size: u64) -> Reply {
             _ => Vec::new(),
         }
     };
-    let Some(range) = seen.range.as_deref().and_then(|range| Range::parse(range)) else {
+    let Some(range) = seen.range.as_deref().and_then(Range::parse) else {
         return reply.with("content-length", size).steps(file(0, size));
     };
     match range.within(size) {
