@@ -7,11 +7,12 @@
 
 use crate::cdi::{Edited, HookPlace, PlannedHook, Registry};
 use crate::error::{Error, Result};
-use crate::launch::{DevicePlan, HookPlan, HooksPlan, LaunchPlan, ProcessPlan, RootMount};
-use crate::plan;
+use crate::launch::{DevicePlan, HookPlan, HooksPlan, IdMappings, LaunchPlan, ProcessPlan, RootMount};
+use crate::plan::{self, Planned};
 use crate::spec::{ContainerSpec, DeviceAccess};
 use crate::state::{ContainerDir, Record};
 use crate::step::Step;
+use crate::warning::Warning;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -64,10 +65,18 @@ const LOADER_DIRECTORIES: [&str; 6] = [
 /// [`Error::Device`] and [`Error::Cdi`].
 pub(crate) fn devices(
     spec: &ContainerSpec,
-    process: &ProcessPlan,
+    planned: &Planned,
 ) -> Result<(Vec<(DevicePlan, DeviceAccess)>, Edited)> {
     let mut devices = plan::devices::of_spec(&spec.devices)?;
-    let mut edited = edits(spec, process)?;
+    let mut edited = edits(spec, &planned.process)?;
+    let single_id = planned
+        .user_namespace
+        .as_ref()
+        .is_some_and(IdMappings::is_single_id);
+    if single_id && !edited.groups.is_empty() {
+        edited.groups.clear();
+        edited.warnings.push(Warning::NoSupplementaryGroups);
+    }
     for (device, access) in edited.devices.drain(..) {
         devices.retain(|(known, _)| known.path != device.path);
         devices.push((device, access));

@@ -245,7 +245,7 @@ fn launch(
     };
     let mut root = base::layer_mounts(runtime, &dir, spec, planned.user_namespace.is_some())?;
     root.extend(snapshot.mounts().into_iter().map(RootMount::from));
-    let (devices, edited) = crate::hooks::devices(spec, &planned.process)?;
+    let (devices, edited) = crate::hooks::devices(spec, &planned)?;
     // Without root the kernel keeps devices away by itself: what is made in a user namespace opens none.
     let rootless = !rustix::process::geteuid().is_root();
     let rules = plan::devices::rules(spec, &devices).filter(|_| !rootless);

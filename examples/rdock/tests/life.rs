@@ -18,6 +18,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("attach_shares_output_and_leaves_by_keys", attach),
         trial("flags_that_do_not_fit_are_refused", refused),
         trial("devices_and_limits_are_given_and_shown", limits),
+        trial("described_devices_and_gpus_are_given_and_shown", described),
         trial("two_hundred_containers_come_and_go", two_hundred),
     ]
 }
@@ -420,6 +421,80 @@ fn limits(tiny: &Tiny) -> Tested {
         "tiny",
     ])?
     .failed(125, &["/dev/none-at-all"], None);
+    tiny.nothing_left()
+}
+
+fn described(tiny: &Tiny) -> Tested {
+    let directory = tiny.file("cdi");
+    std::fs::create_dir(&directory)?;
+    std::fs::write(
+        directory.join("gpu.yaml"),
+        "cdiVersion: 0.6.0\nkind: nvidia.com/gpu\ndevices:\n- name: \"0\"\n  containerEdits: {env: [FIRST=yes]}\n\
+         - name: \"1\"\n  containerEdits: {env: [SECOND=yes]}\n",
+    )?;
+    let directory = directory.display().to_string();
+    let run = ["run", "--rm", "--network", "none", "--cdi-spec-dir", &directory];
+    for (flags, has) in [
+        (&["--device", "nvidia.com/gpu=1"][..], [false, true]),
+        (&["--gpus", "all"], [true, true]),
+        (&["--gpus", "1"], [true, false]),
+        (&["--gpus", "\"device=0,1\""], [true, true]),
+        (&["--gpus", "device=1"], [false, true]),
+        // What images of CUDA come with asks for nothing.
+        (&["--env", "NVIDIA_VISIBLE_DEVICES=all"], [false, false]),
+    ] {
+        let said = ok(tiny, &[&run[..], flags, &["tiny", "env"]].concat())?;
+        let seen = ["FIRST=yes", "SECOND=yes"].map(|variable| said.contains(variable));
+        assert_eq!(seen, has, "{flags:?}: {said}");
+    }
+    let create = [
+        "create",
+        "--name",
+        "described",
+        "--cdi-spec-dir",
+        &directory,
+        "--device",
+        "nvidia.com/gpu=1",
+        "--gpus",
+        "device=0,\"capabilities=compute,utility\"",
+        "tiny",
+    ];
+    ok(tiny, &create)?;
+    let found: serde_json::Value = serde_json::from_str(&ok(tiny, &["inspect", "described"])?)?;
+    assert_eq!(
+        found[0]["HostConfig"]["DeviceRequests"],
+        serde_json::json!([
+            {"Driver": "cdi", "Count": 0, "DeviceIDs": ["nvidia.com/gpu=1"], "Capabilities": [], "Options": {}},
+            {"Driver": "", "Count": 0, "DeviceIDs": ["0"], "Capabilities": [["gpu", "compute", "utility"]],
+             "Options": {}},
+        ])
+    );
+    ok(tiny, &["rm", "described"])?;
+    for (flags, words) in [
+        (
+            &["--gpus", "7"][..],
+            "no such GPU: 2; this host has nvidia.com/gpu=0, 1",
+        ),
+        (
+            &["--gpus", "device=x"],
+            "no such GPU: x; this host has nvidia.com/gpu=0, 1",
+        ),
+        (&["--gpus", "many"], "it is all, a number"),
+        (&["--gpus", "device=0,1"], "stands in double quotes"),
+        (
+            &["--gpus", "all,capabilities=tpu"],
+            "could not select device driver \"\" with capabilities: [[gpu tpu]]",
+        ),
+        (
+            &["--device", "nvidia.com/gpu=7"],
+            "of nvidia.com/gpu there are 0, 1",
+        ),
+        (&["--device", "nvidia.com/gpu="], "the name has letters"),
+    ] {
+        let done = tiny.run(&[&run[..], flags, &["tiny"]].concat())?;
+        assert_eq!(done.code, Some(125), "{flags:?}: {done:?}");
+        assert!(done.stderr.contains(words), "{flags:?}: {done:?}");
+    }
     tiny.nothing_left()
 }
 

@@ -149,7 +149,9 @@ impl GpuRequest {
             seen.push(key);
         }
         match request.count.is_some() && !request.ids.is_empty() {
-            true => Err(error("count and device exclude each other")),
+            true => Err(error(
+                "count and device exclude each other (a list with commas stands in double quotes: '\"device=0,1\"')",
+            )),
             false => Ok(request),
         }
     }

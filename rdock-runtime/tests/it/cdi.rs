@@ -92,7 +92,7 @@ fn bound() -> Tested {
     let place = Place::new()?;
     let directory = described(
         &place,
-        "{deviceNodes: [{path: /dev/other, hostPath: /dev/null}]}",
+        "{deviceNodes: [{path: /dev/other, hostPath: /dev/null}], additionalGids: [4711]}",
         "{}",
     )?;
     let mut spec = with(&["device /dev/other", "open /dev/other"], &directory)?;
