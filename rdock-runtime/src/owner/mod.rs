@@ -115,6 +115,7 @@ struct Owner {
 /// Sockets inside the container, made by the helper of its current run.
 struct Sockets {
     helper: RefCell<Rc<Helper>>,
+    payload: std::cell::Cell<i32>,
     wanted: RefCell<HashMap<u32, SocketsWanted>>,
     next: std::cell::Cell<u32>,
 }
@@ -139,6 +140,10 @@ impl net::publish::SocketMaker for Sockets {
         {
             // The helper is gone: its pidfd tells the owner, which answers for it if there will be another.
         }
+    }
+
+    fn payload(&self) -> i32 {
+        self.payload.get()
     }
 }
 
@@ -167,6 +172,7 @@ pub(crate) fn adopt(events: &mut Loop, started: Started, on_end: OnEnd) -> std::
     let helper = Rc::new(helper);
     let sockets = Rc::new(Sockets {
         helper: RefCell::new(helper.clone()),
+        payload: start.pid.into(),
         wanted: RefCell::default(),
         next: Default::default(),
     });

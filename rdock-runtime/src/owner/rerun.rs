@@ -311,6 +311,7 @@ fn install(events: &mut Loop, owner: &Shared, run: Run) -> std::io::Result<()> {
         let mut this = owner.borrow_mut();
         let helper = Rc::new(helper);
         *this.sockets.helper.borrow_mut() = helper.clone();
+        this.sockets.payload.set(start.pid);
         (this.helper, this.process, this.start) = (helper.clone(), process, start);
         this.cgroup = Some(cgroup);
         match networks {

@@ -1,4 +1,5 @@
-//! Who listens inside a container: sock_diag(7), asked on a socket of the container's namespace.
+//! Who listens inside a container: sock_diag(7), asked on a socket of the container's namespace. A kernel may have no
+//! part of it for TCP, and no way to load one; then /proc/PID/net/tcp tells (proc_pid_net(5)).
 
 use super::SocketMaker;
 use crate::launch::SocketPlace;
@@ -37,15 +38,19 @@ pub(crate) enum ListenState {
 
 /// Tells `answer` whether something listens on a TCP port of the container.
 ///
-/// `answer` is dropped uncalled when the helper is gone; an error of the kernel counts as [`ListenState::No`].
+/// `answer` is dropped uncalled when the helper is gone; what cannot be found out counts as [`ListenState::No`].
 pub(crate) fn listening(
     _events: &mut Loop,
     sockets: Rc<dyn SocketMaker>,
     port: u16,
     answer: impl FnOnce(&mut Loop, ListenState) + 'static,
 ) {
+    let payload = sockets.payload();
     request_socket(&*sockets, move |events, socket| {
-        let found = socket.and_then(|socket| listeners(&socket));
+        let found = match socket {
+            Ok(socket) => listeners(&socket, payload),
+            Err(_) => written(payload),
+        };
         let state = found
             .ok()
             .and_then(|found| found.get(&port).copied())
@@ -69,8 +74,16 @@ pub(super) fn request_socket(
     sockets.request(SocketPlace::Payload, domain, kind, protocol, 1, Box::new(one));
 }
 
-/// Every TCP port that something listens on. The kernel answers at once: nothing here waits.
-pub(super) fn listeners(socket: &OwnedFd) -> io::Result<HashMap<u16, ListenState>> {
+/// Every TCP port that something listens on.
+pub(super) type Listeners = HashMap<u16, ListenState>;
+
+/// Who listens in the namespace of a socket, which is that of the process `payload`.
+pub(super) fn listeners(socket: &OwnedFd, payload: i32) -> io::Result<Listeners> {
+    asked(socket).or_else(|_| written(payload))
+}
+
+/// The kernel answers at once: nothing here waits.
+fn asked(socket: &OwnedFd) -> io::Result<Listeners> {
     let mut found = HashMap::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
         rustix::net::send(socket, &request(family as u8), SendFlags::empty())?;
@@ -85,6 +98,47 @@ pub(super) fn listeners(socket: &OwnedFd) -> io::Result<HashMap<u16, ListenState
         }
     }
     Ok(found)
+}
+
+/// As [`listeners`], from what the kernel writes of a process's namespace.
+///
+/// # Errors
+/// When the process is gone.
+pub(super) fn written(process: i32) -> io::Result<Listeners> {
+    let mut found = Listeners::new();
+    for (file, required) in [("tcp", true), ("tcp6", false)] {
+        match std::fs::read_to_string(format!("/proc/{process}/net/{file}")) {
+            Ok(text) => {
+                for (port, state) in text.lines().filter_map(written_listener) {
+                    let best = found.entry(port).or_insert(state);
+                    *best = state.max(*best);
+                }
+            }
+            Err(error) if required => return Err(error),
+            // A kernel without IPv6.
+            Err(_) => {}
+        }
+    }
+    Ok(found)
+}
+
+/// Port and reach of one line: a number, the local address, the remote one, the state.
+fn written_listener(line: &str) -> Option<(u16, ListenState)> {
+    const LISTENS: &str = "0A";
+    let mut words = line.split_whitespace().skip(1);
+    let (local, state) = (words.next()?, words.nth(1)?);
+    let (ip, port) = local.split_once(':').filter(|_| state == LISTENS)?;
+    // Words of the machine's byte order, in network order each.
+    let words: Vec<u32> = (0..ip.len() / 8)
+        .map(|at| u32::from_str_radix(ip.get(at * 8..at * 8 + 8)?, 16).ok())
+        .collect::<Option<_>>()?;
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let ip = match bytes.len() {
+        4 => IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?)),
+        _ => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?)),
+    };
+    // Whether it is for IPv6 alone is not told.
+    Some((u16::from_str_radix(port, 16).ok()?, reach(ip, false)))
 }
 
 /// A dump of the listening TCP sockets of a family: `struct nlmsghdr` and `struct inet_diag_req_v2`.
@@ -139,14 +193,18 @@ fn listener(message: &[u8]) -> Option<(u16, ListenState)> {
     };
     let mut more = attributes(message.get(DIAG_MESSAGE..).unwrap_or(&[]));
     let v6_only = more.any(|(kind, value)| kind == INET_DIAG_SKV6ONLY && value.first() == Some(&1));
-    let state = match ip.to_canonical() {
+    Some((port, reach(ip, v6_only)))
+}
+
+/// For whom somebody listens at an address.
+fn reach(ip: IpAddr, v6_only: bool) -> ListenState {
+    match ip.to_canonical() {
         // The container's address is IPv4.
         IpAddr::V6(ip) if ip.is_unspecified() && v6_only => ListenState::OnlyLoopback,
         IpAddr::V6(ip) if !ip.is_unspecified() => ListenState::OnlyLoopback,
         IpAddr::V4(ip) if ip.is_loopback() => ListenState::OnlyLoopback,
         _ => ListenState::Yes,
-    };
-    Some((port, state))
+    }
 }
 
 #[cfg(test)]
@@ -170,20 +228,29 @@ mod tests {
         let socket =
             rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(SOCK_DIAG))
                 .unwrap();
-        let found = listeners(&socket).unwrap();
-        assert_eq!(
-            found.get(&any.local_addr().unwrap().port()),
-            Some(&ListenState::Yes)
-        );
-        assert_eq!(
-            found.get(&loopback.local_addr().unwrap().port()),
-            Some(&ListenState::OnlyLoopback)
-        );
-        assert_eq!(
-            found.get(&bound[0].address.port()),
-            None,
-            "a bound port does not listen"
-        );
+        let six = TcpListener::bind("[::1]:0");
+        let process = std::process::id() as i32;
+        for found in [asked(&socket).unwrap(), written(process).unwrap()] {
+            let state = |listener: &TcpListener| found.get(&listener.local_addr().unwrap().port());
+            assert_eq!(state(&any), Some(&ListenState::Yes));
+            assert_eq!(state(&loopback), Some(&ListenState::OnlyLoopback));
+            if let Ok(six) = &six {
+                assert_eq!(state(six), Some(&ListenState::OnlyLoopback));
+            }
+            let bound = found.get(&bound[0].address.port());
+            assert_eq!(bound, None, "a bound port does not listen");
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_cannot_be_asked_has_it_written() {
+        let any = TcpListener::bind("0.0.0.0:0").unwrap();
+        let port = any.local_addr().unwrap().port();
+        // It is no socket that takes such a question.
+        let (deaf, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let found = listeners(&deaf.into(), std::process::id() as i32).unwrap();
+        assert_eq!(found.get(&port), Some(&ListenState::Yes));
+        assert!(written(0).is_err());
     }
 
     #[test]

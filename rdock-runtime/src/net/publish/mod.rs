@@ -39,6 +39,9 @@ pub(crate) trait SocketMaker {
         count: u8,
         answer: SocketAnswer,
     );
+
+    /// The payload's process.
+    fn payload(&self) -> i32;
 }
 
 /// The published ports of one container.

@@ -1,7 +1,7 @@
 //! Published TCP ports: when to listen, and a connection to the container for each client.
 
 use super::bind::{self, BoundPort};
-use super::listening::{self, ListenState};
+use super::listening::{self, ListenState, Listeners};
 use super::relay::{End, Pipes, Relay};
 use super::{SocketAnswer, SocketMaker};
 use crate::launch::SocketPlace;
@@ -183,18 +183,25 @@ impl Ports {
             let sockets = this.sockets.clone();
             drop(this);
             let that = self.clone();
-            listening::request_socket(&*sockets, move |events, made| {
-                match made {
-                    Ok(socket) if !that.0.borrow().stopped => that.0.borrow_mut().diag = Some(socket),
-                    Ok(_) => return,
-                    // Out of descriptors: later, then.
-                    Err(_) => return that.watch_later(events),
+            listening::request_socket(&*sockets.clone(), move |events, made| match made {
+                _ if that.0.borrow().stopped => {}
+                Ok(socket) => {
+                    that.0.borrow_mut().diag = Some(socket);
+                    that.watch(events);
                 }
-                that.watch(events);
+                // Out of descriptors, or the kernel has no such sockets.
+                Err(_) => that.found(events, listening::written(sockets.payload())),
             });
             return;
         };
-        let found = listening::listeners(diag);
+        let found = listening::listeners(diag, this.sockets.payload());
+        drop(this);
+        self.found(events, found);
+    }
+
+    /// Opens the ports whose servers were found, and looks again later for the others.
+    fn found(&self, events: &mut Loop, found: std::io::Result<Listeners>) {
+        let mut this = self.0.borrow_mut();
         if found.is_err() {
             this.diag = None;
         }

@@ -66,6 +66,10 @@ impl SocketMaker for Maker {
             .push((domain, kind, protocol, count, answer));
         rustix::io::write(&*self.wake, &1u64.to_ne_bytes()).unwrap();
     }
+
+    fn payload(&self) -> i32 {
+        std::process::id() as i32
+    }
 }
 
 /// A loop with one published port, on a thread of its own.
