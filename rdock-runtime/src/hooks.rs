@@ -7,7 +7,9 @@
 
 use crate::cdi::{Edited, HookPlace, PlannedHook, Registry};
 use crate::error::{Error, Result};
-use crate::launch::{DevicePlan, HookPlan, HooksPlan, IdMappings, LaunchPlan, ProcessPlan, RootMount};
+use crate::launch::{
+    DevicePlan, HookPlan, HooksPlan, IdMappings, LaunchPlan, MountPlan, ProcessPlan, RootMount,
+};
 use crate::plan::{self, Planned};
 use crate::spec::{ContainerSpec, DeviceAccess};
 use crate::state::{ContainerDir, Record};
@@ -40,6 +42,9 @@ const LARGEST_STATE: usize = 3 << 10;
 
 /// Bytes of a hook's output that an error shows.
 const SHOWN: u64 = 2 << 10;
+
+/// What the loader of a container looks libraries up in (ld.so(8)).
+const CACHE: &str = "/etc/ld.so.cache";
 
 /// `ldconfig` of the host: in Debian's descendants the first is a program and the second may be a script around it.
 const LDCONFIG: [&str; 4] = [
@@ -166,7 +171,12 @@ pub(crate) fn plan_hooks(
     launch: &LaunchPlan,
     edited: &Edited,
 ) -> Result<(HooksPlan, OwnersHooks)> {
-    let libraries = ldconfig(&edited.libraries);
+    // A cache that is not the container's own, such as the host's, is not for it to write.
+    let foreign = |mount: &MountPlan| Path::new(CACHE).starts_with(&mount.target);
+    let libraries = match launch.mounts.iter().any(foreign) {
+        true => None,
+        false => ldconfig(&edited.libraries),
+    };
     if edited.hooks.is_empty() && libraries.is_none() {
         return Ok((HooksPlan::default(), OwnersHooks::default()));
     }
@@ -299,16 +309,9 @@ fn ldconfig(directories: &[PathBuf]) -> Option<(PathBuf, OwnedFd, Vec<String>)> 
         is_static(&program).then(|| (PathBuf::from(path), program))
     })?;
     // No links are made but the driver's own, and the image's configuration says the rest.
-    let mut args: Vec<String> = [
-        "ldconfig",
-        "-X",
-        "-C",
-        "/etc/ld.so.cache",
-        "-f",
-        "/etc/ld.so.conf",
-    ]
-    .map(str::to_owned)
-    .to_vec();
+    let mut args: Vec<String> = ["ldconfig", "-X", "-C", CACHE, "-f", "/etc/ld.so.conf"]
+        .map(str::to_owned)
+        .to_vec();
     args.extend(
         directories
             .iter()

@@ -4,7 +4,7 @@ use crate::cdi::refused;
 use crate::probe::{Place, probe};
 use crate::{Cannot, Tested, needs_root, same, trial};
 use libtest_mimic::Trial;
-use rdock_runtime::{CdiError, Error, GpuRequest};
+use rdock_runtime::{CdiError, Error, GpuRequest, Mount};
 use rustix::fs::{CWD, FileType, Mode};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use std::path::Path;
@@ -217,6 +217,18 @@ pub(crate) fn play_host() -> Tested {
     ] {
         same(&lines[9].contains(variable), &true)?;
     }
+    // A directory of the host is not changed for a container.
+    let etc = place.root.path().join("etc");
+    std::fs::create_dir(&etc)?;
+    std::fs::write(etc.join("passwd"), "root:x:0:0::/root:/bin/sh\n")?;
+    let spec = probe(&["list /etc", "device /dev/nvidia1"])?
+        .cdi_directory(place.root.path().join("none"))
+        .mount(Mount::bind(&etc, "/etc"))
+        .gpus(GpuRequest::count(1));
+    let said = place.says(&spec)?;
+    same(&said.contains("ld.so.cache"), &false)?;
+    same(&said.lines().last(), &Some("1:5"))?;
+    same(&etc.join("ld.so.cache").exists(), &false)?;
     let spec = probe(&["say ran"])?
         .cdi_directory(place.root.path().join("none"))
         .gpus(GpuRequest::count(3));
