@@ -56,6 +56,13 @@ impl Plan {
         let mut plan = Self::new(&project.name);
         let mut pulls: BTreeSet<(String, Option<String>)> = BTreeSet::new();
         let mut builds: BTreeMap<String, usize> = BTreeMap::new();
+        // What one service builds others may use by its name.
+        let built: BTreeSet<String> = selected
+            .services
+            .iter()
+            .filter(|(_, service)| service.build.is_some() && options.build != Build::Never)
+            .map(|(name, _)| selected.image_of(name))
+            .collect();
         for name in super::order::services(&selected) {
             let service = &selected.services[name];
             if service.provider.is_some() {
@@ -67,6 +74,9 @@ impl Plan {
                 .images
                 .get(&image)
                 .filter(|image| image.is_for(platform.as_deref()));
+            if here.is_none() && service.build.is_none() && built.contains(&image) {
+                continue;
+            }
             let cause = if here.is_some() {
                 Cause::Requested
             } else {

@@ -216,3 +216,26 @@ fn devices_and_limits_that_change_are_reasons() {
         assert!(plan.to_string().contains(cause), "{cause}: {plan}");
     }
 }
+
+#[test]
+fn an_image_that_another_service_builds_is_not_pulled() {
+    let text = "
+name: shop
+services:
+  app: {build: ., image: 'shop/app:1'}
+  worker: {image: 'shop/app:1'}
+  never: {image: 'shop/app:1', pull_policy: never}
+  other: {image: 'other:1'}
+";
+    let images = |options: &UpOptions| {
+        let plan = Plan::images(&load(text), &Existing::default(), options);
+        plan.map(|plan| lines(&plan)).map_err(|error| error.to_string())
+    };
+    let usual = images(&UpOptions::default()).unwrap();
+    assert_eq!(usual, ["build image shop/app:1 of app", "pull image other:1"]);
+    let mut options = UpOptions::default();
+    options.build = rdock_compose::plan::Build::Never;
+    assert!(images(&options).unwrap_err().contains("must not be pulled"));
+    options.services = vec!["worker".to_owned()];
+    assert_eq!(images(&options).unwrap(), ["pull image shop/app:1"]);
+}
