@@ -2,8 +2,8 @@
 use crate::builder::{Builder, DockerfileAt, read_bounded};
 use crate::error::{BuildError, Result};
 use crate::exec::{ContextDir, Inputs};
-use crate::graph::NamedContext;
 use crate::ignore::Patterns;
+use crate::named_context::NamedContext;
 use rdock_image::{ImageStore, MergedView, ScratchLayer};
 use std::fs::File;
 use std::io::{Read, Seek};

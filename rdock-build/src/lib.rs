@@ -22,6 +22,7 @@ mod files;
 mod front;
 mod graph;
 pub mod ignore;
+mod named_context;
 mod output;
 
 pub use builder::{BuildOutput, Builder, PullPolicy};
@@ -32,8 +33,8 @@ pub use error::{BuildError, Result};
 pub use event::{BuildEvent, BuildProgress, BuildWarning, Hit, OutputStream, StepInfo};
 pub use exec::{Miss, Secret, StepOutcome, StepReport};
 pub use graph::{
-    CopySource, CopyStep, Graph, Input, NamedContext, Operation, RunMount, RunMountSource, RunStep, Step,
-    StepId, Unpack,
+    CopySource, CopyStep, Graph, Input, Operation, RunMount, RunMountSource, RunStep, Step, StepId, Unpack,
 };
+pub use named_context::NamedContext;
 pub use output::Output;
 pub use rdock_runtime as runtime;

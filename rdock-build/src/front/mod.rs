@@ -13,8 +13,9 @@ use crate::dockerfile::{
 };
 use crate::error::{BuildError, Result};
 use crate::event::BuildWarning;
-use crate::graph::{Graph, Input, NamedContext, Operation, StepId};
+use crate::graph::{Graph, Input, Operation, StepId};
 use crate::ignore::Patterns;
+use crate::named_context::NamedContext;
 use rdock_image::{BoxError, ContainerConfig, Digest, History, ImageConfig, Platform, Reference};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
