@@ -270,8 +270,6 @@ services:
         125,
         &["--no-recreate"],
     )?;
-    shop.fails(&["up", "--watch"], 1, &["not supported yet"])?;
-    shop.fails(&["watch"], 1, &["not supported yet"])?;
     // An image that is not there is not pulled when it must not be.
     shop.write(
         "compose.yaml",
