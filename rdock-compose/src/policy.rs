@@ -383,12 +383,6 @@ impl Review<'_> {
                 self.host_path(&file.to_string_lossy(), path);
             }
         }
-        let caches = build.cache_from.iter().chain(&build.cache_to);
-        let elsewhere = caches
-            .filter(|cache| cache.contains("type=") && !cache.contains("type=inline"))
-            .count()
-            > 0;
-        self.refuse_if(elsewhere, path, "caches outside the store are not allowed");
     }
 
     fn mounts(&mut self, name: &str, service: &Service) {

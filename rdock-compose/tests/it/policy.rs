@@ -165,6 +165,40 @@ fn cmp_host_policy_allows_what_is_on_its_list_and_nothing_beside_it() {
 }
 
 #[test]
+fn cmp_host_policy_has_caches_of_builds_where_files_and_images_may_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let inside = dir.path().join("data");
+    std::fs::create_dir_all(&inside).unwrap();
+    let mut policy = hub();
+    policy.builds = true;
+    policy.host_paths = vec![inside.clone()];
+    let found = |caches: &str| {
+        let inside = inside.display();
+        let text = format!("services: {{a: {{build: {{context: {inside}, {caches}}}}}}}");
+        refusals(&text, &policy)
+    };
+    let inside = inside.display();
+    for good in [
+        "cache_from: [app/cache]".to_owned(),
+        "cache_to: [type=inline]".to_owned(),
+        "cache_from: ['type=registry,ref=app/cache'], cache_to: ['type=registry,ref=app/cache']".to_owned(),
+        format!("cache_from: ['type=local,src={inside}/c'], cache_to: ['type=local,dest={inside}/c']"),
+    ] {
+        assert_eq!(found(&good), [""; 0], "{good}");
+    }
+    for bad in [
+        "cache_from: [evil.example/cache]",
+        "cache_from: ['type=registry,ref=evil.example/cache']",
+        "cache_to: ['type=registry,ref=evil.example/cache']",
+        "cache_from: ['type=local,src=/var/cache']",
+        "cache_to: ['type=local,dest=/var/cache']",
+        "cache_to: ['type=gha']",
+    ] {
+        assert_eq!(found(bad), ["services.a.build"], "{bad}");
+    }
+}
+
+#[test]
 fn cmp_host_policy_reads_no_other_file_and_takes_no_name() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("other.yaml"), "services: {b: {image: x}}").unwrap();
