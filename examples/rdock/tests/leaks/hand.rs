@@ -10,7 +10,6 @@ use super::watch::{Dice, Talk, nothing_remains};
 use rdock_runtime::{Container, ContainerSpec, Error, Mount, MountSource, PortMapping, Runtime};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::fs::File;
 use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -146,17 +145,7 @@ fn round(
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
-    let (Some(stdin), Some(stdout)) = (host.stdin.take(), host.stdout.take()) else {
-        return Err("no pipes".into());
-    };
-    let mut talk = Talk {
-        stdin: Some(stdin),
-        stdout: File::from(std::os::fd::OwnedFd::from(stdout)),
-        said: String::new(),
-    };
-    talk.wait_for("ready\n")?;
-    let flags = rustix::fs::fcntl_getfl(&talk.stdout)?;
-    rustix::fs::fcntl_setfl(&talk.stdout, flags | rustix::fs::OFlags::NONBLOCK)?;
+    let mut talk = Talk::with(&mut host)?;
     let mut tracer = Tracer::seize(host.id(), true)?;
     talk.go()?;
     let deadline = Instant::now() + PATIENCE;

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const KILLS: usize = 200;
@@ -213,17 +213,7 @@ fn round(root: &Path, aim: Aim, ids: &mut BTreeSet<String>) -> Result<Round> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
     let mut host = host.spawn()?;
-    let (Some(stdin), Some(stdout)) = (host.stdin.take(), host.stdout.take()) else {
-        return Err("no pipes".into());
-    };
-    let mut talk = Talk {
-        stdin: Some(stdin),
-        stdout: File::from(std::os::fd::OwnedFd::from(stdout)),
-        said: String::new(),
-    };
-    talk.wait_for("ready\n")?;
-    let flags = rustix::fs::fcntl_getfl(&talk.stdout)?;
-    rustix::fs::fcntl_setfl(&talk.stdout, flags | rustix::fs::OFlags::NONBLOCK)?;
+    let mut talk = Talk::with(&mut host)?;
     // Only where calls of the host program matter does it stop at them.
     let with_host = matches!(aim, Aim::Watch | Aim::Kill(Part::Host, ..));
     let mut tracer = Tracer::seize(host.id(), with_host)?;
@@ -318,12 +308,28 @@ fn collect(root: &Path, ids: &mut BTreeSet<String>) {
 
 /// The pipes to the host program.
 pub(super) struct Talk {
-    pub(super) stdin: Option<ChildStdin>,
-    pub(super) stdout: File,
+    stdin: Option<ChildStdin>,
+    stdout: File,
     pub(super) said: String,
 }
 
 impl Talk {
+    /// With a program that has just been started, when it says that it is ready. From then on nobody waits for its words.
+    pub(super) fn with(host: &mut Child) -> Result<Self> {
+        let (Some(stdin), Some(stdout)) = (host.stdin.take(), host.stdout.take()) else {
+            return Err("no pipes".into());
+        };
+        let mut talk = Self {
+            stdin: Some(stdin),
+            stdout: File::from(std::os::fd::OwnedFd::from(stdout)),
+            said: String::new(),
+        };
+        talk.wait_for("ready\n")?;
+        let flags = rustix::fs::fcntl_getfl(&talk.stdout)?;
+        rustix::fs::fcntl_setfl(&talk.stdout, flags | rustix::fs::OFlags::NONBLOCK)?;
+        Ok(talk)
+    }
+
     /// Lets it go on. Once it has ended nobody reads this.
     pub(super) fn go(&mut self) -> Result<()> {
         match self.stdin.as_mut().map(|stdin| stdin.write_all(b"x")) {
